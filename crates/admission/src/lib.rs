@@ -1,0 +1,1 @@
+//! Built-in admission plugins as one ordered list.

@@ -1,0 +1,1 @@
+//! Clock, backoff, interning, the task tree: what std lacks.

@@ -1,0 +1,1 @@
+//! The watch cache: maps, indexes, ring, cursors.

@@ -1,0 +1,1 @@
+//! Commands shaped like kubectl's, and cluster lifecycle.

@@ -1,0 +1,1 @@
+//! The Api trait and its HTTP implementation, kubeconfig; the reverse trait NodeApi.

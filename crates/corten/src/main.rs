@@ -1,0 +1,2 @@
+//! Kubernetes in one binary.
+fn main() {}

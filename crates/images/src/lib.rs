@@ -1,0 +1,1 @@
+//! Image store: import, build, unpack, list, remove; the built-in image.

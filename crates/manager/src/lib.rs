@@ -1,0 +1,1 @@
+//! Runs controllers and scheduler: queue, one reconcile per key, revision barrier.

@@ -1,0 +1,1 @@
+//! Pod network and service proxy: veth, routes, addresses, nftables maps.

@@ -1,0 +1,1 @@
+//! Executes pod plans: workers, probes, logs, the exec and log server.

@@ -1,0 +1,1 @@
+//! Object, head, selectors, quantities, patches and Status errors.

@@ -1,0 +1,1 @@
+//! Containers on the kernel: namespaces, cgroups, capabilities, seccomp, one shim process each.

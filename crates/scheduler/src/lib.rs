@@ -1,0 +1,1 @@
+//! Snapshot, queue, plugins: pod in, decision out.

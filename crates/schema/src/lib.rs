@@ -1,0 +1,1 @@
+//! The API's fields as data, and its interpreters: decode, prune, protobuf, OpenAPI, explain.

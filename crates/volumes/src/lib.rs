@@ -1,0 +1,1 @@
+//! Volumes on a node: emptyDir, hostPath, atomic projected files, local-path.
