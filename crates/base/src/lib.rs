@@ -1,1 +1,17 @@
 //! Clock, backoff, interning, the task tree: what std lacks.
+//!
+//! What the simulator runs takes time, randomness and tasks only from here: [`Clock`], [`Entropy`] and [`Tasks`] each have
+//! a real and a virtual backend.
+
+pub mod backoff;
+pub mod clock;
+pub mod entropy;
+pub mod intern;
+pub mod task;
+
+pub use backoff::Backoff;
+pub use clock::{Clock, SystemClock, Timestamp};
+pub use entropy::{Entropy, SystemEntropy};
+pub use futures::future::BoxFuture;
+pub use intern::Istr;
+pub use task::{Executor, OnError, OnStop, Tasks, TokioExecutor};
