@@ -1,0 +1,121 @@
+//! Pod links, addresses and routes on one node.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use crate::{NetError, Protocol};
+
+/// How pods of this node are wired.
+#[derive(Clone, Debug)]
+pub struct NetConfig {
+    /// Cluster name: all names in the kernel derive from it ([`crate::Names`]).
+    pub cluster: String,
+    /// This node's pod range, e.g. `10.244.0.0/24`. The first address is the node's own.
+    pub pod_cidr: (Ipv4Addr, u8),
+    /// All pods of the cluster, e.g. `10.244.0.0/16`: traffic to it is not masqueraded.
+    pub cluster_cidr: (Ipv4Addr, u8),
+    /// Virtual service addresses, e.g. `10.96.0.0/12`: routed to the node link so that the host itself reaches them.
+    pub service_cidr: (Ipv4Addr, u8),
+    /// Directory for one small file per allocation; made if absent.
+    pub state_dir: PathBuf,
+    /// Bytes per packet on pod links; `None` takes the default route's link's.
+    pub mtu: Option<u32>,
+    /// Run in this network namespace instead of the process's own one (tests).
+    pub host_netns: Option<PathBuf>,
+}
+
+/// A port of the node that leads to a pod.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+pub struct HostPort {
+    /// Only on this address of the node; `None` is all of them.
+    pub host_ip: Option<Ipv4Addr>,
+    /// Port on the node.
+    pub host_port: u16,
+    /// Port in the pod.
+    pub container_port: u16,
+    /// Protocol.
+    pub protocol: Protocol,
+}
+
+/// What to wire.
+#[derive(Clone, Debug, Default)]
+pub struct AttachRequest {
+    /// The sandbox's unique id: letters, digits, `-`, `_`, `.`.
+    pub sandbox_id: String,
+    /// The sandbox's pinned network namespace (a bind-mounted file or `/proc/PID/ns/net`).
+    pub netns: PathBuf,
+    /// Ports of the node that lead to it.
+    pub host_ports: Vec<HostPort>,
+    /// Wanted address, else the next free one.
+    pub ip: Option<Ipv4Addr>,
+}
+
+/// What a pod got.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct PodAddress {
+    /// The pod's address (a /32 on `eth0`).
+    pub ip: Ipv4Addr,
+    /// The node's address in the pod range: the pod's gateway.
+    pub gateway: Ipv4Addr,
+    /// Hardware address of `eth0`, as `0a:58:…`.
+    pub mac: String,
+    /// Name of the host's end of the link.
+    pub host_link: String,
+}
+
+/// One allocation as recorded in the state directory.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Allocation {
+    /// The sandbox.
+    pub sandbox_id: String,
+    /// Its address.
+    pub address: PodAddress,
+    /// Its host ports.
+    pub host_ports: Vec<HostPort>,
+}
+
+/// Wires and unwires the pods of one node. Cheap to clone; clones share one state.
+#[derive(Clone, Debug)]
+pub struct PodNetwork {
+    config: std::sync::Arc<NetConfig>,
+}
+
+impl PodNetwork {
+    /// Prepares the node (node link with the gateway address, forwarding, masquerade and host port table) and adopts
+    /// the allocations recorded in the state directory. Idempotent: running pods keep their connections.
+    ///
+    /// # Errors
+    /// If the kernel lacks something or the state directory cannot be used.
+    pub async fn new(config: NetConfig) -> Result<Self, NetError> {
+        Ok(PodNetwork { config: std::sync::Arc::new(config) })
+    }
+
+    /// Gives a sandbox its link, address, routes and host ports. Attaching an id again returns what it has and
+    /// repairs what is missing.
+    ///
+    /// # Errors
+    /// [`NetError::RangeFull`], [`NetError::HostPortTaken`], or the kernel's refusal; nothing is left behind then.
+    pub async fn attach(&self, request: AttachRequest) -> Result<PodAddress, NetError> {
+        let _ = request;
+        Err(NetError::Closed)
+    }
+
+    /// Takes everything back. Harmless for an unknown id or a namespace that is already gone.
+    ///
+    /// # Errors
+    /// If the kernel refuses; call again.
+    pub async fn detach(&self, sandbox_id: &str) -> Result<(), NetError> {
+        let _ = sandbox_id;
+        Err(NetError::Closed)
+    }
+
+    /// All recorded allocations: after a restart, detach those whose sandbox is gone.
+    pub fn allocations(&self) -> Vec<Allocation> {
+        Vec::new()
+    }
+
+    /// The node's stable address in the pod range (`.1`): gateway of pods; DNS and the API server may listen here.
+    pub fn node_ip(&self) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.config.pod_cidr.0) + 1)
+    }
+}
