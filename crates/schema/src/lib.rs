@@ -1,1 +1,18 @@
 //! The API's fields as data, and its interpreters: decode, prune, protobuf, OpenAPI, explain.
+//!
+//! [`builtin`] is the schema of every type that v1.37 serves, parsed once from the generated table in `data/`.
+//! The interpreters are functions over a [`Schema`] and a [`TypeId`], so a custom resource's schema works the same way.
+//!
+//! The *canonical tree* of an object is exactly the JSON that upstream prints for it: fields in Go struct order, zero
+//! values left out or printed as Go's tags say (`status: {}`, `containers: null`), quantities, times and base64 in
+//! their normal form. [`decode_json`], [`canonicalise`] and [`protobuf::decode`] give it; [`encode_json`] writes it from
+//! any tree that was edited since.
+
+mod decode;
+mod encode;
+mod model;
+pub mod protobuf;
+
+pub use decode::{DecodeError, Decoded, Options, UnknownFields, canonicalise, decode_json};
+pub use encode::encode_json;
+pub use model::{Field, FieldType, Gvk, ListType, PatchStrategy, Scalar, Schema, TypeDef, TypeId, builtin};
