@@ -1,0 +1,1 @@
+//! The patches: JSON patch, merge patch, strategic merge patch.
