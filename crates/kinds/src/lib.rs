@@ -1,1 +1,17 @@
 //! The kind table: one file per kind with all that is special about it.
+//!
+//! A row ([`KindSpec`]) is data plus function pointers. The [`Registry`] builds a runtime [`Kind`] from each row, and later
+//! from each CustomResourceDefinition: past the registry nothing can tell the two apart, and nothing matches on a kind's name.
+
+mod column;
+mod registry;
+mod spec;
+pub mod table;
+
+pub use column::{Cell, Column, ColumnType, Path, RowContext, Typed, column, wide};
+pub use registry::{Kind, Registry};
+pub use spec::{
+    DeleteRequest, Errors, Fact, Generation, Graceful, Hooks, KindSpec, Scope, Subresource, SubresourceKind, Verbs,
+    Version, WriteContext,
+};
+pub use table::id;

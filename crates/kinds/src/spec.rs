@@ -1,0 +1,260 @@
+//! What a row of the kind table says.
+
+use corten_base::Timestamp;
+use corten_object::FieldError;
+use corten_tree::Tree;
+
+use crate::Column;
+
+/// Whether objects of a kind live in namespaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// They do.
+    Namespaced,
+    /// They do not.
+    Cluster,
+}
+
+/// One served version of a kind.
+#[derive(Debug, Clone, Copy)]
+pub struct Version {
+    /// Its name, as `v1`.
+    pub name: &'static str,
+    /// Turns an object of the storage version into this one, and back; `None` where both have the same fields.
+    pub convert: Option<Conversion>,
+}
+
+/// Conversion between a version and the storage version. The `apiVersion` field is set by the caller.
+#[derive(Debug, Clone, Copy)]
+pub struct Conversion {
+    /// From the storage version.
+    pub from_storage: fn(&mut Tree),
+    /// To the storage version.
+    pub to_storage: fn(&mut Tree),
+}
+
+impl Version {
+    /// A version with the storage version's fields. The first version of a row is the storage version.
+    pub const fn named(name: &'static str) -> Version {
+        Version { name, convert: None }
+    }
+}
+
+/// What clients may do with a kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verbs {
+    /// create, delete, deletecollection, get, list, patch, update, watch: objects are stored.
+    All,
+    /// create only: nothing is stored, the answer is computed (reviews, bindings).
+    CreateOnly,
+    /// get and list only, computed (ComponentStatus).
+    ReadOnly,
+}
+
+/// When `metadata.generation` grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Generation {
+    /// The kind has none.
+    None,
+    /// Starts at 1 and grows when one of these top-level fields changes (and when deletion begins).
+    OnChangeOf(&'static [&'static str]),
+    /// Starts at 1 and grows when anything but metadata and status changes.
+    OnChange,
+}
+
+/// What a subresource does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SubresourceKind {
+    /// Reads and writes the object, changing only its status.
+    Status,
+    /// `autoscaling/v1 Scale`, mapped to dotted paths of the object.
+    Scale {
+        /// Desired replicas.
+        spec: &'static str,
+        /// Observed replicas.
+        status: &'static str,
+        /// The selector: a LabelSelector, a label map or a text.
+        selector: &'static str,
+    },
+    /// Writes the object by its own rules (`finalize`, `approval`, `ephemeralcontainers`, `resize`); see [`Hooks::subresource`].
+    Update,
+    /// A create of another kind that acts on the object (`binding`, `eviction`, `token`).
+    Action {
+        /// Group, version and kind of the body.
+        gvk: (&'static str, &'static str, &'static str),
+    },
+    /// A stream or a proxy to the node (`log`, `exec`, `attach`, `portforward`, `proxy`).
+    Connect,
+}
+
+/// A subresource of a kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Subresource {
+    /// The path segment.
+    pub name: &'static str,
+    /// What it does.
+    pub kind: SubresourceKind,
+}
+
+impl Subresource {
+    /// `…/status`
+    pub const STATUS: Subresource = Subresource { name: "status", kind: SubresourceKind::Status };
+
+    /// `…/scale`
+    pub const fn scale(spec: &'static str, status: &'static str, selector: &'static str) -> Subresource {
+        Subresource { name: "scale", kind: SubresourceKind::Scale { spec, status, selector } }
+    }
+}
+
+/// A value of an object that its head keeps decoded: for field selectors and indexes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fact {
+    /// Dotted path (map keys only).
+    pub path: &'static str,
+    /// Whether clients may select by it.
+    pub selectable: bool,
+    /// Whether the cache keeps an index of it.
+    pub indexed: bool,
+}
+
+impl Fact {
+    /// A fact that clients may select by.
+    pub const fn selectable(path: &'static str) -> Fact {
+        Fact { path, selectable: true, indexed: false }
+    }
+
+    /// A fact that clients may select by and that the cache indexes.
+    pub const fn indexed(path: &'static str) -> Fact {
+        Fact { path, selectable: true, indexed: true }
+    }
+}
+
+/// The field errors found so far.
+pub type Errors = Vec<FieldError>;
+
+/// What a write's hooks may know besides the object.
+#[derive(Debug, Clone, Copy)]
+pub struct WriteContext {
+    /// The request's time.
+    pub now: Timestamp,
+}
+
+/// A delete that a kind may turn into a graceful one.
+#[derive(Debug, Clone, Copy)]
+pub struct DeleteRequest {
+    /// `gracePeriodSeconds` of the request, if it has one.
+    pub grace_seconds: Option<i64>,
+}
+
+/// How an object goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Graceful {
+    /// At once (finalizers permitting).
+    Now,
+    /// After this many seconds, or when its agent deletes it with grace 0.
+    After(i64),
+}
+
+/// What is special about a kind's writes. All are pure; the generic pipeline does the rest: metadata, generation, keeping
+/// status and spec apart, immutability of the row's `immutable` paths.
+#[derive(Debug, Clone, Copy)]
+pub struct Hooks {
+    /// Fills defaults in (after decoding, for create, update and patch alike).
+    pub default: Option<fn(&mut Tree)>,
+    /// Changes a new object before validation (drops what a client may not set).
+    pub prepare_create: Option<fn(&mut Tree, &WriteContext)>,
+    /// Changes an updated object before validation, knowing the old one.
+    pub prepare_update: Option<fn(&mut Tree, &Tree, &WriteContext)>,
+    /// Finds all faults of an object.
+    pub validate: Option<fn(&Tree, &mut Errors)>,
+    /// Finds faults of a change (new, old), besides those of [`Hooks::validate`].
+    pub validate_update: Option<fn(&Tree, &Tree, &mut Errors)>,
+    /// Finds faults of a status change (new, old).
+    pub validate_status: Option<fn(&Tree, &Tree, &mut Errors)>,
+    /// For [`SubresourceKind::Update`]: merges a write through the named subresource (new, old) into the new object.
+    pub subresource: Option<fn(&str, &mut Tree, &Tree, &mut Errors)>,
+    /// Says what is deprecated or dubious in an object (new, old): sent as Warning headers.
+    pub warnings: Option<fn(&Tree, Option<&Tree>) -> Vec<String>>,
+    /// Decides whether a delete is graceful.
+    pub graceful: Option<fn(&Tree, &DeleteRequest) -> Graceful>,
+}
+
+impl Hooks {
+    /// Nothing is special.
+    pub const NONE: Hooks = Hooks {
+        default: None,
+        prepare_create: None,
+        prepare_update: None,
+        validate: None,
+        validate_update: None,
+        validate_status: None,
+        subresource: None,
+        warnings: None,
+        graceful: None,
+    };
+}
+
+/// A row of the kind table.
+#[derive(Clone, Copy)]
+pub struct KindSpec {
+    /// API group, empty for core.
+    pub group: &'static str,
+    /// Served versions; the first is the storage version and the preferred one.
+    pub versions: &'static [Version],
+    /// The kind.
+    pub kind: &'static str,
+    /// The resource name.
+    pub plural: &'static str,
+    /// Singular; empty means the kind in lower case.
+    pub singular: &'static str,
+    /// Short names.
+    pub short: &'static [&'static str],
+    /// Categories, as `all`.
+    pub categories: &'static [&'static str],
+    /// Namespaced or not.
+    pub scope: Scope,
+    /// What clients may do.
+    pub verbs: Verbs,
+    /// When generation grows.
+    pub generation: Generation,
+    /// Dotted paths that may not change after creation (`field is immutable`).
+    pub immutable: &'static [&'static str],
+    /// Whether a PUT of a missing object creates it.
+    pub create_on_update: bool,
+    /// Subresources. With a status subresource, writes to the object keep status and writes to status keep the rest.
+    pub subresources: &'static [Subresource],
+    /// Columns after Name (and before nothing: Age is listed explicitly).
+    pub columns: &'static [Column],
+    /// Facts kept in the head.
+    pub facts: &'static [Fact],
+    /// Whether something in Corten acts on this kind yet; if not, writes answer with a Warning header that says so.
+    pub served_by: Option<&'static str>,
+    /// What is special about writes.
+    pub hooks: Hooks,
+}
+
+impl KindSpec {
+    /// Defaults of a namespaced, stored kind.
+    pub const NAMESPACED: KindSpec = KindSpec {
+        group: "",
+        versions: &[Version::named("v1")],
+        kind: "",
+        plural: "",
+        singular: "",
+        short: &[],
+        categories: &[],
+        scope: Scope::Namespaced,
+        verbs: Verbs::All,
+        generation: Generation::None,
+        immutable: &[],
+        create_on_update: false,
+        subresources: &[],
+        columns: &[],
+        facts: &[],
+        served_by: Some("api"),
+        hooks: Hooks::NONE,
+    };
+
+    /// Defaults of a cluster-scoped, stored kind.
+    pub const CLUSTER: KindSpec = KindSpec { scope: Scope::Cluster, ..KindSpec::NAMESPACED };
+}
