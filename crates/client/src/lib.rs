@@ -1,1 +1,15 @@
-//! The Api trait and its HTTP implementation, kubeconfig; the reverse trait NodeApi.
+//! The [`Api`] trait and its HTTP implementation, kubeconfig; the reverse trait [`NodeApi`].
+//!
+//! Components talk to the API through [`Api`] only. In the server's process its implementation calls the pipeline directly
+//! (crate `apiserver`), from elsewhere it is HTTPS. Both authenticate as a user of upstream's names and pass the same pipeline.
+
+mod api;
+mod node_api;
+
+pub use api::{
+    Api, ApiList, DeleteOptions, Failure, ListOptions, PatchKind, Propagation, Target, WatchEvent, WatchEventKind,
+    Write, WriteOptions, Written,
+};
+pub use node_api::{
+    ByteStream, ExecExit, ExecRequest, ExecSession, LogRequest, NodeApi, PodTarget, PortForwardRequest, TerminalSize,
+};
