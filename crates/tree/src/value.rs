@@ -59,6 +59,16 @@ impl Map {
         Map(Vec::new())
     }
 
+    /// A map of entries whose keys the caller knows to be unique.
+    pub fn from_entries(entries: Vec<(Key, Tree)>) -> Map {
+        Map(entries)
+    }
+
+    /// The entries in order.
+    pub fn as_slice(&self) -> &[(Key, Tree)] {
+        &self.0
+    }
+
     /// How many keys there are.
     pub fn len(&self) -> usize {
         self.0.len()
