@@ -9,14 +9,21 @@
 //! 3. a watch shows every revision exactly once, in order, or says `Compacted`;
 //! 4. a read at an old revision shows exactly what was there, until that revision is compacted.
 //!
-//! Backends: [`MemoryStore`] (tests, the simulator) and `SqliteStore` (one file on a local disk).
+//! Backends: [`MemoryStore`] (tests, the simulator) and [`SqliteStore`] (one file on a local disk).
 
 mod error;
+mod faulty;
+mod feed;
 mod memory;
+mod retention;
+mod sqlite;
 mod store;
 mod types;
 
 pub use error::{Conflict, Error, Result};
+pub use faulty::{CommitFault, FaultPlan, FaultyStore, Scripted, Seeded, WatchFault};
 pub use memory::MemoryStore;
+pub use retention::{Ledger, Retention};
+pub use sqlite::{Failpoints, SqliteOptions, SqliteStore, Stats, Verified};
 pub use store::{Store, Watch};
 pub use types::{Batch, Change, Changes, Compare, Entry, Got, KeyRange, Page, Revision, Write};
