@@ -4,12 +4,18 @@
 //! (crate `apiserver`), from elsewhere it is HTTPS. Both authenticate as a user of upstream's names and pass the same pipeline.
 
 mod api;
+pub mod exec;
+pub mod http;
+mod http_api;
+pub mod kubeconfig;
 mod node_api;
 
 pub use api::{
     Api, ApiList, DeleteOptions, Failure, ListOptions, PatchKind, Propagation, Target, WatchEvent, WatchEventKind,
     Write, WriteOptions, Written,
 };
+pub use http::HttpClient;
+pub use http_api::{HttpApi, collection_path, is_transient, query_escape};
 pub use node_api::{
     ByteStream, ExecExit, ExecRequest, ExecSession, LogRequest, NodeApi, PodTarget, PortForwardRequest, TerminalSize,
 };
