@@ -26,12 +26,19 @@
 //! All kernel work is done by one thread per [`PodNetwork`] and one per [`ServiceProxy`], which may live in another
 //! network namespace ([`NetConfig::host_netns`]); async callers wait for its answers.
 
+mod conntrack;
 mod error;
+mod host;
 mod names;
+mod netlink;
+pub mod netns;
+mod nft;
 mod pods;
 mod preflight;
+mod route;
 mod service;
 mod teardown;
+mod worker;
 
 pub use error::NetError;
 pub use names::Names;

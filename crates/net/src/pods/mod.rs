@@ -1,9 +1,23 @@
 //! Pod links, addresses and routes on one node.
+//!
+//! A pod has one veth pair: `eth0` with a /32 address inside, a /32 route on the host. Its gateway is the node's address
+//! in the pod range, which both ends know without ARP (permanent neighbours). Nothing is bridged, so services work
+//! between two pods of one node without `br_netfilter`.
 
+mod ipam;
+mod table;
+mod wiring;
+
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 
-use crate::{NetError, Protocol};
+use ipam::Range;
+use wiring::Wiring;
+
+use crate::worker::Worker;
+use crate::{Names, NetError, Protocol};
 
 /// How pods of this node are wired.
 #[derive(Clone, Debug)]
@@ -74,10 +88,13 @@ pub struct Allocation {
     pub host_ports: Vec<HostPort>,
 }
 
-/// Wires and unwires the pods of one node. Cheap to clone; clones share one state.
+/// Wires and unwires the pods of one node. Cheap to clone; clones share one state and one kernel thread.
 #[derive(Clone, Debug)]
 pub struct PodNetwork {
-    config: std::sync::Arc<NetConfig>,
+    worker: Worker<Wiring>,
+    allocations: Arc<Mutex<BTreeMap<String, Allocation>>>,
+    node_ip: Ipv4Addr,
+    names: Names,
 }
 
 impl PodNetwork {
@@ -87,7 +104,12 @@ impl PodNetwork {
     /// # Errors
     /// If the kernel lacks something or the state directory cannot be used.
     pub async fn new(config: NetConfig) -> Result<Self, NetError> {
-        Ok(PodNetwork { config: std::sync::Arc::new(config) })
+        let names = Names::new(&config.cluster)?;
+        let node_ip = Range::new(config.pod_cidr)?.node();
+        let allocations = Arc::new(Mutex::new(BTreeMap::new()));
+        let (namespace, own_names, shared) = (config.host_netns.clone(), names.clone(), allocations.clone());
+        let worker = Worker::start("corten-net", namespace, move || Wiring::prepare(config, own_names, shared)).await?;
+        Ok(PodNetwork { worker, allocations, node_ip, names })
     }
 
     /// Gives a sandbox its link, address, routes and host ports. Attaching an id again returns what it has and
@@ -96,8 +118,7 @@ impl PodNetwork {
     /// # Errors
     /// [`NetError::RangeFull`], [`NetError::HostPortTaken`], or the kernel's refusal; nothing is left behind then.
     pub async fn attach(&self, request: AttachRequest) -> Result<PodAddress, NetError> {
-        let _ = request;
-        Err(NetError::Closed)
+        self.worker.call(move |wiring| wiring.attach(&request)).await
     }
 
     /// Takes everything back. Harmless for an unknown id or a namespace that is already gone.
@@ -105,17 +126,22 @@ impl PodNetwork {
     /// # Errors
     /// If the kernel refuses; call again.
     pub async fn detach(&self, sandbox_id: &str) -> Result<(), NetError> {
-        let _ = sandbox_id;
-        Err(NetError::Closed)
+        let id = sandbox_id.to_owned();
+        self.worker.call(move |wiring| wiring.detach(&id)).await
     }
 
     /// All recorded allocations: after a restart, detach those whose sandbox is gone.
     pub fn allocations(&self) -> Vec<Allocation> {
-        Vec::new()
+        self.allocations.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).values().cloned().collect()
     }
 
     /// The node's stable address in the pod range (`.1`): gateway of pods; DNS and the API server may listen here.
     pub fn node_ip(&self) -> Ipv4Addr {
-        Ipv4Addr::from(u32::from(self.config.pod_cidr.0) + 1)
+        self.node_ip
+    }
+
+    /// Names of what lives in the kernel.
+    pub fn names(&self) -> &Names {
+        &self.names
     }
 }

@@ -1,0 +1,136 @@
+//! What is changed on the host outside of our own links and tables, remembered so that it can be undone.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::netlink::{Socket, attribute, attributes};
+use crate::nft::{self, Transaction};
+use crate::{Names, NetError};
+
+pub(crate) const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
+const NETWORK_MANAGER: &str = "/run/NetworkManager";
+/// Docker asks users to put their rules for forwarded packets here; it drops what nobody accepts.
+pub(crate) const DOCKER_TABLE: &str = "filter";
+pub(crate) const DOCKER_CHAIN: &str = "DOCKER-USER";
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Changes {
+    /// `ip_forward` as it was, if we changed it.
+    #[serde(default)]
+    ip_forward: Option<String>,
+}
+
+/// The record of changes: `host.json` in the state directory.
+#[derive(Debug)]
+pub(crate) struct HostState {
+    path: PathBuf,
+    changes: Changes,
+}
+
+impl HostState {
+    pub(crate) fn load(state_dir: &Path) -> Result<Self, NetError> {
+        let path = state_dir.join("host.json");
+        let changes = match fs::read(&path) {
+            Ok(content) => serde_json::from_slice(&content).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Changes::default(),
+            Err(error) => return Err(NetError::file(path, error)),
+        };
+        Ok(HostState { path, changes })
+    }
+
+    fn save(&self) -> Result<(), NetError> {
+        let content = serde_json::to_vec(&self.changes).expect("the record is plain data");
+        let unfinished = self.path.with_extension("new");
+        fs::write(&unfinished, content)
+            .and_then(|()| fs::rename(&unfinished, &self.path))
+            .map_err(|source| NetError::file(&self.path, source))
+    }
+
+    /// Lets the host route packets. The namespace is the calling thread's.
+    pub(crate) fn enable_forwarding(&mut self) -> Result<(), NetError> {
+        let before = fs::read_to_string(IP_FORWARD).map_err(|source| NetError::file(IP_FORWARD, source))?;
+        if before.trim() == "1" {
+            return Ok(());
+        }
+        self.changes.ip_forward.get_or_insert_with(|| before.trim().to_owned());
+        self.save()?;
+        fs::write(IP_FORWARD, "1").map_err(|source| NetError::file(IP_FORWARD, source))
+    }
+
+    /// Opens what Docker would drop, and keeps NetworkManager away from our links.
+    pub(crate) fn open_firewalls(&self, socket: &mut Socket, names: &Names, machine: bool) -> Result<(), NetError> {
+        if docker_chain_exists(socket)? && docker_rules(socket, names)?.is_empty() {
+            let mut tx = Transaction::new(DOCKER_TABLE);
+            let prefix = names.link_prefix();
+            tx.insert_rule(DOCKER_CHAIN, |r| {
+                r.from_link(&prefix);
+                r.counter();
+                r.accept();
+            });
+            tx.insert_rule(DOCKER_CHAIN, |r| {
+                r.to_link(&prefix);
+                r.counter();
+                r.accept();
+            });
+            tx.commit(socket)?;
+        }
+        if machine && Path::new(NETWORK_MANAGER).is_dir() {
+            let path = network_manager_file(names);
+            let content = format!("[keyfile]\nunmanaged-devices=interface-name:{}*\n", names.link_prefix());
+            let written = path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::write(&path, content));
+            if let Err(error) = written {
+                tracing::warn!(path = %path.display(), %error, "telling NetworkManager to leave our links alone");
+            }
+        }
+        Ok(())
+    }
+
+    /// Undoes everything. `others`: another cluster is still there and needs forwarding.
+    pub(crate) fn restore(mut self, socket: &mut Socket, names: &Names, others: bool) -> Result<(), NetError> {
+        let rules = docker_rules(socket, names)?;
+        if !rules.is_empty() {
+            let mut tx = Transaction::new(DOCKER_TABLE);
+            rules.into_iter().for_each(|handle| tx.delete_rule(DOCKER_CHAIN, handle));
+            tx.commit(socket)?;
+        }
+        remove_file(&network_manager_file(names))?;
+        if let Some(before) = self.changes.ip_forward.take().filter(|_| !others) {
+            fs::write(IP_FORWARD, before).map_err(|source| NetError::file(IP_FORWARD, source))?;
+        }
+        remove_file(&self.path)
+    }
+}
+
+fn network_manager_file(names: &Names) -> PathBuf {
+    Path::new(NETWORK_MANAGER).join(format!("conf.d/corten-{}.conf", names.cluster()))
+}
+
+fn remove_file(path: &Path) -> Result<(), NetError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(NetError::file(path, error)),
+        _ => Ok(()),
+    }
+}
+
+pub(crate) fn docker_chain_exists(socket: &mut Socket) -> Result<bool, NetError> {
+    let chains = nft::list_chains(socket)?;
+    let wanted = |chain: &nft::Listed| {
+        i32::from(chain.family) == libc::AF_INET && chain.table == DOCKER_TABLE && chain.chain == DOCKER_CHAIN
+    };
+    Ok(chains.iter().any(wanted))
+}
+
+/// Handles of our rules in Docker's chain: those that compare a link's name with our prefix.
+fn docker_rules(socket: &mut Socket, names: &Names) -> Result<Vec<u64>, NetError> {
+    let prefix = names.link_prefix();
+    nft::find_rules(socket, DOCKER_TABLE, DOCKER_CHAIN, |expressions| {
+        let compared = |(_, expression)| {
+            let data = attribute(expression, 2)?;
+            attribute(attribute(data, 3)?, 1)
+        };
+        attributes(expressions).filter_map(compared).any(|value| value == prefix.as_bytes())
+    })
+}

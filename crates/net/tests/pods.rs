@@ -1,0 +1,131 @@
+//! Pods' links, addresses and host ports on the real kernel, in namespaces of their own. Needs root.
+
+mod common;
+
+use std::net::Ipv4Addr;
+
+use common::*;
+use corten_net::{AttachRequest, NetError, PodNetwork, Protocol, netns, teardown_all};
+
+#[tokio::test]
+async fn pods_reach_each_other_the_host_and_the_outside() {
+    let mut m = Machine::new();
+    let network = m.network().await;
+    assert_eq!(network.node_ip(), NODE_IP);
+    let a = m.pod(&network, "a", vec![]).await;
+    let b = m.pod(&network, "b", vec![]).await;
+    assert_eq!((a.ip, b.ip), (Ipv4Addr::new(10, 244, 3, 2), Ipv4Addr::new(10, 244, 3, 3)));
+    m.serve("a", (Ipv4Addr::UNSPECIFIED, 80), "a");
+    m.serve("host", (Ipv4Addr::UNSPECIFIED, 90), "host");
+    m.serve("outside", (OUTSIDE_IP, 80), "outside");
+
+    assert_eq!(m.ask("b", (a.ip, 80)).unwrap(), format!("a {}", b.ip), "pod to pod");
+    assert_eq!(m.ask("a", (a.ip, 80)).unwrap(), format!("a {}", a.ip), "pod to itself");
+    assert_eq!(m.ask("a", (Ipv4Addr::LOCALHOST, 80)).unwrap(), "a 127.0.0.1", "loopback is up");
+    assert_eq!(m.ask("host", (a.ip, 80)).unwrap(), format!("a {NODE_IP}"), "host to pod");
+    assert_eq!(m.ask("b", (NODE_IP, 90)).unwrap(), format!("host {}", b.ip), "pod to the gateway address");
+    assert_eq!(m.ask("b", (HOST_OUTSIDE_IP, 90)).unwrap(), format!("host {}", b.ip), "pod to the host's own address");
+    assert_eq!(m.ask("b", (OUTSIDE_IP, 80)).unwrap(), format!("outside {HOST_OUTSIDE_IP}"), "pod to outside, masked");
+}
+
+#[tokio::test]
+async fn host_ports_lead_to_their_pod() {
+    let mut m = Machine::new();
+    let network = m.network().await;
+    let ports = vec![host_port(8080, 80, Protocol::Tcp), host_port(8053, 53, Protocol::Udp)];
+    let a = m.pod(&network, "a", ports.clone()).await;
+    let b = m.pod(&network, "b", vec![]).await;
+    m.serve("a", (Ipv4Addr::UNSPECIFIED, 80), "a");
+    m.serve_udp("a", (Ipv4Addr::UNSPECIFIED, 53), "a");
+
+    assert_eq!(m.ask("outside", (HOST_OUTSIDE_IP, 8080)).unwrap(), format!("a {OUTSIDE_IP}"));
+    assert_eq!(m.ask("host", (HOST_OUTSIDE_IP, 8080)).unwrap(), format!("a {HOST_OUTSIDE_IP}"));
+    assert_eq!(m.ask("b", (NODE_IP, 8080)).unwrap(), format!("a {}", b.ip));
+    assert_eq!(m.ask("a", (NODE_IP, 8080)).unwrap(), format!("a {NODE_IP}"), "to itself");
+    let socket = m.udp("outside");
+    assert_eq!(exchange_udp(&socket, (HOST_OUTSIDE_IP, 8053)).unwrap(), format!("a {OUTSIDE_IP}"));
+
+    let netns = m.pin("c");
+    let again = AttachRequest { sandbox_id: "c".to_owned(), netns, host_ports: ports, ip: None };
+    let refused = network.attach(again.clone()).await.unwrap_err();
+    assert_eq!(refused.to_string(), "host port 8080/TCP is taken by sandbox a");
+
+    network.detach("a").await.unwrap();
+    assert!(m.ask("outside", (HOST_OUTSIDE_IP, 8080)).is_err());
+    let c = network.attach(again).await.unwrap();
+    assert_ne!(c.ip, a.ip, "an address rests before it comes back");
+    m.serve_udp("c", (Ipv4Addr::UNSPECIFIED, 53), "c");
+    assert_eq!(exchange_udp(&socket, (HOST_OUTSIDE_IP, 8053)).unwrap(), format!("c {OUTSIDE_IP}"), "no stale flow");
+}
+
+#[tokio::test]
+async fn allocations_survive_a_restart() {
+    let mut m = Machine::new();
+    let network = m.network().await;
+    let a = m.pod(&network, "a", vec![host_port(8080, 80, Protocol::Tcp)]).await;
+    let b = m.pod(&network, "b", vec![]).await;
+    m.serve("a", (Ipv4Addr::UNSPECIFIED, 80), "a");
+    let mut open = m.connect("outside", (HOST_OUTSIDE_IP, 8080)).unwrap();
+    greeting(&mut open).unwrap();
+    drop(network);
+
+    let network = m.network().await;
+    let mut known: Vec<_> = network.allocations().into_iter().map(|known| (known.sandbox_id, known.address)).collect();
+    known.sort_by(|one, two| one.0.cmp(&two.0));
+    assert_eq!(known, [("a".to_owned(), a.clone()), ("b".to_owned(), b.clone())]);
+    assert!(m.ask("outside", (HOST_OUTSIDE_IP, 8080)).is_ok(), "host ports are back");
+    use std::io::Write;
+    writeln!(open, "still here").unwrap();
+    assert_eq!(greeting(&mut open).unwrap(), "still here", "open connections live on");
+
+    let again = AttachRequest { sandbox_id: "a".to_owned(), netns: m.path("a"), ..AttachRequest::default() };
+    assert_eq!(network.attach(again.clone()).await.unwrap(), a, "attaching again is harmless");
+    m.run("a", "ip link delete eth0");
+    assert_eq!(network.attach(again).await.unwrap(), a, "and repairs");
+    assert!(m.ask("b", (a.ip, 80)).is_ok());
+
+    let c = m.pod(&network, "c", vec![]).await;
+    assert!(![a.ip, b.ip].contains(&c.ip));
+    // A namespace that is gone does not hinder.
+    netns::remove_pinned(&m.path("b")).unwrap();
+    for sandbox in ["a", "b", "c", "c", "unknown"] {
+        network.detach(sandbox).await.unwrap();
+    }
+    assert!(network.allocations().is_empty());
+    assert!(files_below(&m.path("state/pods")).is_empty());
+}
+
+#[tokio::test]
+async fn a_failed_attach_leaves_nothing() {
+    let m = Machine::new();
+    let network = m.network().await;
+    let file = m.path("no-namespace");
+    std::fs::write(&file, "").unwrap();
+    let request = AttachRequest { sandbox_id: "x".to_owned(), netns: file, ..AttachRequest::default() };
+    assert!(matches!(network.attach(request).await, Err(NetError::Kernel { .. })));
+    assert!(network.allocations().is_empty());
+    assert!(files_below(&m.path("state/pods")).is_empty());
+}
+
+#[tokio::test]
+async fn teardown_leaves_the_machine_as_before() {
+    let mut m = Machine::new();
+    let look = |m: &Machine| {
+        let ruleset = m.run("host", "ip -o link show") + &m.run("host", "ip -4 route show table all");
+        let forward = m.inside("host", || std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward")).unwrap();
+        ruleset + &forward
+    };
+    let before = look(&m);
+    for round in 0..2 {
+        let network: PodNetwork = m.network().await;
+        m.pod(&network, &format!("a{round}"), vec![host_port(8080, 80, Protocol::Tcp)]).await;
+        assert_ne!(look(&m), before);
+        // As after a crash: nobody detached.
+        drop(network);
+        let state = m.path("state");
+        m.inside("host", || teardown_all("test", &state).map_err(std::io::Error::other)).unwrap();
+        m.inside("host", || teardown_all("test", &state).map_err(std::io::Error::other)).unwrap();
+        assert_eq!(look(&m), before);
+        assert!(files_below(&state).is_empty());
+    }
+}
