@@ -217,7 +217,7 @@ impl State {
         if before <= self.compacted {
             return;
         }
-        let gone = std::mem::replace(&mut self.log, BTreeMap::new());
+        let gone = std::mem::take(&mut self.log);
         let mut touched: HashMap<&Bytes, ()> = HashMap::new();
         for (revision, changes) in &gone {
             if *revision <= before {

@@ -100,8 +100,9 @@ impl Ledger {
 
     /// Forgets what an explicit compaction to `before` has freed.
     pub fn compacted(&mut self, before: Revision) {
-        while let Some(slice) = self.slices.pop_front_if(|slice| slice.revision <= before) {
+        while let Some(slice) = self.slices.front().filter(|slice| slice.revision <= before) {
             self.bytes -= slice.bytes;
+            self.slices.pop_front();
         }
     }
 }
@@ -133,7 +134,7 @@ mod tests {
     #[test]
     fn a_full_budget_shortens_history_but_never_below_the_horizon() {
         let mut ledger = ledger();
-        ledger.record(0 * S, Revision(2), 600);
+        ledger.record(Duration::ZERO, Revision(2), 600);
         ledger.record(100 * S, Revision(3), 600);
         ledger.record(200 * S, Revision(4), 600);
         assert_eq!(ledger.deadline(), Some(360 * S));

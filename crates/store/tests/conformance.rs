@@ -1,5 +1,7 @@
 //! One suite of behaviour for every backend.
 
+#![allow(clippy::unwrap_used, reason = "in tests")]
+
 use std::sync::Arc;
 
 use bytes::Bytes;

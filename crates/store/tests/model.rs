@@ -1,5 +1,7 @@
 //! Random operations on every backend, compared with the simplest model there is: a copy of the whole map per revision.
 
+#![allow(clippy::unwrap_used, reason = "in tests")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

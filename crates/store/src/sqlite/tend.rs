@@ -66,7 +66,13 @@ fn backup(view: &View<'_>, target: &Path) -> Result<()> {
     std::fs::create_dir_all(&partial).map_err(failed)?;
     let file = partial.join(FILE);
     let path = file.to_str().ok_or_else(|| Error::io("back up to", target, "the name is not UTF-8"))?;
-    let copied = view.place.sql("back up", || view.connection.execute("VACUUM INTO ?1", [path]));
+    // The flag that keeps a reading connection from writing by mistake forbids this, too.
+    let copied = view.place.sql("back up", || {
+        view.connection.pragma_update(None, "query_only", false)?;
+        let copied = view.connection.execute("VACUUM INTO ?1", [path]);
+        view.connection.pragma_update(None, "query_only", true)?;
+        copied
+    });
     if let Err(error) = copied {
         let _ = std::fs::remove_dir_all(&partial);
         return Err(error);
