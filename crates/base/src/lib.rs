@@ -7,6 +7,7 @@ pub mod backoff;
 pub mod clock;
 pub mod entropy;
 pub mod intern;
+pub mod revision;
 pub mod task;
 
 pub use backoff::Backoff;
@@ -14,4 +15,5 @@ pub use clock::{Clock, SystemClock, Timestamp};
 pub use entropy::{Entropy, SystemEntropy};
 pub use futures::future::BoxFuture;
 pub use intern::Istr;
+pub use revision::Revision;
 pub use task::{Executor, OnError, OnStop, Tasks, TokioExecutor};

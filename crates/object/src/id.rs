@@ -3,20 +3,11 @@
 use std::fmt;
 
 use corten_base::Istr;
+pub use corten_base::Revision;
 
 /// A kind in the registry of this process: an index, not stable across processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KindId(pub u32);
-
-/// A revision of the store: 0 is "nothing yet". `metadata.resourceVersion` is its decimal text.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Revision(pub u64);
-
-impl fmt::Display for Revision {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
 
 /// Names one object: its kind, its namespace (empty for cluster-scoped kinds) and its name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -82,6 +82,19 @@ impl Object {
         (self.json.slice(..at), middle, self.json.slice(at..))
     }
 
+    /// The same state under another revision, sharing the bytes: the last state of a deleted object has that of its deletion.
+    pub fn at_revision(&self, revision: Revision) -> Object {
+        Object {
+            kind: self.kind,
+            head: Head { revision, ..self.head.clone() },
+            json: self.json.clone(),
+            insert_at: self.insert_at,
+            comma_before: self.comma_before,
+            alone: self.alone,
+            view: OnceLock::new(),
+        }
+    }
+
     /// Appends the object's JSON with its resourceVersion.
     pub fn write_json(&self, out: &mut BytesMut) {
         let (first, middle, last) = self.wire();

@@ -20,10 +20,11 @@ mod sqlite;
 mod store;
 mod types;
 
+pub use corten_base::Revision;
 pub use error::{Conflict, Error, Result};
 pub use faulty::{CommitFault, FaultPlan, FaultyStore, Scripted, Seeded, WatchFault};
 pub use memory::MemoryStore;
 pub use retention::{Ledger, Retention};
 pub use sqlite::{Failpoints, SqliteOptions, SqliteStore, Stats, Verified};
 pub use store::{Store, Watch};
-pub use types::{Batch, Change, Changes, Compare, Entry, Got, KeyRange, Page, Revision, Write};
+pub use types::{Batch, Change, Changes, Compare, Entry, Got, KeyRange, Page, Write};

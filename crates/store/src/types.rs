@@ -1,44 +1,7 @@
-//! The plain types that cross the store's boundary: revisions, entries, ranges, batches and changes.
-
-use std::fmt;
+//! The plain types that cross the store's boundary: entries, ranges, batches and changes.
 
 use bytes::Bytes;
-
-/// The number of a committed batch. Revisions are contiguous: every batch that changes something gets the next one.
-///
-/// An empty store is at [`Revision::EMPTY`] (1), so that the first write is 2 and no revision of a store is ever 0,
-/// which readers may use for "none" (and the Kubernetes API for "any").
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Revision(pub u64);
-
-impl Revision {
-    /// No revision: the expected revision of an absent key in a [`Compare`].
-    pub const ZERO: Revision = Revision(0);
-    /// The revision of a store that has never been written.
-    pub const EMPTY: Revision = Revision(1);
-
-    /// The revision after this one.
-    pub fn next(self) -> Revision {
-        Revision(self.0 + 1)
-    }
-
-    /// Whether this is a real revision, not [`Revision::ZERO`].
-    pub fn is_some(self) -> bool {
-        self.0 != 0
-    }
-}
-
-impl fmt::Display for Revision {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl From<u64> for Revision {
-    fn from(n: u64) -> Revision {
-        Revision(n)
-    }
-}
+use corten_base::Revision;
 
 /// One key with its value at some revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
