@@ -8,11 +8,17 @@
 //! their normal form. [`decode_json`], [`canonicalise`] and [`protobuf::decode`] give it; [`encode_json`] writes it from
 //! any tree that was edited since.
 
+mod canonical;
 mod decode;
 mod encode;
+mod input;
 mod model;
 pub mod protobuf;
+pub mod scalars;
+mod table;
 
 pub use decode::{DecodeError, Decoded, Options, UnknownFields, canonicalise, decode_json};
-pub use encode::encode_json;
-pub use model::{Field, FieldType, Gvk, ListType, PatchStrategy, Scalar, Schema, TypeDef, TypeId, builtin};
+pub use encode::{encode_json, encode_json_to};
+pub use model::{
+    Field, FieldType, Gvk, ListType, PatchStrategy, Scalar, Schema, SchemaBuilder, TypeDef, TypeId, builtin,
+};

@@ -1,35 +1,64 @@
 //! What a schema is: types, their fields, and which group, version and kind names which type.
 
+use std::borrow::Cow;
+use std::collections::HashMap;
+
 use corten_tree::Key;
 
 /// A type of one [`Schema`]: an index into its table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TypeId(pub(crate) u32);
 
-/// A set of types.
+/// A set of types. Built by [`SchemaBuilder`], then immutable.
 #[derive(Debug, Default)]
 pub struct Schema {
-    types: Vec<TypeDef>,
+    pub(crate) types: Vec<TypeDef>,
+    names: HashMap<Cow<'static, str>, TypeId>,
+    gvks: Vec<Gvk>,
+    /// `apiextensions.v1.JSONSchemaProps`, which three special scalars hold.
+    json_schema: Option<TypeId>,
 }
 
 /// A struct: its fields in the order that upstream prints them.
 #[derive(Debug, Default)]
 pub struct TypeDef {
     /// Short unique name (`core.v1.PodSpec`).
-    pub name: std::borrow::Cow<'static, str>,
-    /// The fields; an inlined struct is one field without a name.
+    pub name: Cow<'static, str>,
+    /// The fields as declared; an inlined struct is one field without a name.
     pub fields: Vec<Field>,
     /// Server-side apply treats the whole value as one.
     pub atomic: bool,
-    /// Unknown fields are kept (custom resources that say so).
+    /// Unknown fields are kept, and all are ordered by name (custom resources).
     pub open: bool,
+    /// The JSON members in order, those of inlined structs in their place.
+    pub(crate) members: Vec<Member>,
+    index: NameIndex,
+    /// Positions in `fields` of what protobuf has, by number.
+    pub(crate) by_number: Vec<u16>,
+    /// For each field its position in `members`, for an inlined struct that of its first member.
+    pub(crate) bases: Vec<u16>,
+    /// Positions in `members` of those that are printed although zero.
+    pub(crate) printed_zeros: Vec<u16>,
+}
+
+/// One JSON member of a struct: a field of it or of a struct inlined in it.
+#[derive(Debug, Clone)]
+pub(crate) struct Member {
+    owner: TypeId,
+    field: u16,
+    /// Printed although it is zero.
+    pub emit_zero: bool,
+    /// Go names of the inlined structs on the way, dotted (`VolumeSource`).
+    pub via: Cow<'static, str>,
 }
 
 /// One field of a struct.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Field {
-    /// JSON name; empty for an inlined struct.
+    /// JSON name; for an inlined struct its Go name.
     pub name: Key,
+    /// Its members are the owner's members.
+    pub inline: bool,
     /// Protobuf field number; 0 if it is not in protobuf.
     pub number: u32,
     /// What it holds.
@@ -44,22 +73,24 @@ pub struct Field {
     pub required: bool,
     /// How strategic merge patch treats it.
     pub patch: PatchStrategy,
-    /// The key by which strategic merge patch merges its items.
+    /// The key by which strategic merge patch merges its items; empty if none.
     pub merge_key: &'static str,
     /// How server-side apply treats a list.
     pub list_type: ListType,
-    /// The keys of a list of [`ListType::Map`].
-    pub list_keys: Vec<&'static str>,
     /// Server-side apply treats the map or struct as one value.
     pub atomic: bool,
-    /// The values upstream declares for an enumerated string.
-    pub enum_values: Vec<&'static str>,
+    /// Upstream's declared default as JSON text; empty if none. (Most defaults are code, in the kinds crate.)
+    pub default: &'static str,
+    pub(crate) list_keys: Cow<'static, str>,
+    pub(crate) enum_values: &'static str,
+    /// The type in the table's notation, for Go's names in error messages.
+    pub(crate) notation: &'static str,
 }
 
 /// The type of a value.
 #[derive(Debug, Clone, PartialEq)]
 pub enum FieldType {
-    /// No fields inside.
+    /// No fields inside that the schema knows.
     Scalar(Scalar),
     /// A struct.
     Struct(TypeId),
@@ -84,6 +115,8 @@ pub enum Scalar {
     Float64,
     /// Base64 text in JSON.
     Bytes,
+    /// A list of text that protobuf wraps in a message of its own (`ExtraValue`, `Verbs`).
+    Strings,
     /// RFC 3339 with seconds.
     Time,
     /// RFC 3339 with microseconds.
@@ -94,8 +127,20 @@ pub enum Scalar {
     Quantity,
     /// A number or a text (ports, percentages).
     IntOrString,
-    /// Any JSON value, kept as it is (`runtime.RawExtension`, `FieldsV1`, `apiextensions.JSON`).
+    /// Any object, kept as it is (`runtime.RawExtension`).
+    Raw,
+    /// Managed fields (`meta/v1.FieldsV1`).
+    FieldsV1,
+    /// Any JSON value (`apiextensions.JSON`).
+    Json,
+    /// Any JSON value without a protobuf form (a table's cells).
     Any,
+    /// A boolean or a JSON schema.
+    SchemaOrBool,
+    /// A JSON schema or a list of them.
+    SchemaOrArray,
+    /// A JSON schema or a list of texts.
+    SchemaOrStrings,
 }
 
 /// Strategic merge patch's strategy for a field.
@@ -105,13 +150,17 @@ pub struct PatchStrategy {
     pub merge: bool,
     /// `retainKeys`.
     pub retain_keys: bool,
+    /// `replace`: maps and structs are replaced.
+    pub replace: bool,
 }
 
 /// Server-side apply's list types.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ListType {
-    /// The whole list is one value.
+    /// Nothing is declared: the whole list is one value.
     #[default]
+    None,
+    /// The whole list is one value.
     Atomic,
     /// A set of scalars.
     Set,
@@ -132,11 +181,15 @@ pub struct Gvk {
     pub ty: TypeId,
 }
 
-/// The schema of every type that v1.37 serves. Parsed on the first call.
+/// The schema of every type that v1.37 knows. Parsed from the generated table on the first call (about a millisecond).
 pub fn builtin() -> &'static Schema {
     static BUILTIN: std::sync::OnceLock<Schema> = std::sync::OnceLock::new();
-    BUILTIN.get_or_init(Schema::default)
+    BUILTIN.get_or_init(|| crate::table::parse(crate::table::BUILTIN))
 }
+
+/// Kinds that every group version has, with meta/v1's types.
+const EVERYWHERE: [&str; 7] =
+    ["CreateOptions", "DeleteOptions", "GetOptions", "ListOptions", "PatchOptions", "UpdateOptions", "WatchEvent"];
 
 impl Schema {
     /// The definition of a type of this schema.
@@ -145,24 +198,263 @@ impl Schema {
     }
 
     /// The type of a group, version and kind (list kinds and options too).
-    pub fn gvk(&self, _group: &str, _version: &str, _kind: &str) -> Option<TypeId> {
-        None
+    pub fn gvk(&self, group: &str, version: &str, kind: &str) -> Option<TypeId> {
+        let found = self.gvks.binary_search_by(|g| (g.group, g.version, g.kind).cmp(&(group, version, kind)));
+        match found {
+            Ok(at) => Some(self.gvks[at].ty),
+            Err(_) if EVERYWHERE.contains(&kind) && (group, version) != ("", "v1") => self.gvk("", "v1", kind),
+            Err(_) => None,
+        }
+    }
+
+    /// The type of an `apiVersion` (`v1`, `apps/v1`) and a kind.
+    pub fn api_version_kind(&self, api_version: &str, kind: &str) -> Option<TypeId> {
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        self.gvk(group, version, kind)
     }
 
     /// The type of a short name (`core.v1.PodSpec`).
-    pub fn type_by_name(&self, _name: &str) -> Option<TypeId> {
-        None
+    pub fn type_by_name(&self, name: &str) -> Option<TypeId> {
+        self.names.get(name).copied()
     }
 
-    /// Every group, version and kind.
+    /// Every group, version and kind, in that order.
     pub fn gvks(&self) -> &[Gvk] {
-        &[]
+        &self.gvks
+    }
+
+    /// Every type.
+    pub fn type_ids(&self) -> impl Iterator<Item = TypeId> + use<> {
+        (0..self.types.len() as u32).map(TypeId)
+    }
+
+    pub(crate) fn json_schema(&self) -> Option<TypeId> {
+        self.json_schema
+    }
+
+    pub(crate) fn member(&self, member: &Member) -> &Field {
+        &self.types[member.owner.0 as usize].fields[usize::from(member.field)]
+    }
+
+    /// The position of a JSON name among a type's members.
+    #[inline]
+    pub(crate) fn member_at(&self, def: &TypeDef, name: &str) -> Option<u16> {
+        def.index.find(name, |at| &*self.member(&def.members[usize::from(at)]).name)
+    }
+
+    /// The field of a JSON name, those of inlined structs included.
+    pub fn field(&self, ty: TypeId, name: &str) -> Option<&Field> {
+        let def = self.def(ty);
+        self.member_at(def, name).map(|at| self.member(&def.members[usize::from(at)]))
+    }
+
+    /// All JSON members of a type in upstream's order, those of inlined structs in their place.
+    pub fn members(&self, ty: TypeId) -> impl Iterator<Item = &Field> {
+        self.def(ty).members.iter().map(|m| self.member(m))
+    }
+
+    /// The type at a dotted path of JSON names; lists and maps are passed through to their items.
+    pub fn type_at(&self, ty: TypeId, dotted: &str) -> Option<&FieldType> {
+        let mut names = dotted.split('.');
+        let mut at = &self.field(ty, names.next()?)?.ty;
+        for name in names {
+            let FieldType::Struct(inner) = at.leaf() else { return None };
+            at = &self.field(*inner, name)?.ty;
+        }
+        Some(at)
+    }
+}
+
+impl Field {
+    /// The keys of a list of [`ListType::Map`].
+    pub fn list_keys(&self) -> impl Iterator<Item = &str> {
+        self.list_keys.split(',').filter(|key| !key.is_empty())
+    }
+
+    /// The values upstream declares for an enumerated string, sorted.
+    pub fn enum_values(&self) -> impl Iterator<Item = &'static str> + use<> {
+        let text = self.enum_values;
+        text.split('|').take(if text.is_empty() { 0 } else { usize::MAX })
+    }
+
+    /// Whether Go holds it as a struct by value, which `omitempty` never omits.
+    fn is_go_struct(&self) -> bool {
+        use Scalar::{Any, Bool, Bytes, Float64, Int32, Int64, Str, Strings};
+        match self.ty {
+            FieldType::Struct(_) => !self.pointer,
+            FieldType::Scalar(Str | Bool | Int32 | Int64 | Float64 | Bytes | Strings | Any) => false,
+            FieldType::Scalar(_) => !self.pointer,
+            FieldType::List(_) | FieldType::Map(_) => false,
+        }
+    }
+
+    /// Whether Go holds it in a form that has nil: absent and `null` are the same, zero is a value.
+    pub(crate) fn is_nullable(&self) -> bool {
+        self.pointer
+            || matches!(
+                self.ty,
+                FieldType::List(_)
+                    | FieldType::Map(_)
+                    | FieldType::Scalar(Scalar::Bytes | Scalar::Strings | Scalar::Any)
+            )
+    }
+}
+
+impl FieldType {
+    /// The type inside all lists and maps.
+    pub fn leaf(&self) -> &FieldType {
+        match self {
+            FieldType::List(item) | FieldType::Map(item) => item.leaf(),
+            other => other,
+        }
+    }
+
+    /// The struct, if it is one.
+    pub fn as_struct(&self) -> Option<TypeId> {
+        if let FieldType::Struct(ty) = self { Some(*ty) } else { None }
     }
 }
 
 impl TypeDef {
-    /// The field of a JSON name, those of inlined structs included.
-    pub fn field(&self, _schema: &Schema, _name: &str) -> Option<&Field> {
-        None
+    /// The type's name without its package, as Go's messages say it (`PodSpec`).
+    pub fn go_name(&self) -> &str {
+        self.name.rsplit_once('.').map_or(&self.name, |(_, name)| name)
+    }
+}
+
+/// Collects types for a [`Schema`].
+#[derive(Debug, Default)]
+pub struct SchemaBuilder {
+    schema: Schema,
+}
+
+impl SchemaBuilder {
+    /// The id of a name; its definition may come later.
+    pub fn reserve(&mut self, name: impl Into<Cow<'static, str>>) -> TypeId {
+        let name = name.into();
+        if let Some(ty) = self.schema.names.get(&name) {
+            return *ty;
+        }
+        let ty = TypeId(self.schema.types.len() as u32);
+        self.schema.types.push(TypeDef { name: name.clone(), ..TypeDef::default() });
+        self.schema.names.insert(name, ty);
+        ty
+    }
+
+    /// A reserved type, to fill in.
+    pub fn define(&mut self, ty: TypeId) -> &mut TypeDef {
+        &mut self.schema.types[ty.0 as usize]
+    }
+
+    /// Names a type's group, version and kind.
+    pub fn gvk(&mut self, gvk: Gvk) {
+        self.schema.gvks.push(gvk);
+    }
+
+    /// Builds the indexes.
+    pub fn build(self) -> Schema {
+        let mut schema = self.schema;
+        schema.gvks.sort_by_key(|g| (g.group, g.version, g.kind));
+        schema.json_schema = schema.type_by_name("apiextensions.v1.JSONSchemaProps");
+        for at in 0..schema.types.len() {
+            let mut members = Vec::with_capacity(schema.types[at].fields.len());
+            collect_members(&schema.types, TypeId(at as u32), "", &mut members, 0);
+            let names: Vec<&str> = members.iter().map(|m| &*schema.member(m).name).collect();
+            let index = NameIndex::new(&names);
+            let fields = &schema.types[at].fields;
+            let mut by_number: Vec<u16> =
+                (0..fields.len() as u16).filter(|f| fields[usize::from(*f)].number > 0).collect();
+            by_number.sort_by_key(|f| fields[usize::from(*f)].number);
+            let printed_zeros = (0..members.len() as u16).filter(|m| members[usize::from(*m)].emit_zero).collect();
+            let bases = bases(&schema.types, at, &members);
+            let def = &mut schema.types[at];
+            (def.members, def.index, def.by_number) = (members, index, by_number);
+            (def.bases, def.printed_zeros) = (bases, printed_zeros);
+        }
+        schema
+    }
+}
+
+/// Inlined structs do not nest deeper than this; a cycle ends here.
+const INLINE_DEPTH_MAX: usize = 4;
+
+fn collect_members(types: &[TypeDef], ty: TypeId, via: &str, out: &mut Vec<Member>, depth: usize) {
+    for (at, field) in types[ty.0 as usize].fields.iter().enumerate() {
+        match field.ty {
+            FieldType::Struct(inner) if field.inline => {
+                if depth < INLINE_DEPTH_MAX {
+                    let via = if via.is_empty() { field.name.to_string() } else { format!("{via}.{}", &*field.name) };
+                    collect_members(types, inner, &via, out, depth + 1);
+                }
+            }
+            _ => out.push(Member {
+                owner: ty,
+                field: at as u16,
+                emit_zero: if field.is_go_struct() { !field.omit_zero } else { !(field.omit_empty || field.omit_zero) },
+                via: if via.is_empty() { Cow::Borrowed("") } else { Cow::Owned(via.to_owned()) },
+            }),
+        }
+    }
+}
+
+/// Where the members of each field of a type begin.
+fn bases(types: &[TypeDef], at: usize, members: &[Member]) -> Vec<u16> {
+    let mut base = 0;
+    let mut found = Vec::with_capacity(types[at].fields.len());
+    for field in &types[at].fields {
+        found.push(base);
+        base += match field.ty {
+            FieldType::Struct(inner) if field.inline => {
+                let mut inlined = Vec::new();
+                collect_members(types, inner, "", &mut inlined, 1);
+                inlined.len() as u16
+            }
+            _ => 1,
+        };
+    }
+    debug_assert_eq!(usize::from(base), members.len());
+    found
+}
+
+/// Positions by name: open addressing over a hash of length and three bytes.
+#[derive(Debug, Default)]
+struct NameIndex(Box<[u16]>);
+
+impl NameIndex {
+    const EMPTY: u16 = u16::MAX;
+
+    fn new(names: &[&str]) -> NameIndex {
+        if names.is_empty() {
+            return NameIndex::default();
+        }
+        let mut slots = vec![NameIndex::EMPTY; (names.len() * 2).next_power_of_two()].into_boxed_slice();
+        for (at, name) in names.iter().enumerate() {
+            let mut slot = NameIndex::hash(name) & (slots.len() - 1);
+            while slots[slot] != NameIndex::EMPTY {
+                slot = (slot + 1) & (slots.len() - 1);
+            }
+            slots[slot] = at as u16;
+        }
+        NameIndex(slots)
+    }
+
+    fn hash(name: &str) -> usize {
+        let bytes = name.as_bytes();
+        let at = |i: usize| bytes.get(i).map_or(0, |b| usize::from(*b));
+        let mixed = bytes.len() ^ (at(0) << 3) ^ (at(bytes.len() / 2) << 7) ^ (at(bytes.len().saturating_sub(2)) << 11);
+        mixed.wrapping_mul(0x9e37_79b9) >> 8
+    }
+
+    #[inline]
+    fn find<'s>(&self, name: &str, name_of: impl Fn(u16) -> &'s str) -> Option<u16> {
+        let mask = self.0.len().checked_sub(1)?;
+        let mut slot = NameIndex::hash(name) & mask;
+        loop {
+            match self.0[slot] {
+                NameIndex::EMPTY => return None,
+                at if name_of(at) == name => return Some(at),
+                _ => slot = (slot + 1) & mask,
+            }
+        }
     }
 }

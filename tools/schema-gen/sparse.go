@@ -1,0 +1,5 @@
+package main
+
+import "io"
+
+func writeSparse(out io.Writer) {}
