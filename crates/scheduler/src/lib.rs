@@ -8,8 +8,11 @@
 //! A decision runs upstream's default profile: filters in upstream's order, where the first that fails names the node's
 //! reason; scores with upstream's weights; ties by the entropy that is passed in. Messages are upstream's
 //! (`pkg/scheduler/framework/types.go` `FitError.Error`, the plugins' reasons).
+//!
+//! Infos are made from views: `PodInfo::from(&pod)`, `NodeInfo::from(&node)`, `ClaimInfo::from(&claim)` and so on.
 
 mod affinity;
+mod convert;
 mod decide;
 mod filter;
 mod info;

@@ -1,7 +1,6 @@
 //! Which of the nodes that fit is best: upstream's default scores and weights.
 
 use crate::filter::Cycle;
-use crate::info::{DEFAULT_MEMORY, DEFAULT_MILLI_CPU};
 use crate::{NodeInfo, PodInfo, Snapshot, TaintEffect, affinity};
 
 /// The place of the best candidate; `entropy` picks among equals.
@@ -79,10 +78,4 @@ fn image_locality(snapshot: &Snapshot, pod: &PodInfo, node: &NodeInfo) -> i64 {
     let sum: i64 = pod.images.iter().filter_map(|i| node.images.get(i).map(|size| size * spread(i) / total)).sum();
     let most = MOST_PER_IMAGE * (pod.images.len().max(1) as i64);
     100 * (sum.clamp(LEAST, most) - LEAST) / (most - LEAST)
-}
-
-/// What one container counts when nodes are compared.
-#[allow(dead_code)]
-pub(crate) fn or_default(milli_cpu: Option<i64>, memory: Option<i64>) -> (i64, i64) {
-    (milli_cpu.unwrap_or(DEFAULT_MILLI_CPU), memory.unwrap_or(DEFAULT_MEMORY))
 }
