@@ -1,0 +1,331 @@
+//! The cache: fed by one task from the store's changes, read by everyone.
+
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use bytes::Bytes;
+use corten_base::Revision;
+use corten_kinds::{Kind, Registry};
+use corten_object::{KindId, Object, ObjectKey};
+use corten_store::{Changes, Store, Watch};
+use futures::FutureExt;
+use tokio::sync::watch;
+
+use crate::ring::Ring;
+use crate::{Cursor, Event, Filter, Gone, Objects, RingLimits, Scope, Watcher, World, keys};
+
+/// How many entries are read from the store at a time.
+const PAGE: usize = 1000;
+/// How many revisions are applied under one lock, at most.
+const GROUP_MAX: usize = 256;
+
+/// Opens what was sealed at rest: from the stored bytes of an object of a kind under a key to its canonical JSON.
+pub type Unseal = Arc<dyn Fn(&Kind, &[u8], Bytes) -> Result<Bytes, String> + Send + Sync>;
+
+/// How to make a cache.
+#[derive(Clone, Default)]
+pub struct CacheOptions {
+    pub ring: RingLimits,
+    /// `None`: nothing is sealed.
+    pub unseal: Option<Unseal>,
+    /// How many of the store's latest revisions are replayed into the ring at the start, so that clients that watched before a
+    /// restart can go on without listing again.
+    pub replay_revisions: u64,
+}
+
+/// A list at one revision.
+#[derive(Clone, Debug)]
+pub struct List {
+    /// Ordered by namespace and name.
+    pub items: Vec<Arc<Object>>,
+    pub revision: Revision,
+}
+
+/// The watch cache of a process; clones share it.
+#[derive(Clone)]
+pub struct Cache {
+    shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    registry: Arc<Registry>,
+    options: CacheOptions,
+    /// Locked before the ring, and until the ring has it too: a list's revision is always one to go on from.
+    objects: RwLock<Objects>,
+    ring: RwLock<Ring>,
+    /// The applied revision.
+    applied: watch::Sender<Revision>,
+    /// Told whenever the ring moved: for cursors over everything, and per kind.
+    moved_any: watch::Sender<u64>,
+    moved: Vec<watch::Sender<u64>>,
+}
+
+impl Cache {
+    /// An empty cache at revision zero.
+    pub fn new(registry: Arc<Registry>, options: CacheOptions) -> Cache {
+        let kinds = registry.iter().count();
+        let shared = Shared {
+            objects: RwLock::new(Objects::new(registry.clone())),
+            ring: RwLock::new(Ring::new(kinds, options.ring)),
+            applied: watch::Sender::new(Revision::ZERO),
+            moved_any: watch::Sender::new(0),
+            moved: (0..kinds).map(|_| watch::Sender::new(0)).collect(),
+            registry,
+            options,
+        };
+        Cache { shared: Arc::new(shared) }
+    }
+
+    /// The kinds.
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.shared.registry
+    }
+
+    /// All objects at one revision. Hold it for one decision only, and never across an await.
+    pub fn read(&self) -> World<'_> {
+        World::guard(self.shared.objects())
+    }
+
+    /// The revision that has been applied.
+    pub fn revision(&self) -> Revision {
+        *self.shared.applied.borrow()
+    }
+
+    /// One object, as it is now.
+    pub fn get(&self, key: &ObjectKey) -> Option<Arc<Object>> {
+        self.read().get(key).cloned()
+    }
+
+    /// The selected objects, all at one revision.
+    pub fn list(&self, filter: &Filter) -> List {
+        let world = self.read();
+        let items = if filter.is_everything() {
+            let mut items = Vec::with_capacity(world.count(filter.kind()));
+            items.extend(world.list_in(filter.kind(), filter.namespace()).cloned());
+            items
+        } else {
+            world.select(filter).cloned().collect()
+        };
+        List { items, revision: world.revision() }
+    }
+
+    /// Waits until everything up to a revision has been applied. Wait for the store's current revision to read your own
+    /// writes. Never completes if the store never gets there.
+    pub async fn wait_for(&self, revision: Revision) {
+        let mut applied = self.shared.applied.subscribe();
+        // The sender lives as long as self: this cannot fail.
+        let _ = applied.wait_for(|applied| *applied >= revision).await;
+    }
+
+    /// Follows all changes after a revision, which has been applied (else [`Cache::wait_for`] it first).
+    pub fn cursor(&self, scope: Scope, after: Revision) -> Result<Cursor, Gone> {
+        Cursor::new(self.shared.clone(), scope, after)
+    }
+
+    /// Follows what a selection sees after a revision, which has been applied (else [`Cache::wait_for`] it first).
+    pub fn watch(&self, filter: Filter, after: Revision) -> Result<Watcher, Gone> {
+        let cursor = self.cursor(Scope::Kind(filter.kind()), after)?;
+        Ok(Watcher::new(cursor, filter))
+    }
+
+    /// Applies changes, which must be those right after what has been applied, in order.
+    pub fn apply(&self, changes: &[Arc<Changes>]) {
+        let Some(last) = changes.last() else { return };
+        // Decoding is the work, and is done before the lock is taken.
+        let decoded: Vec<Decoded> = changes.iter().flat_map(|changes| self.decode(changes)).collect();
+        let mut touched: Vec<KindId> = decoded.iter().map(|change| change.key.kind).collect();
+        touched.sort_unstable();
+        touched.dedup();
+        let mut objects = self.shared.objects_mut();
+        let mut ring = self.shared.ring_mut();
+        for Decoded { revision, key, object } in decoded {
+            let previous = match &object {
+                Some(object) => objects.put(object.clone()),
+                None => objects.remove(&key),
+            };
+            if object.is_some() || previous.is_some() {
+                ring.push(Arc::new(Event::new(revision, key.kind, object, previous)));
+            }
+        }
+        objects.set_revision(last.revision);
+        ring.advance(last.revision);
+        drop(ring);
+        drop(objects);
+        self.shared.announce(last.revision, &touched);
+    }
+
+    fn decode(&self, changes: &Changes) -> Vec<Decoded> {
+        let decode = |change: &corten_store::Change| {
+            let object = match &change.value {
+                None => None,
+                Some(value) => Some(self.parse(&change.key, value, changes.revision)?),
+            };
+            let key = match &object {
+                Some(object) => object.key(),
+                None => self.object_key(&change.key)?,
+            };
+            Some(Decoded { revision: changes.revision, key, object })
+        };
+        changes.changes.iter().filter_map(decode).collect()
+    }
+
+    fn object_key(&self, key: &[u8]) -> Option<ObjectKey> {
+        let parts = keys::parse(key)?;
+        let kind = self.shared.registry.group_resource(parts.group, parts.plural)?;
+        Some(ObjectKey::new(kind.id, parts.namespace, parts.name))
+    }
+
+    /// An object from its stored form. What nobody can read is as good as absent, but not quietly.
+    fn parse(&self, key: &Bytes, value: &Bytes, revision: Revision) -> Option<Arc<Object>> {
+        let parts = keys::parse(key)?;
+        let kind = self.shared.registry.group_resource(parts.group, parts.plural)?;
+        let opened = match &self.shared.options.unseal {
+            None => Ok(value.clone()),
+            Some(unseal) => unseal(kind, key, value.clone()),
+        };
+        let parsed = opened.and_then(|json| {
+            Object::parse(kind.id, json, revision, &kind.fact_paths).map_err(|error| error.to_string())
+        });
+        match parsed {
+            Ok(object) if *object.head.name == *parts.name && *object.head.namespace == *parts.namespace => {
+                Some(Arc::new(object))
+            }
+            Ok(object) => {
+                tracing::error!(key = %String::from_utf8_lossy(key), found = %object.key(), "an object under another's key is ignored");
+                None
+            }
+            Err(error) => {
+                tracing::error!(key = %String::from_utf8_lossy(key), %error, "an unreadable object is ignored");
+                None
+            }
+        }
+    }
+
+    /// Reads everything from the store, then the changes since, and returns the watch that goes on from there.
+    ///
+    /// All cursors from before are gone afterwards.
+    pub async fn load(&self, store: &dyn Store) -> corten_store::Result<Watch> {
+        loop {
+            match self.try_load(store).await {
+                // History went by while it was read: begin again, at a newer revision.
+                Err(corten_store::Error::Compacted { .. }) => {}
+                result => return result,
+            }
+        }
+    }
+
+    async fn try_load(&self, store: &dyn Store) -> corten_store::Result<Watch> {
+        let current = store.current_revision().await?;
+        let oldest = store.compacted_revision().await?.max(Revision::EMPTY);
+        let at = Revision(current.0.saturating_sub(self.shared.options.replay_revisions)).max(oldest);
+        let mut objects = Objects::new(self.shared.registry.clone());
+        let mut range = keys::all();
+        loop {
+            let page = store.scan(range.clone(), Some(at), PAGE).await?;
+            for entry in &page.entries {
+                if let Some(object) = self.parse(&entry.key, &entry.value, entry.mod_revision) {
+                    objects.put(object);
+                }
+            }
+            match page.entries.last() {
+                Some(last) if page.more => range = range.after(&last.key),
+                _ => break,
+            }
+        }
+        objects.set_revision(at);
+        let mut watch = store.watch(at).await?;
+        {
+            let mut held = self.shared.objects_mut();
+            let mut ring = self.shared.ring_mut();
+            *held = objects;
+            ring.reset(at);
+        }
+        while self.shared.ring().revision() < current {
+            self.apply_next(&mut watch).await?;
+        }
+        let kinds: Vec<KindId> = self.shared.registry.iter().map(|kind| kind.id).collect();
+        self.shared.announce(self.shared.ring().revision(), &kinds);
+        Ok(watch)
+    }
+
+    /// Waits for changes and applies all that are there.
+    async fn apply_next(&self, watch: &mut Watch) -> corten_store::Result<()> {
+        let mut group = Vec::new();
+        let mut next = watch.recv().await;
+        let ended = loop {
+            match next {
+                Some(Ok(changes)) => group.push(changes),
+                Some(Err(error)) => break Some(error),
+                None => break Some(corten_store::Error::Closed),
+            }
+            if group.len() == GROUP_MAX {
+                break None;
+            }
+            next = match watch.recv().now_or_never() {
+                Some(next) => next,
+                None => break None,
+            };
+        };
+        self.apply(&group);
+        ended.map_or(Ok(()), Err)
+    }
+
+    /// Feeds the cache until the store ends. Begins with a watch from [`Cache::load`]; loads again if it falls behind.
+    /// Returns why it ended: `Closed` after an orderly stop.
+    pub async fn run(&self, store: Arc<dyn Store>, mut watch: Watch) -> corten_store::Error {
+        loop {
+            match self.apply_next(&mut watch).await {
+                Ok(()) => {}
+                Err(corten_store::Error::Compacted { .. }) => {
+                    tracing::warn!("the cache fell behind the store's history and loads again");
+                    match self.load(&*store).await {
+                        Ok(again) => watch = again,
+                        Err(error) => return error,
+                    }
+                }
+                Err(error) => return error,
+            }
+        }
+    }
+}
+
+struct Decoded {
+    revision: Revision,
+    key: ObjectKey,
+    object: Option<Arc<Object>>,
+}
+
+impl Shared {
+    fn objects(&self) -> RwLockReadGuard<'_, Objects> {
+        self.objects.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn objects_mut(&self) -> RwLockWriteGuard<'_, Objects> {
+        self.objects.write().expect("applying changes does not panic")
+    }
+
+    pub(crate) fn ring(&self) -> RwLockReadGuard<'_, Ring> {
+        self.ring.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ring_mut(&self) -> RwLockWriteGuard<'_, Ring> {
+        self.ring.write().expect("applying changes does not panic")
+    }
+
+    pub(crate) fn moved(&self, scope: Scope) -> &watch::Sender<u64> {
+        match scope {
+            Scope::Everything => &self.moved_any,
+            Scope::Kind(kind) => &self.moved[kind.0 as usize],
+        }
+    }
+
+    /// Wakes who waits for a revision, and who follows these kinds.
+    fn announce(&self, revision: Revision, kinds: &[KindId]) {
+        for kind in kinds {
+            self.moved[kind.0 as usize].send_modify(|n| *n += 1);
+        }
+        if !kinds.is_empty() {
+            self.moved_any.send_modify(|n| *n += 1);
+        }
+        self.applied.send_replace(revision);
+    }
+}
