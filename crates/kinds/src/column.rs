@@ -1,10 +1,18 @@
 //! Printer columns: how a kind shows in `kubectl get`.
+//!
+//! A row of the table parses its object once, without managed fields, and all its cells read that one tree.
+//! What each kind prints: `pkg/printers/internalversion/printers.go`.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use corten_base::Timestamp;
 use corten_object::{Object, View};
-use corten_tree::{Tree, json};
+use corten_tree::json::{JsonError, Kind as JsonKind, Reader};
+use corten_tree::{Key, Map, Tree};
+
+use crate::print;
 
 /// What a cell may know besides the object.
 #[derive(Debug, Clone, Copy)]
@@ -13,20 +21,79 @@ pub struct RowContext {
     pub now: Timestamp,
 }
 
-/// Renders one cell of one object.
+/// One object on its way into a table.
+pub struct Row<'o> {
+    object: Option<&'o Object>,
+    tree: OnceCell<Tree>,
+    /// What cells may know besides.
+    pub context: RowContext,
+}
+
+impl<'o> Row<'o> {
+    /// The row of a stored object.
+    pub fn of(object: &'o Object, context: &RowContext) -> Row<'o> {
+        Row { object: Some(object), tree: OnceCell::new(), context: *context }
+    }
+
+    /// The row of an object that is not stored (a Scale, a review).
+    pub fn of_tree(tree: Tree, context: &RowContext) -> Row<'static> {
+        Row { object: None, tree: OnceCell::from(tree), context: *context }
+    }
+
+    /// The object, parsed on the first call; managed fields are left out.
+    pub fn tree(&self) -> &Tree {
+        self.tree.get_or_init(|| self.object.and_then(|o| parse(o.stored()).ok()).unwrap_or_default())
+    }
+}
+
+/// Parses an object but for `metadata.managedFields`: a third of a usual object that no column shows.
+fn parse(bytes: &Bytes) -> Result<Tree, JsonError> {
+    let mut reader = Reader::new(bytes);
+    let mut out = Map::new();
+    reader.begin_map()?;
+    while let Some(key) = reader.next_key()? {
+        let value = if key == "metadata" && reader.peek()? == JsonKind::Map {
+            let mut metadata = Map::new();
+            reader.begin_map()?;
+            while let Some(key) = reader.next_key()? {
+                if key == "managedFields" {
+                    reader.skip()?;
+                } else {
+                    metadata.push_unchecked(Key::from(key.into_owned()), reader.tree()?);
+                }
+            }
+            Tree::Map(metadata)
+        } else {
+            reader.tree()?
+        };
+        out.push_unchecked(Key::from(key.into_owned()), value);
+    }
+    Ok(Tree::Map(out))
+}
+
+/// Renders one cell of one row.
 pub trait Cell: Send + Sync {
     /// The cell's value: text, number or boolean; null shows as `<none>` to kubectl.
-    fn render(&self, object: &Object, context: &RowContext) -> Tree;
+    fn render(&self, row: &Row<'_>) -> Tree;
+}
+
+/// A cell computed from the object's tree.
+pub struct Of(pub fn(&Tree, &RowContext) -> Tree);
+
+impl Cell for Of {
+    fn render(&self, row: &Row<'_>) -> Tree {
+        (self.0)(row.tree(), &row.context)
+    }
 }
 
 /// A cell computed from a typed view.
 pub struct Typed<V: 'static>(pub fn(&V, &RowContext) -> Tree);
 
 impl<V: View> Cell for Typed<V> {
-    fn render(&self, object: &Object, context: &RowContext) -> Tree {
-        match object.view::<V>() {
-            Ok(view) => (self.0)(&view, context),
-            Err(_) => Tree::from("<unknown>"),
+    fn render(&self, row: &Row<'_>) -> Tree {
+        match row.object.map(Object::view::<V>) {
+            Some(Ok(view)) => (self.0)(&view, &row.context),
+            _ => Tree::from("<unknown>"),
         }
     }
 }
@@ -35,48 +102,48 @@ impl<V: View> Cell for Typed<V> {
 pub struct Path(pub &'static str);
 
 impl Cell for Path {
-    fn render(&self, object: &Object, _context: &RowContext) -> Tree {
-        let tree = json::parse(object.stored()).unwrap_or_default();
-        tree.path(self.0).cloned().unwrap_or_default()
+    fn render(&self, row: &Row<'_>) -> Tree {
+        row.tree().path(self.0).cloned().unwrap_or_default()
     }
 }
 
-/// A cell from the object's head: `creationTimestamp` as an age.
-struct Age;
+/// A cell that shows the text at a dotted path, or another text if there is none.
+pub struct TextOr(pub &'static str, pub &'static str);
 
-impl Cell for Age {
-    fn render(&self, object: &Object, context: &RowContext) -> Tree {
-        Tree::from(age(object.head.created, context.now))
+impl Cell for TextOr {
+    fn render(&self, row: &Row<'_>) -> Tree {
+        print::text_or(row.tree(), self.0, self.1)
     }
 }
 
-/// The age of a moment as upstream prints it: `5s`, `3m20s`, `2d3h`; `<unknown>` if there is none.
-pub fn age(since: Option<Timestamp>, now: Timestamp) -> String {
-    match since {
-        Some(since) => human_duration(now.duration_since(since).as_secs()),
-        None => "<unknown>".into(),
+/// A cell that shows the number at a dotted path, 0 if there is none.
+pub struct Number(pub &'static str);
+
+impl Cell for Number {
+    fn render(&self, row: &Row<'_>) -> Tree {
+        Tree::Int(row.tree().i64_at(self.0).unwrap_or_default())
     }
 }
 
-/// A duration in seconds as `k8s.io/apimachinery/pkg/util/duration.HumanDuration` prints it.
-pub fn human_duration(seconds: i64) -> String {
-    let two = |big: i64, b: &str, small: i64, s: &str| {
-        if small == 0 { format!("{big}{b}") } else { format!("{big}{b}{small}{s}") }
-    };
-    let (minutes, hours) = (seconds / 60, seconds / 3600);
-    let days = hours / 24;
-    match seconds {
-        s if s < -1 => "<invalid>".into(),
-        s if s < 0 => "0s".into(),
-        s if s < 120 => format!("{s}s"),
-        s if minutes < 10 => two(minutes, "m", s % 60, "s"),
-        _ if minutes < 180 => format!("{minutes}m"),
-        _ if hours < 8 => two(hours, "h", minutes % 60, "m"),
-        _ if hours < 48 => format!("{hours}h"),
-        _ if hours < 192 => two(days, "d", hours % 24, "h"),
-        _ if days < 365 * 2 => format!("{days}d"),
-        _ if days < 365 * 8 => two(days / 365, "y", days % 365, "d"),
-        _ => format!("{}y", days / 365),
+/// A cell that shows how many items or keys there are at a dotted path.
+pub struct Count(pub &'static str);
+
+impl Cell for Count {
+    fn render(&self, row: &Row<'_>) -> Tree {
+        Tree::Int(match row.tree().path(self.0) {
+            Some(Tree::List(items)) => items.len() as i64,
+            Some(Tree::Map(map)) => map.len() as i64,
+            _ => 0,
+        })
+    }
+}
+
+/// A cell that shows how long ago the time at a dotted path was.
+pub struct Since(pub &'static str);
+
+impl Cell for Since {
+    fn render(&self, row: &Row<'_>) -> Tree {
+        Tree::from(print::since(row.tree(), self.0, &row.context))
     }
 }
 
@@ -91,6 +158,17 @@ pub enum ColumnType {
     Boolean,
 }
 
+impl ColumnType {
+    /// Its name in `columnDefinitions`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ColumnType::Text => "string",
+            ColumnType::Integer => "integer",
+            ColumnType::Boolean => "boolean",
+        }
+    }
+}
+
 /// A column of a kind's row.
 #[derive(Clone, Copy)]
 pub struct Column {
@@ -98,6 +176,8 @@ pub struct Column {
     pub name: &'static str,
     /// The type of its cells.
     pub kind: ColumnType,
+    /// OpenAPI format: `name` marks the column that names the object.
+    pub format: &'static str,
     /// 0 shows always, 1 only with `-o wide`.
     pub priority: u8,
     /// What renders it.
@@ -105,23 +185,39 @@ pub struct Column {
 }
 
 impl Column {
+    /// The object's name.
+    pub const NAME: Column = Column { format: "name", ..column("Name", &TextOr("metadata.name", "")) };
+
     /// The age of the object.
-    pub const AGE: Column = column("Age", &Age);
+    pub const AGE: Column = column("Age", &Since("metadata.creationTimestamp"));
+
+    /// The time of creation, for kinds that upstream prints by its default converter.
+    pub const CREATED_AT: Column = column("Created At", &TextOr("metadata.creationTimestamp", ""));
 
     /// Marks the cells as integers.
     pub const fn integer(self) -> Column {
         Column { kind: ColumnType::Integer, ..self }
     }
+
+    /// Marks the cells as booleans.
+    pub const fn boolean(self) -> Column {
+        Column { kind: ColumnType::Boolean, ..self }
+    }
+
+    /// Gives the cells a format.
+    pub const fn format(self, format: &'static str) -> Column {
+        Column { format, ..self }
+    }
 }
 
 /// A column that always shows.
 pub const fn column(name: &'static str, cell: &'static dyn Cell) -> Column {
-    Column { name, kind: ColumnType::Text, priority: 0, cell }
+    Column { name, kind: ColumnType::Text, format: "", priority: 0, cell }
 }
 
 /// A column that shows with `-o wide`.
 pub const fn wide(name: &'static str, cell: &'static dyn Cell) -> Column {
-    Column { name, kind: ColumnType::Text, priority: 1, cell }
+    Column { priority: 1, ..column(name, cell) }
 }
 
 /// A column as the registry has it, of a row or of a CRD.
@@ -131,6 +227,8 @@ pub struct RuntimeColumn {
     pub name: Arc<str>,
     /// The type of its cells.
     pub kind: ColumnType,
+    /// OpenAPI format; empty for none.
+    pub format: Arc<str>,
     /// 0 shows always, 1 only with `-o wide`.
     pub priority: u8,
     /// What renders it.
@@ -140,8 +238,8 @@ pub struct RuntimeColumn {
 struct Borrowed(&'static dyn Cell);
 
 impl Cell for Borrowed {
-    fn render(&self, object: &Object, context: &RowContext) -> Tree {
-        self.0.render(object, context)
+    fn render(&self, row: &Row<'_>) -> Tree {
+        self.0.render(row)
     }
 }
 
@@ -150,34 +248,9 @@ impl From<&Column> for RuntimeColumn {
         RuntimeColumn {
             name: column.name.into(),
             kind: column.kind,
+            format: column.format.into(),
             priority: column.priority,
             cell: Arc::new(Borrowed(column.cell)),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::human_duration;
-
-    #[test]
-    fn durations_as_upstream() {
-        for (seconds, text) in [
-            (0, "0s"),
-            (119, "119s"),
-            (120, "2m"),
-            (200, "3m20s"),
-            (600, "10m"),
-            (10_799, "179m"),
-            (10_800, "3h"),
-            (11_400, "3h10m"),
-            (28_800, "8h"),
-            (172_800, "2d"),
-            (180_000, "2d2h"),
-            (691_200, "8d"),
-            (63_072_000, "2y"),
-        ] {
-            assert_eq!(human_duration(seconds), text, "{seconds}");
         }
     }
 }

@@ -4,14 +4,18 @@
 //! from each CustomResourceDefinition: past the registry nothing can tell the two apart, and nothing matches on a kind's name.
 
 mod column;
+pub mod print;
 mod registry;
 mod spec;
 pub mod table;
 
-pub use column::{Cell, Column, ColumnType, Path, RowContext, Typed, column, wide};
-pub use registry::{Kind, Registry};
+pub use column::{
+    Cell, Column, ColumnType, Count, Number, Of, Path, Row, RowContext, RuntimeColumn, Since, TextOr, Typed, column,
+    wide,
+};
+pub use registry::{FieldLabel, Kind, Registry};
 pub use spec::{
-    DeleteRequest, Errors, Fact, Generation, Graceful, Hooks, KindSpec, Scope, Subresource, SubresourceKind, Verbs,
-    Version, WriteContext,
+    BodyKind, Conversion, DeleteRequest, Errors, Fact, Generation, Graceful, Hooks, KindSpec, Scope, Subresource,
+    SubresourceKind, Verbs, Version, WriteContext,
 };
 pub use table::id;

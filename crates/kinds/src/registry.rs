@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use corten_object::{GroupVersionKind, KindId};
+use corten_object::{GroupVersionKind, KindId, Object};
+use corten_schema::TypeId;
+use corten_tree::Tree;
 
-use crate::column::RuntimeColumn;
-use crate::spec::{Fact, Generation, Hooks, KindSpec, Scope, Subresource, SubresourceKind, Verbs};
+use crate::column::{Row, RowContext, RuntimeColumn};
+use crate::spec::{Conversion, Fact, Generation, Hooks, KindSpec, Scope, Subresource, SubresourceKind, Verbs};
 use crate::table;
 
 /// A kind at run time.
@@ -18,6 +20,10 @@ pub struct Kind {
     pub group: Arc<str>,
     /// Served versions; the first is the storage version.
     pub versions: Vec<Arc<str>>,
+    /// The schema's type of each version, in the same order; `None` where the schema lacks it.
+    pub types: Vec<Option<TypeId>>,
+    /// How each version leads to and from the storage version; `None` where both have the same fields.
+    pub conversions: Vec<Option<Conversion>>,
     /// The kind.
     pub kind: Arc<str>,
     /// The resource name.
@@ -40,7 +46,7 @@ pub struct Kind {
     pub create_on_update: bool,
     /// Subresources.
     pub subresources: Vec<Subresource>,
-    /// Columns after Name.
+    /// All columns in order, Name included.
     pub columns: Vec<RuntimeColumn>,
     /// Facts kept in the head.
     pub facts: Vec<Fact>,
@@ -48,6 +54,8 @@ pub struct Kind {
     pub fact_paths: Vec<&'static str>,
     /// What acts on the kind, if anything does.
     pub served_by: Option<Arc<str>>,
+    /// For a view of another kind's objects: the kind that is stored.
+    pub stored_as: Option<KindId>,
     /// What is special about writes.
     pub hooks: Hooks,
     /// The row, for built-in kinds.
@@ -62,6 +70,8 @@ impl Kind {
             id,
             group: spec.group.into(),
             versions: spec.versions.iter().map(|v| v.name.into()).collect(),
+            types: spec.versions.iter().map(|v| corten_schema::builtin().gvk(spec.group, v.name, spec.kind)).collect(),
+            conversions: spec.versions.iter().map(|v| v.convert).collect(),
             kind: spec.kind.into(),
             plural: spec.plural.into(),
             singular: singular.into(),
@@ -77,6 +87,7 @@ impl Kind {
             facts: spec.facts.to_vec(),
             fact_paths: spec.facts.iter().map(|f| f.path).collect(),
             served_by: spec.served_by.map(Into::into),
+            stored_as: spec.stored_as,
             hooks: spec.hooks,
             spec: Some(spec),
         }
@@ -112,9 +123,81 @@ impl Kind {
         self.subresources.iter().any(|s| s.kind == SubresourceKind::Status)
     }
 
+    /// The schema's type of a served version.
+    pub fn type_of(&self, version: &str) -> Option<TypeId> {
+        self.types[self.version_index(version)?]
+    }
+
+    /// How a served version leads to and from the storage version; `None` where both have the same fields.
+    pub fn conversion(&self, version: &str) -> Option<Conversion> {
+        self.conversions[self.version_index(version)?]
+    }
+
+    fn version_index(&self, version: &str) -> Option<usize> {
+        self.versions.iter().position(|v| **v == *version)
+    }
+
+    /// The cells of a stored object, one per column.
+    pub fn row(&self, object: &Object, context: &RowContext) -> Vec<Tree> {
+        self.cells(&Row::of(object, context))
+    }
+
+    /// The cells of an object that is not stored, one per column.
+    pub fn row_of_tree(&self, tree: Tree, context: &RowContext) -> Vec<Tree> {
+        self.cells(&Row::of_tree(tree, context))
+    }
+
+    fn cells(&self, row: &Row<'_>) -> Vec<Tree> {
+        self.columns.iter().map(|column| column.cell.render(row)).collect()
+    }
+
+    /// What a field selector's label means; `None` if clients may not select by it.
+    pub fn field_label(&self, label: &str) -> Option<FieldLabel> {
+        let aliases = self.spec.map_or(&[][..], |s| s.label_aliases);
+        let label = aliases.iter().find(|(alias, _)| *alias == label).map_or(label, |(_, fact)| fact);
+        match label {
+            "metadata.name" => Some(FieldLabel::Name),
+            "metadata.namespace" if self.namespaced() => Some(FieldLabel::Namespace),
+            _ => {
+                let index = self.facts.iter().position(|f| f.selectable && f.label == label)?;
+                Some(FieldLabel::Fact { index, zero: self.facts[index].zero })
+            }
+        }
+    }
+
     /// The index of a fact in the head, by path.
     pub fn fact_index(&self, path: &str) -> Option<usize> {
         self.fact_paths.iter().position(|p| *p == path)
+    }
+}
+
+/// What a field selector's label means for a kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FieldLabel {
+    /// `metadata.name`
+    Name,
+    /// `metadata.namespace`
+    Namespace,
+    /// A fact of the head.
+    Fact {
+        /// Its place among the kind's facts.
+        index: usize,
+        /// What an absent value compares as.
+        zero: &'static str,
+    },
+}
+
+impl FieldLabel {
+    /// The value that an object has to compare with.
+    pub fn value<'o>(&self, object: &'o Object) -> &'o str {
+        match self {
+            FieldLabel::Name => &object.head.name,
+            FieldLabel::Namespace => &object.head.namespace,
+            FieldLabel::Fact { index, zero } => match object.head.facts.get(*index).map(|f| f.as_str()) {
+                None | Some("") => zero,
+                Some(text) => text,
+            },
+        }
     }
 }
 
@@ -148,6 +231,11 @@ impl Registry {
     /// If the id did not come from this registry.
     pub fn get(&self, id: KindId) -> &Arc<Kind> {
         &self.kinds[id.0 as usize]
+    }
+
+    /// The kind under which objects of `kind` are stored: itself, but for views of another kind.
+    pub fn stored<'r>(&'r self, kind: &'r Arc<Kind>) -> &'r Arc<Kind> {
+        kind.stored_as.map_or(kind, |id| self.get(id))
     }
 
     /// The kind that serves `/apis/group/version/plural`.

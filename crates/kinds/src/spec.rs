@@ -1,7 +1,7 @@
 //! What a row of the kind table says.
 
 use corten_base::Timestamp;
-use corten_object::FieldError;
+use corten_object::{FieldError, KindId};
 use corten_tree::Tree;
 
 use crate::Column;
@@ -38,6 +38,11 @@ impl Version {
     pub const fn named(name: &'static str) -> Version {
         Version { name, convert: None }
     }
+
+    /// A version with fields of its own.
+    pub const fn converted(name: &'static str, from_storage: fn(&mut Tree), to_storage: fn(&mut Tree)) -> Version {
+        Version { name, convert: Some(Conversion { from_storage, to_storage }) }
+    }
 }
 
 /// What clients may do with a kind.
@@ -45,10 +50,29 @@ impl Version {
 pub enum Verbs {
     /// create, delete, deletecollection, get, list, patch, update, watch: objects are stored.
     All,
+    /// As `All`, without deletecollection (Namespace).
+    OneByOne,
     /// create only: nothing is stored, the answer is computed (reviews, bindings).
     CreateOnly,
     /// get and list only, computed (ComponentStatus).
     ReadOnly,
+}
+
+impl Verbs {
+    /// The verbs as discovery lists them.
+    pub fn names(self) -> &'static [&'static str] {
+        match self {
+            Verbs::All => &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"],
+            Verbs::OneByOne => &["create", "delete", "get", "list", "patch", "update", "watch"],
+            Verbs::CreateOnly => &["create"],
+            Verbs::ReadOnly => &["get", "list"],
+        }
+    }
+
+    /// Whether objects of the kind are in the store.
+    pub fn stored(self) -> bool {
+        matches!(self, Verbs::All | Verbs::OneByOne)
+    }
 }
 
 /// When `metadata.generation` grows.
@@ -87,6 +111,9 @@ pub enum SubresourceKind {
     Connect,
 }
 
+/// Group, version and kind of a body.
+pub type BodyKind = (&'static str, &'static str, &'static str);
+
 /// A subresource of a kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Subresource {
@@ -94,23 +121,60 @@ pub struct Subresource {
     pub name: &'static str,
     /// What it does.
     pub kind: SubresourceKind,
+    /// What clients may do with it, as discovery lists it.
+    pub verbs: &'static [&'static str],
+    /// Group, version and kind of its body; `None` for the object's own.
+    pub body: Option<BodyKind>,
 }
 
 impl Subresource {
     /// `…/status`
-    pub const STATUS: Subresource = Subresource { name: "status", kind: SubresourceKind::Status };
+    pub const STATUS: Subresource = Subresource::of("status", SubresourceKind::Status, &["get", "patch", "update"]);
 
     /// `…/scale`
     pub const fn scale(spec: &'static str, status: &'static str, selector: &'static str) -> Subresource {
-        Subresource { name: "scale", kind: SubresourceKind::Scale { spec, status, selector } }
+        let kind = SubresourceKind::Scale { spec, status, selector };
+        Subresource {
+            body: Some(("autoscaling", "v1", "Scale")),
+            ..Subresource::of("scale", kind, &["get", "patch", "update"])
+        }
+    }
+
+    /// A part of the object that is written by its own rules.
+    pub const fn update(name: &'static str) -> Subresource {
+        Subresource::of(name, SubresourceKind::Update, &["get", "patch", "update"])
+    }
+
+    /// A create of another kind that acts on the object.
+    pub const fn action(name: &'static str, gvk: BodyKind) -> Subresource {
+        Subresource { body: Some(gvk), ..Subresource::of(name, SubresourceKind::Action { gvk }, &["create"]) }
+    }
+
+    /// A stream; `options` is the kind of its query parameters.
+    pub const fn connect(name: &'static str, options: &'static str, verbs: &'static [&'static str]) -> Subresource {
+        Subresource { body: Some(("", "v1", options)), ..Subresource::of(name, SubresourceKind::Connect, verbs) }
+    }
+
+    /// A subresource with the object's own kind as body.
+    pub const fn of(name: &'static str, kind: SubresourceKind, verbs: &'static [&'static str]) -> Subresource {
+        Subresource { name, kind, verbs, body: None }
     }
 }
+
+/// The verbs of streams into a container.
+pub(crate) const STREAM: &[&str] = &["create", "get"];
+/// The verbs of proxies.
+pub(crate) const PROXY: &[&str] = &["create", "delete", "get", "patch", "update"];
 
 /// A value of an object that its head keeps decoded: for field selectors and indexes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fact {
     /// Dotted path (map keys only).
     pub path: &'static str,
+    /// The name by which clients select; mostly the path.
+    pub label: &'static str,
+    /// What selectors compare with where the object has no such value (`0`, `false`).
+    pub zero: &'static str,
     /// Whether clients may select by it.
     pub selectable: bool,
     /// Whether the cache keeps an index of it.
@@ -118,14 +182,29 @@ pub struct Fact {
 }
 
 impl Fact {
+    /// A fact for components only.
+    pub const fn kept(path: &'static str) -> Fact {
+        Fact { path, label: path, zero: "", selectable: false, indexed: false }
+    }
+
     /// A fact that clients may select by.
     pub const fn selectable(path: &'static str) -> Fact {
-        Fact { path, selectable: true, indexed: false }
+        Fact { selectable: true, ..Fact::kept(path) }
     }
 
     /// A fact that clients may select by and that the cache indexes.
     pub const fn indexed(path: &'static str) -> Fact {
-        Fact { path, selectable: true, indexed: true }
+        Fact { indexed: true, ..Fact::selectable(path) }
+    }
+
+    /// Selected by another name than the path.
+    pub const fn label(self, label: &'static str) -> Fact {
+        Fact { label, ..self }
+    }
+
+    /// Selected as this text where absent.
+    pub const fn zero(self, zero: &'static str) -> Fact {
+        Fact { zero, ..self }
     }
 }
 
@@ -223,12 +302,17 @@ pub struct KindSpec {
     pub create_on_update: bool,
     /// Subresources. With a status subresource, writes to the object keep status and writes to status keep the rest.
     pub subresources: &'static [Subresource],
-    /// Columns after Name (and before nothing: Age is listed explicitly).
+    /// All columns in upstream's order, `Column::NAME` included.
     pub columns: &'static [Column],
     /// Facts kept in the head.
     pub facts: &'static [Fact],
     /// Whether something in Corten acts on this kind yet; if not, writes answer with a Warning header that says so.
     pub served_by: Option<&'static str>,
+    /// For a kind that is a view of another one's objects (`events.k8s.io Event`): the kind that is stored. The version's
+    /// conversion leads from that kind's storage version. Columns and facts are the stored kind's.
+    pub stored_as: Option<KindId>,
+    /// Field selector names that mean a fact under another name (alias, label of the fact).
+    pub label_aliases: &'static [(&'static str, &'static str)],
     /// What is special about writes.
     pub hooks: Hooks,
 }
@@ -249,9 +333,11 @@ impl KindSpec {
         immutable: &[],
         create_on_update: false,
         subresources: &[],
-        columns: &[],
+        columns: &[Column::NAME, Column::AGE],
         facts: &[],
-        served_by: Some("api"),
+        served_by: None,
+        stored_as: None,
+        label_aliases: &[],
         hooks: Hooks::NONE,
     };
 

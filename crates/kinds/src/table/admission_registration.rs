@@ -1,0 +1,104 @@
+//! The kinds of `admissionregistration.k8s.io`.
+
+use corten_tree::Tree;
+
+use crate::spec::{Generation, KindSpec, Subresource};
+use crate::{Column, Count, Of, RowContext, TextOr, column, print};
+
+const GROUP: &str = "admissionregistration.k8s.io";
+const CATEGORIES: &[&str] = &["api-extensions"];
+
+/// What the kinds of this group share.
+const ROW: KindSpec = KindSpec {
+    group: GROUP,
+    categories: CATEGORIES,
+    generation: Generation::OnChangeOf(&["spec"]),
+    ..KindSpec::CLUSTER
+};
+
+/// `admissionregistration.k8s.io/v1 MutatingAdmissionPolicy`
+pub(crate) const MUTATING_ADMISSION_POLICY: KindSpec = KindSpec {
+    kind: "MutatingAdmissionPolicy",
+    plural: "mutatingadmissionpolicies",
+    columns: &[
+        Column::NAME,
+        column("Mutations", &Count("spec.mutations")).integer(),
+        column("ParamKind", &Of(param_kind)),
+        Column::AGE,
+    ],
+    ..ROW
+};
+
+/// `admissionregistration.k8s.io/v1 MutatingAdmissionPolicyBinding`
+pub(crate) const MUTATING_ADMISSION_POLICY_BINDING: KindSpec = KindSpec {
+    kind: "MutatingAdmissionPolicyBinding",
+    plural: "mutatingadmissionpolicybindings",
+    columns: BINDING_COLUMNS,
+    ..ROW
+};
+
+/// `admissionregistration.k8s.io/v1 MutatingWebhookConfiguration`
+pub(crate) const MUTATING_WEBHOOK_CONFIGURATION: KindSpec = KindSpec {
+    kind: "MutatingWebhookConfiguration",
+    plural: "mutatingwebhookconfigurations",
+    generation: Generation::OnChangeOf(&["webhooks"]),
+    columns: WEBHOOK_COLUMNS,
+    ..ROW
+};
+
+/// `admissionregistration.k8s.io/v1 ValidatingAdmissionPolicy`
+pub(crate) const VALIDATING_ADMISSION_POLICY: KindSpec = KindSpec {
+    kind: "ValidatingAdmissionPolicy",
+    plural: "validatingadmissionpolicies",
+    subresources: &[Subresource::STATUS],
+    columns: &[
+        Column::NAME,
+        column("Validations", &Count("spec.validations")).integer(),
+        column("ParamKind", &Of(param_kind)),
+        Column::AGE,
+    ],
+    ..ROW
+};
+
+/// `admissionregistration.k8s.io/v1 ValidatingAdmissionPolicyBinding`
+pub(crate) const VALIDATING_ADMISSION_POLICY_BINDING: KindSpec = KindSpec {
+    kind: "ValidatingAdmissionPolicyBinding",
+    plural: "validatingadmissionpolicybindings",
+    columns: BINDING_COLUMNS,
+    ..ROW
+};
+
+/// `admissionregistration.k8s.io/v1 ValidatingWebhookConfiguration`
+pub(crate) const VALIDATING_WEBHOOK_CONFIGURATION: KindSpec = KindSpec {
+    kind: "ValidatingWebhookConfiguration",
+    plural: "validatingwebhookconfigurations",
+    generation: Generation::OnChangeOf(&["webhooks"]),
+    columns: WEBHOOK_COLUMNS,
+    ..ROW
+};
+
+const WEBHOOK_COLUMNS: &[Column] = &[Column::NAME, column("Webhooks", &Count("webhooks")).integer(), Column::AGE];
+
+const BINDING_COLUMNS: &[Column] = &[
+    Column::NAME,
+    column("PolicyName", &TextOr("spec.policyName", "")),
+    column("ParamRef", &Of(param_ref)),
+    Column::AGE,
+];
+
+fn param_kind(policy: &Tree, _: &RowContext) -> Tree {
+    Tree::from(match policy.path("spec.paramKind") {
+        Some(kind) => format!("{}/{}", kind.str_at("apiVersion"), kind.str_at("kind")),
+        None => "<unset>".to_owned(),
+    })
+}
+
+fn param_ref(binding: &Tree, _: &RowContext) -> Tree {
+    let Some(reference) = binding.path("spec.paramRef") else { return Tree::from("<unset>") };
+    match (reference.str_at("namespace"), reference.str_at("name")) {
+        (_, "") if reference.path("selector").is_some() => print::selector(reference.path("selector")),
+        (_, "") => Tree::from("<unset>"),
+        ("", name) => Tree::from(format!("*/{name}")),
+        (namespace, name) => Tree::from(format!("{namespace}/{name}")),
+    }
+}

@@ -1,0 +1,32 @@
+//! ControllerRevision.
+
+use corten_object::GroupVersionKind;
+use corten_tree::Tree;
+
+use crate::spec::KindSpec;
+use crate::{Column, Number, Of, RowContext, column};
+
+/// `apps/v1 ControllerRevision`
+pub(crate) const CONTROLLER_REVISION: KindSpec = KindSpec {
+    group: "apps",
+    kind: "ControllerRevision",
+    plural: "controllerrevisions",
+    columns: &[
+        Column::NAME,
+        column("Controller", &Of(controller)),
+        column("Revision", &Number("revision")),
+        Column::AGE,
+    ],
+    served_by: Some("controllers"),
+    ..KindSpec::NAMESPACED
+};
+
+/// `statefulset.apps/web`
+fn controller(revision: &Tree, _: &RowContext) -> Tree {
+    let Some(owner) = revision.list_at("metadata.ownerReferences").iter().find(|o| o.bool_at("controller")) else {
+        return Tree::from("<none>");
+    };
+    let gvk = GroupVersionKind::parse(owner.str_at("apiVersion"), owner.str_at("kind"));
+    let kind = if gvk.group.is_empty() { gvk.kind } else { format!("{}.{}", gvk.kind, gvk.group) };
+    Tree::from(format!("{}/{}", kind.to_lowercase(), owner.str_at("name")))
+}

@@ -1,0 +1,25 @@
+//! PriorityClass.
+
+use corten_tree::Tree;
+
+use crate::spec::{Generation, KindSpec};
+use crate::{Column, Number, Of, TextOr, column};
+
+/// `scheduling.k8s.io/v1 PriorityClass`
+pub(crate) const PRIORITY_CLASS: KindSpec = KindSpec {
+    group: "scheduling.k8s.io",
+    kind: "PriorityClass",
+    plural: "priorityclasses",
+    short: &["pc"],
+    // Nothing of it may change but its metadata and description: generation stays 1.
+    generation: Generation::OnChangeOf(&["value"]),
+    columns: &[
+        Column::NAME,
+        column("Value", &Number("value")).integer(),
+        column("Global-Default", &Of(|o, _| Tree::Bool(o.bool_at("globalDefault")))).boolean(),
+        Column::AGE,
+        column("PreemptionPolicy", &TextOr("preemptionPolicy", "")),
+    ],
+    served_by: Some("scheduler"),
+    ..KindSpec::CLUSTER
+};

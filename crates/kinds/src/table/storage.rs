@@ -1,0 +1,94 @@
+//! The small kinds of `storage.k8s.io`.
+
+use corten_tree::Tree;
+
+use crate::print;
+use crate::spec::{Generation, KindSpec, Subresource};
+use crate::{Column, Count, Of, RowContext, TextOr, column};
+
+const GROUP: &str = "storage.k8s.io";
+
+/// `storage.k8s.io/v1 CSIDriver`
+pub(crate) const CSI_DRIVER: KindSpec = KindSpec {
+    group: GROUP,
+    kind: "CSIDriver",
+    plural: "csidrivers",
+    generation: Generation::OnChangeOf(&["spec"]),
+    columns: &[
+        Column::NAME,
+        column("AttachRequired", &Of(|o, _| flag(o, "spec.attachRequired", true))).boolean(),
+        column("PodInfoOnMount", &Of(|o, _| flag(o, "spec.podInfoOnMount", false))).boolean(),
+        column("StorageCapacity", &Of(|o, _| flag(o, "spec.storageCapacity", false))).boolean(),
+        column("TokenRequests", &Of(token_requests)),
+        column("RequiresRepublish", &Of(|o, _| flag(o, "spec.requiresRepublish", false))).boolean(),
+        column("Modes", &Of(modes)),
+        Column::AGE,
+    ],
+    ..KindSpec::CLUSTER
+};
+
+/// `storage.k8s.io/v1 CSINode`
+pub(crate) const CSI_NODE: KindSpec = KindSpec {
+    group: GROUP,
+    kind: "CSINode",
+    plural: "csinodes",
+    subresources: &[Subresource::STATUS],
+    columns: &[Column::NAME, column("Drivers", &Count("spec.drivers")).integer(), Column::AGE],
+    ..KindSpec::CLUSTER
+};
+
+/// `storage.k8s.io/v1 CSIStorageCapacity`
+pub(crate) const CSI_STORAGE_CAPACITY: KindSpec = KindSpec {
+    group: GROUP,
+    kind: "CSIStorageCapacity",
+    plural: "csistoragecapacities",
+    columns: &[
+        Column::NAME,
+        column("StorageClassName", &TextOr("storageClassName", "")),
+        column("Capacity", &TextOr("capacity", "<unset>")),
+    ],
+    ..KindSpec::NAMESPACED
+};
+
+/// `storage.k8s.io/v1 VolumeAttachment`
+pub(crate) const VOLUME_ATTACHMENT: KindSpec = KindSpec {
+    group: GROUP,
+    kind: "VolumeAttachment",
+    plural: "volumeattachments",
+    subresources: &[Subresource::STATUS],
+    columns: &[
+        Column::NAME,
+        column("Attacher", &TextOr("spec.attacher", "")).format("name"),
+        column("PV", &TextOr("spec.source.persistentVolumeName", "")),
+        column("Node", &TextOr("spec.nodeName", "")),
+        column("Attached", &Of(|o, _| flag(o, "status.attached", false))).boolean(),
+        Column::AGE,
+    ],
+    ..KindSpec::CLUSTER
+};
+
+/// `storage.k8s.io/v1 VolumeAttributesClass`
+pub(crate) const VOLUME_ATTRIBUTES_CLASS: KindSpec = KindSpec {
+    group: GROUP,
+    kind: "VolumeAttributesClass",
+    plural: "volumeattributesclasses",
+    short: &["vac"],
+    columns: &[Column::NAME, column("DriverName", &TextOr("driverName", "")), Column::AGE],
+    ..KindSpec::CLUSTER
+};
+
+fn flag(object: &Tree, path: &str, default: bool) -> Tree {
+    Tree::Bool(object.path(path).and_then(Tree::as_bool).unwrap_or(default))
+}
+
+fn token_requests(driver: &Tree, _: &RowContext) -> Tree {
+    match driver.path("spec.tokenRequests").and_then(Tree::as_list) {
+        Some(requests) => print::joined_field(requests, "audience"),
+        None => Tree::from("<unset>"),
+    }
+}
+
+fn modes(driver: &Tree, _: &RowContext) -> Tree {
+    let modes = print::joined(driver.list_at("spec.volumeLifecycleModes"), ",");
+    Tree::from(if modes.is_empty() { "<none>".to_owned() } else { modes })
+}

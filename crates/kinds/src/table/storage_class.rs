@@ -1,0 +1,34 @@
+//! StorageClass.
+
+use corten_tree::Tree;
+
+use crate::spec::KindSpec;
+use crate::{Column, Of, RowContext, TextOr, column};
+
+/// `storage.k8s.io/v1 StorageClass`
+pub(crate) const STORAGE_CLASS: KindSpec = KindSpec {
+    group: "storage.k8s.io",
+    kind: "StorageClass",
+    plural: "storageclasses",
+    short: &["sc"],
+    columns: &[
+        Column { cell: &Of(name), ..Column::NAME },
+        column("Provisioner", &TextOr("provisioner", "")),
+        column("ReclaimPolicy", &TextOr("reclaimPolicy", "Delete")),
+        column("VolumeBindingMode", &TextOr("volumeBindingMode", "Immediate")),
+        column("AllowVolumeExpansion", &Of(|o, _| Tree::Bool(o.bool_at("allowVolumeExpansion")))),
+        Column::AGE,
+    ],
+    served_by: Some("controllers"),
+    ..KindSpec::CLUSTER
+};
+
+/// A cell knows its object only: every class that claims to be the default is marked, where upstream marks the newest.
+fn name(class: &Tree, _: &RowContext) -> Tree {
+    let annotations = class.map_at("metadata.annotations");
+    let says = |key| annotations.get(key).and_then(Tree::as_str) == Some("true");
+    let default =
+        says("storageclass.kubernetes.io/is-default-class") || says("storageclass.beta.kubernetes.io/is-default-class");
+    let name = class.str_at("metadata.name");
+    Tree::from(if default { format!("{name} (default)") } else { name.to_owned() })
+}
