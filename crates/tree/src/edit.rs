@@ -53,8 +53,13 @@ impl Tree {
 
     /// The map at a dotted path; empty if there is none.
     pub fn map_at(&self, dotted: &str) -> &Map {
+        self.path(dotted).unwrap_or(&Tree::Null).fields()
+    }
+
+    /// The entries of this map; none if it is something else.
+    pub fn fields(&self) -> &Map {
         static EMPTY: Map = Map::new();
-        self.path(dotted).and_then(Tree::as_map).unwrap_or(&EMPTY)
+        self.as_map().unwrap_or(&EMPTY)
     }
 
     /// Makes this a map if it is not, and returns it.
