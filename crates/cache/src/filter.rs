@@ -1,7 +1,7 @@
 //! What a list or a watch is about: a kind, a namespace, labels and fields.
 
 use corten_base::Istr;
-use corten_kinds::Kind;
+use corten_kinds::{FieldLabel, Kind};
 use corten_object::{FieldSelector, KindId, LabelSelector, Object};
 
 /// A field that objects of a kind cannot be selected by. The text is upstream's.
@@ -21,6 +21,8 @@ pub struct Filter {
 #[derive(Clone, Debug)]
 struct Term {
     field: Field,
+    /// What the row calls the value of an absent field (`0`, `false`).
+    zero: &'static str,
     equal: bool,
     value: Istr,
 }
@@ -46,17 +48,17 @@ impl Filter {
         labels: Option<LabelSelector>,
         fields: &FieldSelector,
     ) -> Result<Filter, UnsupportedField> {
-        let compile = |path: &str| match path {
-            "metadata.name" => Ok(Field::Name),
-            "metadata.namespace" if kind.namespaced() => Ok(Field::Namespace),
-            _ => match kind.fact_index(path).filter(|place| kind.facts[*place].selectable) {
-                Some(place) => Ok(Field::Fact(place)),
-                None => Err(UnsupportedField(path.to_owned())),
-            },
-        };
         let mut terms = Vec::with_capacity(fields.terms.len());
         for term in &fields.terms {
-            terms.push(Term { field: compile(&term.path)?, equal: term.equal, value: Istr::new(&term.value) });
+            let (field, zero) = match kind.field_label(&term.path) {
+                Some(FieldLabel::Name) => (Field::Name, ""),
+                Some(FieldLabel::Namespace) => (Field::Namespace, ""),
+                Some(FieldLabel::Fact { index, zero }) => (Field::Fact(index), zero),
+                None => return Err(UnsupportedField(term.path.clone())),
+            };
+            // An absent value is kept as empty text: what the row calls its zero value is compared as that.
+            let value = if !zero.is_empty() && term.value == zero { "" } else { &term.value };
+            terms.push(Term { field, zero, equal: term.equal, value: Istr::new(value) });
         }
         let labels = labels.unwrap_or_else(LabelSelector::everything);
         Ok(Filter { kind: kind.id, namespace: namespace.into(), labels, fields: terms })
@@ -64,7 +66,7 @@ impl Filter {
 
     /// The one object of this name.
     pub fn one(kind: KindId, namespace: &str, name: &str) -> Filter {
-        let by_name = Term { field: Field::Name, equal: true, value: name.into() };
+        let by_name = Term { field: Field::Name, zero: "", equal: true, value: name.into() };
         Filter { namespace: namespace.into(), fields: vec![by_name], ..Filter::all(kind) }
     }
 
@@ -89,6 +91,7 @@ impl Filter {
                     Field::Namespace => head.namespace.as_str(),
                     Field::Fact(place) => head.facts.get(place).map_or("", Istr::as_str),
                 };
+                let value = if value == term.zero { "" } else { value };
                 (value == term.value.as_str()) == term.equal
             })
             && (self.labels.is_everything() || self.labels.matches(&head.labels))
