@@ -17,9 +17,10 @@ pub(crate) fn keeps(member: &Member, field: &Field, value: &Tree, drop_empty: bo
     }
     let zero = match (&field.ty, value) {
         (_, Tree::Null) => return false,
-        (FieldType::List(_) | FieldType::Scalar(Scalar::Strings), Tree::List(items)) => {
+        (FieldType::List(_), Tree::List(items)) => {
             return !(items.is_empty() && (drop_empty || !member.emit_zero));
         }
+        (FieldType::Scalar(Scalar::Strings), Tree::List(items)) => return !items.is_empty() || member.emit_zero,
         (FieldType::Map(_), Tree::Map(map)) => return !(map.is_empty() && (drop_empty || !member.emit_zero)),
         (FieldType::Scalar(_), Tree::Bool(b)) => !b,
         (FieldType::Scalar(_), Tree::Int(n)) => *n == 0,

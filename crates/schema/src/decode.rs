@@ -167,8 +167,8 @@ impl Fail {
         self
     }
 
-    fn into_error(self: Box<Fail>, schema: &Schema, ty: TypeId) -> DecodeError {
-        match *self {
+    fn into_error(self, schema: &Schema, ty: TypeId) -> DecodeError {
+        match self {
             Fail::Json(error) => DecodeError::Syntax(error.message),
             Fail::Form(message) => DecodeError::Value(message),
             Fail::Type(TypeFault { value, target: Some((owner, go_type)), path, .. }) => DecodeError::Value(format!(
@@ -290,8 +290,9 @@ impl<'a, I: Input<'a>> Decoder<'_, I> {
         if self.input.peek()? == Kind::Null {
             self.input.null()?;
             return Ok(match ty {
-                // In protobuf storage an entry without bytes has no bytes, not nil.
+                // In protobuf storage an entry without bytes has no bytes, not nil; so has one without texts.
                 FieldType::Scalar(Scalar::Bytes) if self.options.drop_empty => Tree::Str(String::new()),
+                FieldType::Scalar(Scalar::Strings) if self.options.drop_empty => Tree::List(Vec::new()),
                 _ => canonical::zero(self.schema, ty),
             });
         }

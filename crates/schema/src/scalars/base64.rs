@@ -71,7 +71,9 @@ fn push_group(group: &[u8; 4], bytes: usize, out: &mut Vec<u8>) {
 pub(crate) fn is_canonical(text: &str) -> bool {
     let bytes = text.as_bytes();
     let body = text.trim_end_matches('=').len();
-    if bytes.len() % 4 != 0 || bytes.len() - body > 2 || !bytes[..body].iter().all(|b| VALUES[usize::from(*b)] != 0xff)
+    if !bytes.len().is_multiple_of(4)
+        || bytes.len() - body > 2
+        || !bytes[..body].iter().all(|b| VALUES[usize::from(*b)] != 0xff)
     {
         return false;
     }

@@ -1,0 +1,150 @@
+//! Byte for byte against upstream: its round-trip fixtures, and what its Go types print for objects with one field set.
+//!
+//! Both come from the Go modules that `tools/schema-gen` pins, at test time; nothing of them is in the repository.
+//! `cargo xtask schema --check` runs these tests.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use corten_schema::{Options, Schema, TypeId, builtin, decode_json, encode_json, protobuf};
+use corten_tree::{Tree, json};
+
+/// What `schema-gen MODE` prints.
+fn generator(mode: &str) -> String {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tools/schema-gen");
+    let run = Command::new("go").args(["run", ".", mode]).current_dir(directory).output();
+    let output = run.expect("this test needs Go (1.26 or newer) in PATH");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "this test needs the Go modules that tools/schema-gen/go.mod names: {told}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+const KEEP_EMPTY: Options = Options { unknown: corten_schema::UnknownFields::Report, drop_empty: false };
+
+/// Collects what differs, and says how many of how many at the end.
+#[derive(Default)]
+struct Tally {
+    checked: usize,
+    failures: Vec<String>,
+}
+
+impl Tally {
+    fn equal(&mut self, what: &str, got: &[u8], expected: &[u8]) {
+        self.checked += 1;
+        if got != expected {
+            let at = got.iter().zip(expected).take_while(|(a, b)| a == b).count();
+            let near = |bytes: &[u8]| {
+                String::from_utf8_lossy(&bytes[at.saturating_sub(60).min(bytes.len())..(at + 60).min(bytes.len())])
+                    .into_owned()
+            };
+            self.failures.push(format!("{what}: at byte {at}\n   got …{}\n  want …{}", near(got), near(expected)));
+        }
+    }
+
+    fn finish(self, least: usize) {
+        let (checked, failed) = (self.checked, self.failures.len());
+        println!("{checked} comparisons, {failed} differ");
+        let shown = self.failures.iter().take(25).map(String::as_str).collect::<Vec<_>>().join("\n");
+        assert!(failed == 0, "{failed} of {checked} differ:\n{shown}");
+        assert!(checked >= least, "only {checked} comparisons");
+    }
+}
+
+fn fixtures() -> Vec<PathBuf> {
+    let directory = generator("fixtures");
+    let files = std::fs::read_dir(directory.trim()).expect("the fixtures are in the module").map(|f| f.unwrap().path());
+    let mut files: Vec<PathBuf> = files.filter(|f| f.extension().is_some_and(|e| e == "pb")).collect();
+    files.sort();
+    files
+}
+
+/// The fixture of a watch event has an envelope without a kind.
+fn decode_fixture(schema: &Schema, name: &str, proto: &[u8]) -> (TypeId, Tree) {
+    let envelope = protobuf::Envelope::read(proto).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let mut parts = name.split('.');
+    let kind = parts.next_back().unwrap();
+    let version = if envelope.kind.is_empty() { "v1" } else { envelope.api_version };
+    let ty = schema.api_version_kind(version, kind).unwrap_or_else(|| panic!("no kind {kind} of {version}"));
+    (ty, protobuf::decode_enveloped(schema, ty, &envelope).unwrap_or_else(|e| panic!("{name}: {e}")))
+}
+
+fn encode_fixture(schema: &Schema, ty: TypeId, tree: &Tree) -> Vec<u8> {
+    protobuf::encode_object(schema, ty, tree)
+}
+
+#[test]
+#[ignore = "needs Go and upstream's modules: cargo xtask schema --check"]
+fn round_trip_fixtures() {
+    let schema = builtin();
+    let mut tally = Tally::default();
+    let files = fixtures();
+    for file in &files {
+        let name = file.file_stem().unwrap().to_string_lossy();
+        let proto = std::fs::read(file).unwrap();
+        let text = std::fs::read(file.with_extension("json")).unwrap();
+        // The fixtures are indented; their order and values are what upstream prints.
+        let expected = json::parse(&text).unwrap().to_json();
+        let (ty, tree) = decode_fixture(schema, &name, &proto);
+        tally.equal(&format!("{name} protobuf to JSON"), &tree.to_json(), &expected);
+        tally.equal(&format!("{name} canonical"), &encode_json(schema, ty, &tree), &expected);
+        match decode_json(schema, ty, &text, Options::default()) {
+            Ok(decoded) => {
+                assert!(decoded.strict.is_empty(), "{name}: {:?}", decoded.strict);
+                tally.equal(&format!("{name} JSON"), &decoded.tree.to_json(), &expected);
+                tally.equal(&format!("{name} JSON to protobuf"), &encode_fixture(schema, ty, &decoded.tree), &proto);
+            }
+            Err(error) => tally.failures.push(format!("{name}: {error}")),
+        }
+    }
+    println!("{} fixtures", files.len());
+    tally.finish(193 * 4);
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    let digits = text.strip_prefix("0x").unwrap();
+    (0..digits.len()).step_by(2).map(|i| u8::from_str_radix(&digits[i..i + 2], 16).unwrap()).collect()
+}
+
+fn check_sparse(schema: &Schema, ty: TypeId, line: &str, tally: &mut Tally) {
+    let parts: Vec<&str> = line.split('\t').collect();
+    let [_, text, proto, stored] = parts[..] else { panic!("{line}") };
+    let tree = json::parse(text.as_bytes()).unwrap();
+    tally.equal(&format!("{line}\n encode_json"), &encode_json(schema, ty, &tree), text.as_bytes());
+    let decoded = match decode_json(schema, ty, text.as_bytes(), KEEP_EMPTY) {
+        Ok(decoded) => decoded,
+        Err(error) => return tally.failures.push(format!("{line}\n decode_json: {error}")),
+    };
+    assert!(decoded.strict.is_empty(), "{line}: {:?}", decoded.strict);
+    tally.equal(&format!("{line}\n decode_json"), &decoded.tree.to_json(), text.as_bytes());
+    if proto == "-" {
+        return;
+    }
+    let bytes = unhex(proto);
+    tally.equal(&format!("{line}\n protobuf::encode"), &protobuf::encode(schema, ty, &decoded.tree), &bytes);
+    match protobuf::decode(schema, ty, &bytes) {
+        Ok(tree) => tally.equal(&format!("{line}\n protobuf::decode"), &tree.to_json(), stored.as_bytes()),
+        Err(error) => tally.failures.push(format!("{line}\n protobuf::decode: {error}")),
+    }
+    let as_stored = decode_json(schema, ty, text.as_bytes(), Options::default()).unwrap();
+    tally.equal(&format!("{line}\n as stored"), &as_stored.tree.to_json(), stored.as_bytes());
+}
+
+#[test]
+#[ignore = "needs Go and upstream's modules: cargo xtask schema --check"]
+fn sparse_objects() {
+    let schema = builtin();
+    let mut tally = Tally::default();
+    for line in generator("sparse").lines() {
+        let name = line.split('\t').next().unwrap();
+        let ty = schema.type_by_name(name).unwrap_or_else(|| panic!("no type {name}"));
+        check_sparse(schema, ty, line, &mut tally);
+    }
+    tally.finish(50_000);
+}
+
+#[test]
+#[ignore = "needs Go and upstream's modules: cargo xtask schema --check"]
+fn the_table_is_fresh() {
+    let committed = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("data/v1.37.schema")).unwrap();
+    assert!(committed == generator("table"), "data/v1.37.schema is stale: run `cargo xtask schema`");
+}
