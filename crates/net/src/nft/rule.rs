@@ -252,12 +252,13 @@ impl<'a, 'b> Rule<'a, 'b> {
         });
     }
 
-    /// Removes a key from a dynamic map.
-    pub(crate) fn forget(&mut self, map: &str, key: Reg) {
+    /// Removes a key from a dynamic map; matches if it was there or not. The kernel wants a value, too.
+    pub(crate) fn forget(&mut self, map: &str, key: Reg, value: Reg) {
         self.expression("dynset", |e| {
             e.text(1, map);
             e.be32(3, 2);
             e.be32(4, key.number());
+            e.be32(5, value.number());
         });
     }
 

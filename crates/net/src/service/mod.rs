@@ -1,9 +1,16 @@
 //! The service proxy: virtual addresses and node ports to endpoints, in one nftables table.
 
+mod plan;
+mod proxy;
+mod table;
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
+use proxy::Proxy;
+
 use crate::NetError;
+use crate::worker::Worker;
 
 /// Transport protocols of service ports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -122,11 +129,14 @@ pub struct ApplyReport {
     pub conflicts: Vec<String>,
 }
 
-/// Keeps the kernel's service table equal to the services handed in. Cheap to clone; clones share one table.
+/// Keeps the kernel's service table equal to the services handed in. Cheap to clone; clones share one table and one
+/// kernel thread.
+///
+/// IPv4 only so far. ClusterIPs answer for the host itself too; node ports answer on all addresses of the node but
+/// loopback, as upstream's nftables mode (`pkg/proxy/nftables`).
 #[derive(Clone, Debug)]
 pub struct ServiceProxy {
-    #[allow(dead_code)]
-    config: std::sync::Arc<ProxyConfig>,
+    worker: Worker<Proxy>,
 }
 
 impl ServiceProxy {
@@ -136,17 +146,18 @@ impl ServiceProxy {
     /// # Errors
     /// If the namespace cannot be entered or netlink is refused.
     pub async fn new(config: ProxyConfig) -> Result<Self, NetError> {
-        Ok(ServiceProxy { config: std::sync::Arc::new(config) })
+        let namespace = config.host_netns.clone();
+        let worker = Worker::start("corten-proxy", namespace, move || Proxy::new(config)).await?;
+        Ok(ServiceProxy { worker })
     }
 
     /// Makes `services` the whole desired state. The first call replaces the table in one transaction; later ones
     /// write what differs.
     ///
     /// # Errors
-    /// If the kernel refuses the transaction; nothing has changed then.
+    /// If the kernel refuses the transaction; its table is as before then, and the next call replaces it.
     pub async fn sync(&self, services: Vec<Service>) -> Result<ApplyReport, NetError> {
-        let _ = services;
-        Err(NetError::Closed)
+        self.worker.call(move |proxy| proxy.sync(services)).await
     }
 
     /// Changes single services: costs as much as what is handed in, not as much as there is.
@@ -154,15 +165,14 @@ impl ServiceProxy {
     /// # Errors
     /// As [`sync`](Self::sync); [`NetError::Invalid`] before the first `sync`.
     pub async fn update(&self, changed: Vec<Service>, removed: Vec<String>) -> Result<ApplyReport, NetError> {
-        let _ = (changed, removed);
-        Err(NetError::Closed)
+        self.worker.call(move |proxy| proxy.update(changed, removed)).await
     }
 
-    /// Removes the table. Established connections lose their translation. A later `sync` builds it anew.
+    /// Removes the table. Connections that are open stay translated. A later `sync` builds the table anew.
     ///
     /// # Errors
     /// If the kernel refuses.
     pub async fn teardown(&self) -> Result<(), NetError> {
-        Err(NetError::Closed)
+        self.worker.call(Proxy::teardown).await
     }
 }
