@@ -1,1 +1,31 @@
 //! Who is calling and may they: certificates, tokens, RBAC.
+//!
+//! [`Material`] holds the cluster's own CA, the certificates made from it and the service-account signing key. The
+//! [`Authenticator`] turns a client certificate or a bearer token into a [`User`]; [`Rbac`] decides what the user may do.
+//! Nothing in here waits: the objects that a decision needs come through [`Source`].
+
+mod authn;
+pub mod bootstrap;
+mod pki;
+mod rbac;
+mod token;
+mod user;
+
+pub use authn::{Authenticated, Authenticator, AuthnError, user_of_certificate};
+pub use pki::{Material, PkiError, PkiNames, SignedPair};
+pub use rbac::{Attributes, Binding, Grant, Rbac, Rule, denial, denial_message};
+pub use token::{BoundRef, Claims, DEFAULT_ISSUER, KubernetesClaims, TokenError, TokenSigner};
+pub use user::{User, group};
+
+use std::sync::Arc;
+
+use corten_object::{KindId, Object, ObjectKey};
+
+/// Where decisions find the objects that they depend on: the watch cache.
+pub trait Source: Send + Sync {
+    /// The newest state of an object.
+    fn object(&self, key: &ObjectKey) -> Option<Arc<Object>>;
+
+    /// Every object of a kind.
+    fn objects(&self, kind: KindId) -> Vec<Arc<Object>>;
+}
