@@ -15,16 +15,30 @@
 //! plain pipes and terminals. Every other call blocks for milliseconds at most and belongs on a blocking thread.
 
 pub mod caps;
+mod cgroup;
 pub mod defaults;
 mod error;
+mod inside;
+mod log;
+mod pause;
+mod program;
+mod proto;
+mod rootfs;
 mod runtime;
+mod sandbox;
+mod seccomp;
+mod session;
+mod shim;
 mod spec;
+mod state;
 mod status;
+mod sys;
 pub mod user;
 
 pub use caps::CapSet;
 pub use error::{Error, Result};
-pub use runtime::{Attachment, ExecSession, RunningShim, Runtime, RuntimeConfig, set_terminal_size};
+pub use runtime::{RunningShim, Runtime, RuntimeConfig};
+pub use session::{Attachment, ExecSession, set_terminal_size};
 pub use spec::{
     ContainerSpec, Device, ExecSpec, Log, Mount, MountSource, PidNamespace, Propagation, ReadOnly, Resources, Rlimit,
     Rootfs, SandboxSpec, Seccomp, Share, TerminalSize, User,
@@ -34,4 +48,13 @@ pub use status::{Container, ContainerStatus, ExitInfo, ExitStatus, Sandbox, Stat
 /// Runs one of the runtime's own processes and ends, when the arguments ask for one; returns otherwise.
 ///
 /// Call it first in `main`: the shim must be single-threaded.
-pub fn dispatch() {}
+pub fn dispatch() {
+    let mut arguments = std::env::args_os().skip(1);
+    let (Some(what), Some(directory)) = (arguments.next(), arguments.next()) else { return };
+    let directory = std::path::PathBuf::from(directory);
+    match what.to_str() {
+        Some(shim::ARGUMENT) => shim::main(&directory),
+        Some(pause::ARGUMENT) => pause::main(&directory),
+        _ => {}
+    }
+}

@@ -1,11 +1,23 @@
 //! The server's side: everything that a node asks of the runtime.
+//!
+//! Nothing is remembered in memory: each call reads the state directory, so a restarted server simply goes on.
 
+use crate::cgroup::{Cgroups, DeviceRule};
+use crate::proto::{self, Op, Reply, Started, VERSION};
+use crate::session::Connection;
+use crate::state::{self, ContainerRecord, RunningRecord, SandboxRecord};
 use crate::{
-    Container, ContainerSpec, Error, ExecSpec, ExitInfo, ExitStatus, Resources, Result, Sandbox, SandboxSpec, Stats,
-    TerminalSize,
+    Attachment, Container, ContainerSpec, ContainerStatus, Error, ExecSession, ExecSpec, ExitInfo, Resources, Result,
+    Sandbox, SandboxSpec, Stats, TerminalSize, sandbox, shim, status, sys, user,
 };
-use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use rustix::mount::{MountAttrFlags, OpenTreeFlags};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 /// Where a runtime keeps its things.
 #[derive(Clone, Debug)]
@@ -21,8 +33,11 @@ pub struct RuntimeConfig {
 /// The container runtime. Cheap to share behind an `Arc`; all methods may be called from any thread.
 #[derive(Debug)]
 pub struct Runtime {
-    #[allow(dead_code)]
-    config: RuntimeConfig,
+    state_dir: PathBuf,
+    /// A private read-only view of the executable: a process in a container that gets hold of its `/proc/<pid>/exe` cannot
+    /// write to the host's file through it.
+    exe: OwnedFd,
+    cgroups: Cgroups,
 }
 
 /// A running container's shim, held open.
@@ -32,170 +47,455 @@ pub struct RunningShim {
     pub pidfd: OwnedFd,
 }
 
-/// A process started by [`Runtime::exec`]. Dropping it closes its streams and leaves the process alone.
-#[derive(Debug)]
-pub struct ExecSession {
-    /// The process as the host numbers it.
-    pub pid: i32,
-    /// Write end; close it for end of file.
-    pub stdin: Option<OwnedFd>,
-    pub stdout: Option<OwnedFd>,
-    pub stderr: Option<OwnedFd>,
-    /// The terminal's master side, for reading, writing and [`set_terminal_size`]; with `tty` instead of the three pipes.
-    /// Reading fails with `EIO` at the end.
-    pub terminal: Option<OwnedFd>,
-    /// Readable when the exit status has arrived: see [`ExecSession::try_wait`].
-    pub exit: OwnedFd,
-}
-
-impl ExecSession {
-    /// The exit status if it has arrived, without blocking. Fails if the shim is gone.
-    pub fn try_wait(&mut self) -> Result<Option<ExitStatus>> {
-        Ok(None)
-    }
-
-    /// Blocks until the process has exited.
-    pub fn wait(&mut self) -> Result<ExitStatus> {
-        Err(Error::Unsupported("wait".into()))
-    }
-
-    /// Sends a signal to the process; does nothing when it has exited.
-    pub fn kill(&self, _signal: i32) -> Result<()> {
-        Ok(())
-    }
-}
-
-/// A live connection to a running container's streams. Dropping it detaches.
-#[derive(Debug)]
-pub struct Attachment {
-    /// Write end of the container's standard input, or of its terminal; `None` when the container has none.
-    pub stdin: Option<OwnedFd>,
-    /// Output from now on; of both streams when the container has a terminal.
-    pub stdout: OwnedFd,
-    /// `None` when the container has a terminal.
-    pub stderr: Option<OwnedFd>,
-    /// The terminal's master side for [`set_terminal_size`] only: reading it would steal output.
-    pub terminal: Option<OwnedFd>,
-}
-
-/// Changes the size of a terminal that an [`ExecSession`] or [`Attachment`] gave.
-pub fn set_terminal_size(_terminal: &OwnedFd, _size: TerminalSize) -> Result<()> {
-    Ok(())
-}
+/// How long a shim may take to go after its container was killed.
+const SHIM_END: rustix::time::Timespec = rustix::time::Timespec { tv_sec: 10, tv_nsec: 0 };
 
 impl Runtime {
-    /// Checks the machine (root, kernel, cgroups) and makes the state directory and the root cgroup.
+    /// Checks the machine (root, kernel, cgroups), makes the state directory and the root cgroup, and clears away what a
+    /// crash left of unfinished creations.
     pub fn new(config: RuntimeConfig) -> Result<Runtime> {
-        Ok(Runtime { config })
+        if !rustix::process::geteuid().is_root() {
+            return Err(Error::Unsupported("containers need root".into()));
+        }
+        state::check_id(&config.cgroup_root)?;
+        for directory in ["containers", "sandboxes"] {
+            let path = config.state_dir.join(directory);
+            fs::create_dir_all(&path).map_err(|e| Error::file(&path, e))?;
+        }
+        restrict(&config.state_dir, 0o700)?;
+        // Relative names and links would mean something else to a shim.
+        let state_dir = config.state_dir.canonicalize().map_err(|e| Error::file(&config.state_dir, e))?;
+        let runtime =
+            Runtime { state_dir, exe: read_only_view(&config.exe)?, cgroups: Cgroups::open(&config.cgroup_root)? };
+        runtime.clear_unfinished()?;
+        Ok(runtime)
+    }
+
+    fn clear_unfinished(&self) -> Result<()> {
+        for directory in directories(&self.state_dir.join("sandboxes"))? {
+            if !directory.join(state::SANDBOX_FILE).exists() {
+                sandbox::remove(&directory, &self.cgroups)?;
+            }
+        }
+        for directory in directories(&self.state_dir.join("containers"))? {
+            if !directory.join(state::CONTAINER_FILE).exists() {
+                fs::remove_dir_all(&directory).map_err(|e| Error::file(&directory, e))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn sandbox_directory(&self, id: &str) -> Result<PathBuf> {
+        state::check_id(id)?;
+        Ok(self.state_dir.join("sandboxes").join(id))
+    }
+
+    fn container_directory(&self, id: &str) -> Result<PathBuf> {
+        state::check_id(id)?;
+        Ok(self.state_dir.join("containers").join(id))
+    }
+
+    fn sandbox_record(&self, id: &str) -> Result<SandboxRecord> {
+        let path = self.sandbox_directory(id)?.join(state::SANDBOX_FILE);
+        let record = state::read_versioned(&path, |r: &SandboxRecord| r.version)?;
+        record.ok_or_else(|| Error::NotFound { what: "sandbox", id: id.to_string() })
+    }
+
+    fn record(&self, id: &str) -> Result<ContainerRecord> {
+        let path = self.container_directory(id)?.join(state::CONTAINER_FILE);
+        let record = state::read_versioned(&path, |r: &ContainerRecord| r.version)?;
+        record.ok_or_else(|| Error::NotFound { what: "container", id: id.to_string() })
     }
 
     /// Makes the sandbox's namespaces and cgroup. An error leaves nothing behind.
-    pub fn create_sandbox(&self, _spec: &SandboxSpec) -> Result<Sandbox> {
-        pending()
+    pub fn create_sandbox(&self, spec: &SandboxSpec) -> Result<Sandbox> {
+        let directory = self.sandbox_directory(&spec.id)?;
+        make_new(&directory, "sandbox", &spec.id)?;
+        let spawn = |argument: &str| self.spawn(argument, "corten-init", &directory, &spec.id);
+        if let Err(e) = sandbox::create(&directory, spec, &self.cgroups, &spawn) {
+            let _ = sandbox::remove(&directory, &self.cgroups);
+            let _ = self.cgroups.remove(&spec.cgroup);
+            return Err(e);
+        }
+        self.sandbox(&spec.id)
     }
 
     /// Kills and deletes what is left of its containers and takes away namespaces, cgroup and state. Idempotent.
-    pub fn remove_sandbox(&self, _id: &str) -> Result<()> {
-        pending()
+    pub fn remove_sandbox(&self, id: &str) -> Result<()> {
+        let directory = self.sandbox_directory(id)?;
+        for container in self.list_containers()?.into_iter().filter(|c| c.sandbox == id) {
+            self.delete_container(&container.id)?;
+        }
+        sandbox::remove(&directory, &self.cgroups)
     }
 
-    pub fn sandbox(&self, _id: &str) -> Result<Sandbox> {
-        pending()
+    pub fn sandbox(&self, id: &str) -> Result<Sandbox> {
+        sandbox::describe(&self.sandbox_directory(id)?, self.sandbox_record(id)?)
     }
 
     pub fn list_sandboxes(&self) -> Result<Vec<Sandbox>> {
-        pending()
+        each(&self.state_dir.join("sandboxes"), |id| self.sandbox(id))
     }
 
     /// Records a container: checks the spec and makes its cgroup and writable layer. No process yet.
-    pub fn create_container(&self, _spec: &ContainerSpec) -> Result<()> {
-        pending()
+    pub fn create_container(&self, spec: &ContainerSpec) -> Result<()> {
+        let sandbox = self.sandbox_record(&spec.sandbox)?;
+        let directory = self.container_directory(&spec.id)?;
+        check(spec)?;
+        make_new(&directory, "container", &spec.id)?;
+        let record = ContainerRecord {
+            version: VERSION,
+            created_at: status::now(),
+            spec: with_home(spec),
+            cgroup: format!("{}/{}", sandbox.spec.cgroup, spec.id),
+            cgroups: self.cgroups.clone(),
+            net: sandbox::pin(&self.sandbox_directory(&spec.sandbox)?, &sandbox.spec, "net"),
+            ipc: sandbox::pin(&self.sandbox_directory(&spec.sandbox)?, &sandbox.spec, "ipc"),
+            uts: sandbox::pin(&self.sandbox_directory(&spec.sandbox)?, &sandbox.spec, "uts"),
+            shm: sandbox::shm(&self.sandbox_directory(&spec.sandbox)?, &sandbox.spec),
+        };
+        if let Err(e) = self.prepare(&directory, &record) {
+            let _ = self.cgroups.remove(&record.cgroup);
+            let _ = fs::remove_dir_all(&directory);
+            return Err(e);
+        }
+        Ok(())
+    }
+
+    fn prepare(&self, directory: &Path, record: &ContainerRecord) -> Result<()> {
+        let spec = &record.spec;
+        for path in [Some(directory.join("rootfs")), spec.rootfs.upper.clone(), spec.rootfs.work_directory()] {
+            let Some(path) = path else { continue };
+            fs::create_dir_all(&path).map_err(|e| Error::file(&path, e))?;
+        }
+        self.cgroups.create(&record.cgroup)?;
+        self.cgroups.set(&record.cgroup, &spec.resources)?;
+        self.cgroups.kill_together_on_oom(&record.cgroup)?;
+        if !spec.privileged {
+            let mut rules = DeviceRule::defaults();
+            for device in &spec.devices {
+                rules.push(DeviceRule::of(&device.host_path, &device.permissions)?);
+            }
+            self.cgroups.restrict_devices(&record.cgroup, &rules)?;
+        }
+        state::write(&directory.join(state::CONTAINER_FILE), record)
     }
 
     /// Starts the shim and the container's program. Returns once the program runs (its `execve` has succeeded). After an
     /// error of the program ([`Error::is_start_error`]) the container is `Exited` with code 128.
-    pub fn start_container(&self, _id: &str) -> Result<RunningShim> {
-        pending()
+    pub fn start_container(&self, id: &str) -> Result<RunningShim> {
+        let directory = self.container_directory(id)?;
+        match self.container(id)?.status {
+            ContainerStatus::Created => {}
+            ContainerStatus::Running { .. } => return Err(Error::State { id: id.into(), state: "already running" }),
+            ContainerStatus::Exited(_) => return Err(Error::State { id: id.into(), state: "exited" }),
+        }
+        self.spawn(shim::ARGUMENT, "corten-shim", &directory, id)?;
+        match self.running_shim(id)? {
+            Some(running) => Ok(running),
+            // It has ended already: a descriptor that is readable at once says so.
+            None => Ok(RunningShim { pidfd: readable()? }),
+        }
     }
 
-    pub fn container(&self, _id: &str) -> Result<Container> {
-        pending()
+    /// Starts one of our own processes and waits for its report.
+    fn spawn(&self, argument: &str, name: &str, directory: &Path, id: &str) -> Result<()> {
+        let failed = |e: io::Error| Error::system(format!("start {name}"), e);
+        let flags = SocketFlags::CLOEXEC;
+        let (ours, theirs) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
+            .map_err(|e| Error::system("socketpair", e))?;
+        let log_path = directory.join(state::SHIM_LOG_FILE);
+        let log = fs::File::create(&log_path).map_err(|e| Error::file(&log_path, e))?;
+        let mut child = Command::new(format!("/proc/self/fd/{}", self.exe.as_raw_fd()))
+            .arg0(name)
+            .arg(argument)
+            .arg(directory)
+            .env_clear()
+            .stdin(Stdio::from(theirs))
+            .stdout(Stdio::null())
+            .stderr(Stdio::from(log))
+            .spawn()
+            .map_err(failed)?;
+        // The command kept our copy of the other end; without it, the end of file means that the process has died.
+        let _ = child.wait();
+        let said = proto::receive::<Started>(&ours).map_err(failed)?;
+        match said {
+            Some((Started::Running, _)) => Ok(()),
+            Some((Started::Failed { message, start: true }, _)) => Err(Error::Start(message)),
+            Some((Started::Failed { message, .. }, _)) => Err(Error::Shim { id: id.to_string(), message }),
+            None => {
+                let message = fs::read_to_string(&log_path).unwrap_or_default();
+                let message = if message.is_empty() { "it ended without a word".into() } else { message };
+                Err(Error::Shim { id: id.to_string(), message })
+            }
+        }
+    }
+
+    pub fn container(&self, id: &str) -> Result<Container> {
+        let record = self.record(id)?;
+        let directory = self.container_directory(id)?;
+        let running: Option<RunningRecord> = state::read(&directory.join(state::STATE_FILE))?;
+        let status = self.status(id, &directory, &record, running.as_ref())?;
+        Ok(Container {
+            id: record.spec.id,
+            sandbox: record.spec.sandbox,
+            labels: record.spec.labels,
+            created_at: record.created_at,
+            status,
+            notes: running.map_or(vec![], |r| r.notes),
+        })
+    }
+
+    fn status(
+        &self,
+        id: &str,
+        directory: &Path,
+        record: &ContainerRecord,
+        running: Option<&RunningRecord>,
+    ) -> Result<ContainerStatus> {
+        if let Some(exit) = state::read_exit(directory)? {
+            return Ok(ContainerStatus::Exited(exit));
+        }
+        let Some(running) = running else { return Ok(ContainerStatus::Created) };
+        if running.shim.open().is_some_and(|pidfd| !is_readable(&pidfd)) {
+            return Ok(ContainerStatus::Running { pid: running.init.pid, started_at: running.started_at });
+        }
+        // It may have ended properly between the two looks.
+        if let Some(exit) = state::read_exit(directory)? {
+            return Ok(ContainerStatus::Exited(exit));
+        }
+        self.cgroups.kill(&record.cgroup)?;
+        let exit = ExitInfo {
+            exit_code: 255,
+            signal: 0,
+            oom_killed: false,
+            started_at: running.started_at,
+            finished_at: status::now(),
+            message: format!("The shim of container {id} was lost; how the container ended is not known."),
+        };
+        state::write(&directory.join(state::EXIT_FILE), &exit)?;
+        Ok(ContainerStatus::Exited(exit))
     }
 
     pub fn list_containers(&self) -> Result<Vec<Container>> {
-        pending()
+        each(&self.state_dir.join("containers"), |id| self.container(id))
+    }
+
+    fn running(&self, id: &str) -> Result<RunningRecord> {
+        let record = state::read(&self.container_directory(id)?.join(state::STATE_FILE))?;
+        record.ok_or_else(|| Error::State { id: id.to_string(), state: "not running" })
     }
 
     /// The shim of a running container, after a restart of the server as well; `None` when it is not running.
-    pub fn running_shim(&self, _id: &str) -> Result<Option<RunningShim>> {
-        pending()
+    pub fn running_shim(&self, id: &str) -> Result<Option<RunningShim>> {
+        self.record(id)?;
+        let Some(running): Option<RunningRecord> = state::read(&self.container_directory(id)?.join(state::STATE_FILE))?
+        else {
+            return Ok(None);
+        };
+        Ok(running.shim.open().map(|pidfd| RunningShim { pidfd }))
     }
 
     /// How the container ended, `None` while it has not.
-    pub fn exit_info(&self, _id: &str) -> Result<Option<ExitInfo>> {
-        pending()
+    pub fn exit_info(&self, id: &str) -> Result<Option<ExitInfo>> {
+        match self.container(id)?.status {
+            ContainerStatus::Exited(exit) => Ok(Some(exit)),
+            _ => Ok(None),
+        }
     }
 
     /// Sends a signal to the container's first process. Fine when it is gone.
-    pub fn kill(&self, _id: &str, _signal: i32) -> Result<()> {
-        pending()
+    pub fn kill(&self, id: &str, signal: i32) -> Result<()> {
+        self.record(id)?;
+        let Ok(running) = self.running(id) else { return Ok(()) };
+        match running.init.open() {
+            Some(pidfd) => sys::kill_pidfd(pidfd.as_fd(), signal)
+                .map_err(|e| Error::system(format!("send signal {signal} to container {id}"), e)),
+            None => Ok(()),
+        }
     }
 
     /// Kills all processes of the container with SIGKILL. Fine when they are gone.
-    pub fn kill_all(&self, _id: &str) -> Result<()> {
-        pending()
+    pub fn kill_all(&self, id: &str) -> Result<()> {
+        self.cgroups.kill(&self.record(id)?.cgroup)
+    }
+
+    fn connect(&self, id: &str) -> Result<Connection> {
+        self.record(id)?;
+        Connection::open(id, &self.container_directory(id)?)
     }
 
     /// Runs a further process in a running container. Returns once its `execve` has succeeded.
-    pub fn exec(&self, _id: &str, _spec: &ExecSpec) -> Result<ExecSession> {
-        pending()
+    pub fn exec(&self, id: &str, spec: &ExecSpec) -> Result<ExecSession> {
+        ExecSession::start(self.connect(id)?, spec)
     }
 
     /// Connects to a running container's streams.
-    pub fn attach(&self, _id: &str) -> Result<Attachment> {
-        pending()
+    pub fn attach(&self, id: &str) -> Result<Attachment> {
+        Attachment::start(self.connect(id)?, self.record(id)?.spec.tty)
     }
 
     /// Changes the size of the container's terminal.
-    pub fn resize(&self, _id: &str, _size: TerminalSize) -> Result<()> {
-        pending()
+    pub fn resize(&self, id: &str, size: TerminalSize) -> Result<()> {
+        self.done(id, Op::Resize { size })
     }
 
     /// Closes the log file and opens its path anew, after somebody else renamed it.
-    pub fn reopen_log(&self, _id: &str) -> Result<()> {
-        pending()
+    pub fn reopen_log(&self, id: &str) -> Result<()> {
+        self.done(id, Op::ReopenLog)
+    }
+
+    fn done(&self, id: &str, op: Op) -> Result<()> {
+        let connection = self.connect(id)?;
+        match connection.ask(op, &[])? {
+            (Reply::Done, _) => Ok(()),
+            (reply, _) => Err(connection.unexpected(&reply)),
+        }
     }
 
     /// Changes limits of a container in place; `None` fields stay.
-    pub fn update_container(&self, _id: &str, _resources: &Resources) -> Result<()> {
-        pending()
+    pub fn update_container(&self, id: &str, resources: &Resources) -> Result<()> {
+        self.cgroups.set(&self.record(id)?.cgroup, resources)
     }
 
     /// Changes limits of a cgroup below the root (a sandbox's or a level above), made when missing.
-    pub fn update_cgroup(&self, _cgroup: &str, _resources: &Resources) -> Result<()> {
-        pending()
+    pub fn update_cgroup(&self, cgroup: &str, resources: &Resources) -> Result<()> {
+        self.cgroups.create(cgroup)?;
+        self.cgroups.set(cgroup, resources)
     }
 
-    pub fn container_stats(&self, _id: &str) -> Result<Stats> {
-        pending()
+    pub fn container_stats(&self, id: &str) -> Result<Stats> {
+        self.cgroups.stats(&self.record(id)?.cgroup)
     }
 
     /// Usage of a cgroup below the root: a sandbox's, or `""` for everything.
-    pub fn cgroup_stats(&self, _cgroup: &str) -> Result<Stats> {
-        pending()
+    pub fn cgroup_stats(&self, cgroup: &str) -> Result<Stats> {
+        self.cgroups.stats(cgroup)
     }
 
     /// Kills what still runs and takes away cgroup, writable layer and state; the log stays. Idempotent.
-    pub fn delete_container(&self, _id: &str) -> Result<()> {
-        pending()
+    pub fn delete_container(&self, id: &str) -> Result<()> {
+        let directory = self.container_directory(id)?;
+        let record = match self.record(id) {
+            Err(Error::NotFound { .. }) => return Ok(()),
+            other => other?,
+        };
+        // First the processes, so that the shim ends by itself and frees what it holds.
+        let shim = self.running(id).ok().and_then(|r| r.shim.open());
+        if let Some(shim) = shim {
+            self.cgroups.kill(&record.cgroup)?;
+            if !wait_readable(&shim, &SHIM_END) {
+                sys::kill_pidfd(shim.as_fd(), libc::SIGKILL).map_err(|e| Error::system("kill a shim", e))?;
+                wait_readable(&shim, &SHIM_END);
+            }
+        }
+        self.cgroups.remove(&record.cgroup)?;
+        let rootfs = &record.spec.rootfs;
+        for path in [rootfs.upper.clone(), rootfs.work_directory(), Some(directory)].into_iter().flatten() {
+            match fs::remove_dir_all(&path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::file(path, e)),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
-    /// Removes the root cgroup, which must be empty, and the state directory's own things. For `corten down`.
+    /// Removes the root cgroup and the state directory's own things, after all sandboxes. For `corten down`.
     pub fn shutdown(self) -> Result<()> {
-        pending()
+        for sandbox in self.list_sandboxes()? {
+            self.remove_sandbox(&sandbox.id)?;
+        }
+        self.cgroups.remove_root()?;
+        for directory in ["containers", "sandboxes"] {
+            let path = self.state_dir.join(directory);
+            fs::remove_dir(&path).map_err(|e| Error::file(path, e))?;
+        }
+        Ok(())
     }
 }
 
-fn pending<T>() -> Result<T> {
-    Err(Error::Unsupported("the container runtime is not part of this build yet".into()))
+/// Finds mistakes before anything is made.
+fn check(spec: &ContainerSpec) -> Result<()> {
+    if spec.args.is_empty() {
+        return Err(Error::Invalid("no command specified".into()));
+    }
+    for mount in &spec.mounts {
+        if !mount.destination.starts_with('/') || mount.destination.trim_end_matches('/').is_empty() {
+            return Err(Error::Invalid(format!("mount destination {:?} is not an absolute path", mount.destination)));
+        }
+    }
+    if !spec.cwd.is_empty() && !spec.cwd.starts_with('/') {
+        return Err(Error::Invalid(format!("working directory {:?} is not an absolute path", spec.cwd)));
+    }
+    Ok(())
+}
+
+/// Runtimes give programs a `HOME`, from the image's users.
+fn with_home(spec: &ContainerSpec) -> ContainerSpec {
+    let mut spec = spec.clone();
+    if !spec.env.iter().any(|(name, _)| name == "HOME") {
+        let home = user::home(&spec.rootfs, spec.user.uid).filter(|home| !home.is_empty());
+        spec.env.push(("HOME".into(), home.unwrap_or_else(|| "/".into())));
+    }
+    spec
+}
+
+fn make_new(directory: &Path, what: &'static str, id: &str) -> Result<()> {
+    match fs::create_dir(directory) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(Error::Exists { what, id: id.to_string() }),
+        other => other.map_err(|e| Error::file(directory, e)),
+    }
+}
+
+fn restrict(directory: &Path, mode: u32) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(directory, fs::Permissions::from_mode(mode)).map_err(|e| Error::file(directory, e))
+}
+
+fn directories(parent: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(parent).map_err(|e| Error::file(parent, e))?;
+    Ok(entries.flatten().map(|e| e.path()).collect())
+}
+
+/// Describes each entry of a directory; those that vanish or are unfinished are left out.
+fn each<T>(parent: &Path, describe: impl Fn(&str) -> Result<T>) -> Result<Vec<T>> {
+    let mut found = Vec::new();
+    for path in directories(parent)? {
+        let Some(id) = path.file_name().and_then(|n| n.to_str()) else { continue };
+        match describe(id) {
+            Ok(one) => found.push(one),
+            Err(e) if e.is_not_found() => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(found)
+}
+
+fn read_only_view(exe: &Path) -> Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let view = rustix::mount::open_tree(rustix::fs::CWD, exe, flags)
+        .map_err(|e| Error::system("make a private mount (Linux 5.12 or later is needed)", e))?;
+    let read_only = MountAttrFlags::MOUNT_ATTR_RDONLY.bits() as u64;
+    sys::set_mount_attributes(view.as_fd(), false, read_only, 0)
+        .map_err(|e| Error::system("make a mount read-only (Linux 5.12 or later is needed)", e))?;
+    Ok(view)
+}
+
+fn is_readable(fd: &OwnedFd) -> bool {
+    wait_readable(fd, &rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 })
+}
+
+fn wait_readable(fd: &OwnedFd, timeout: &rustix::time::Timespec) -> bool {
+    use rustix::event::{PollFd, PollFlags, poll};
+    loop {
+        match poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(timeout)) {
+            Err(rustix::io::Errno::INTR) => {}
+            other => return other.is_ok_and(|n| n > 0),
+        }
+    }
+}
+
+/// A descriptor that is always readable.
+fn readable() -> Result<OwnedFd> {
+    rustix::event::eventfd(1, rustix::event::EventfdFlags::CLOEXEC).map_err(|e| Error::system("eventfd", e))
 }

@@ -88,3 +88,8 @@ pub struct Stats {
     pub major_page_faults: u64,
     pub pids: u64,
 }
+
+/// Unix time in nanoseconds.
+pub(crate) fn now() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64)
+}

@@ -1,0 +1,255 @@
+//! The last steps of a container's process: limits, user, capabilities, filter, program. All that can be prepared is made
+//! before the process is; the process is a clone of a single-threaded one, so it may still allocate.
+
+use crate::rootfs::Step;
+use crate::seccomp::{self, Filter};
+use crate::sys::{self, CStrings};
+use crate::{CapSet, ContainerSpec, Error, ExecSpec, Result, User, defaults};
+use rustix::io::Errno;
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// A program with everything that its process takes on before it.
+pub struct Program {
+    name: String,
+    /// Where it may be, in order.
+    candidates: Vec<CString>,
+    argv: CStrings,
+    envp: CStrings,
+    cwd: String,
+    user: User,
+    capabilities: CapSet,
+    no_new_privs: bool,
+    filter: Option<Filter>,
+    rlimits: Vec<Limit>,
+    oom_score_adj: i32,
+}
+
+struct Limit {
+    name: String,
+    number: u32,
+    soft: u64,
+    hard: u64,
+}
+
+/// Standard streams of a new process.
+pub struct Streams {
+    pub fds: [OwnedFd; 3],
+    /// They are one terminal, which becomes the controlling one.
+    pub terminal: bool,
+}
+
+impl Program {
+    /// The container's own program.
+    pub fn of_container(spec: &ContainerSpec) -> Result<Program> {
+        let exec = ExecSpec { args: spec.args.clone(), tty: spec.tty, ..ExecSpec::default() };
+        Program::of_exec(spec, &exec)
+    }
+
+    /// A further program in a container.
+    pub fn of_exec(container: &ContainerSpec, exec: &ExecSpec) -> Result<Program> {
+        let Some(name) = exec.args.first() else { return Err(Error::Invalid("no command was given".into())) };
+        let mut env: Vec<(String, String)> = exec.env.clone().unwrap_or_else(|| container.env.clone());
+        if exec.tty && !env.iter().any(|(name, _)| name == "TERM") {
+            env.push(("TERM".into(), "xterm".into()));
+        }
+        if !env.iter().any(|(name, _)| name == "PATH") {
+            env.push(("PATH".into(), defaults::PATH.into()));
+        }
+        let search = env.iter().rev().find(|(name, _)| name == "PATH").map_or("", |(_, value)| value.as_str());
+        let c_string = |text: &str| CString::new(text).map_err(|_| Error::Invalid(format!("{text:?} has a zero byte")));
+        let candidates = if name.contains('/') {
+            vec![c_string(name)?]
+        } else {
+            let directories = search.split(':').filter(|d| !d.is_empty());
+            directories.map(|d| c_string(&format!("{d}/{name}"))).collect::<Result<_>>()?
+        };
+        // A later entry of the same name wins, as upstream documents it for `env`.
+        let last = |n: usize| !env[n + 1..].iter().any(|(name, _)| *name == env[n].0);
+        let kept = (0..env.len()).filter(|n| last(*n)).map(|n| c_string(&format!("{}={}", env[n].0, env[n].1)));
+        let capabilities = if container.privileged { CapSet::ALL } else { container.capabilities };
+        let seccomp = if container.privileged { &crate::Seccomp::Unconfined } else { &container.seccomp };
+        Ok(Program {
+            name: name.clone(),
+            candidates,
+            argv: CStrings::new(exec.args.iter().map(|a| c_string(a)).collect::<Result<_>>()?),
+            envp: CStrings::new(kept.collect::<Result<_>>()?),
+            cwd: exec.cwd.clone().unwrap_or_else(|| container.cwd.clone()),
+            user: exec.user.clone().unwrap_or_else(|| container.user.clone()),
+            capabilities,
+            no_new_privs: container.no_new_privs,
+            filter: seccomp::filter(seccomp, capabilities)?,
+            rlimits: container.rlimits.iter().map(limit).collect::<Result<_>>()?,
+            oom_score_adj: container.oom_score_adj,
+        })
+    }
+
+    /// While the host's `/proc` is there: what may be given in part only, with a note for the caller.
+    pub fn apply_scores(&self, note: &mut dyn FnMut(String)) -> Step<()> {
+        let wanted = self.oom_score_adj.to_string();
+        let set = std::fs::write("/proc/self/oom_score_adj", &wanted);
+        if let Err(e) = set {
+            if self.oom_score_adj >= 0 {
+                return Err((format!("set the OOM score adjustment to {wanted}"), errno(e)));
+            }
+            note(format!(
+                "The OOM score adjustment {wanted} needs CAP_SYS_RESOURCE, which this machine does not give."
+            ));
+        }
+        let missing = CapSet(self.capabilities.0 & !available_capabilities());
+        if missing != CapSet::EMPTY {
+            note(format!("This machine does not give {}.", missing.names().join(", ")));
+        }
+        for limit in &self.rlimits {
+            match sys::set_rlimit(limit.number, limit.soft, limit.hard).map_err(errno) {
+                Ok(()) => {}
+                Err(Errno::PERM) => note(format!(
+                    "The limit {} of {} needs CAP_SYS_RESOURCE, which this machine does not give.",
+                    limit.name, limit.hard
+                )),
+                Err(e) => return Err((format!("set the limit {} to {}", limit.name, limit.hard), e)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Standard streams, and the terminal of a new session.
+    pub fn take_streams(streams: &Streams) -> Step<()> {
+        match rustix::process::setsid() {
+            // Already the leader of one.
+            Ok(_) | Err(Errno::PERM) => {}
+            Err(e) => return Err(("start a session".into(), e)),
+        }
+        for (n, fd) in streams.fds.iter().enumerate() {
+            sys::redirect(fd.as_fd(), n as i32).map_err(|e| ("take the standard streams".to_string(), errno(e)))?;
+        }
+        if streams.terminal {
+            sys::set_controlling_terminal(streams.fds[0].as_fd())
+                .map_err(|e| ("take the terminal".to_string(), errno(e)))?;
+        }
+        Ok(())
+    }
+
+    /// Becomes the program; returns only with the reason why not, as a whole sentence.
+    pub fn run(&self, ends_with_parent: bool) -> String {
+        match self.become_user(ends_with_parent) {
+            Err((what, e)) => format!("{what}: {}", reason(e)),
+            Ok(()) => self.exec(),
+        }
+    }
+
+    fn become_user(&self, ends_with_parent: bool) -> Step<()> {
+        let cwd = if self.cwd.is_empty() { "/" } else { &self.cwd };
+        let failed = |what: &str| {
+            let what = what.to_string();
+            move |e| (what, errno(e))
+        };
+        rustix::process::chdir(cwd).map_err(|e| (format!("chdir to cwd ({cwd:?})"), e))?;
+        // Before the first drop: it is what can be given.
+        let wanted = self.capabilities.0 & available_capabilities();
+        for capability in (0..=last_capability()).filter(|c| self.capabilities.0 >> c & 1 == 0) {
+            sys::drop_from_bounding_set(capability).map_err(failed("drop capabilities from the bounding set"))?;
+        }
+        sys::set_keep_caps(true).map_err(failed("keep capabilities"))?;
+        let User { uid, gid, additional_gids } = &self.user;
+        sys::become_user(*uid, *gid, additional_gids).map_err(failed("change user and groups"))?;
+        // Changing the user clears this.
+        if ends_with_parent {
+            sys::set_parent_death_signal(libc::SIGKILL).map_err(failed("tie the container to its shim"))?;
+        }
+        if self.no_new_privs {
+            sys::set_no_new_privs().map_err(failed("set no_new_privs"))?;
+        } else if let Some(filter) = &self.filter {
+            // Without no_new_privs a filter needs CAP_SYS_ADMIN, so it comes before the last capabilities go.
+            let admin = 1 << crate::caps::number("SYS_ADMIN").expect("a known name");
+            sys::set_capabilities(wanted | admin, wanted | admin, 0).map_err(failed("set capabilities"))?;
+            sys::install_seccomp(&filter.program, filter.flags).map_err(failed("install the seccomp filter"))?;
+        }
+        sys::clear_ambient_set().map_err(failed("clear ambient capabilities"))?;
+        sys::set_capabilities(wanted, wanted, 0).map_err(failed("set capabilities"))?;
+        sys::close_from(3, true);
+        if let (true, Some(filter)) = (self.no_new_privs, &self.filter) {
+            sys::install_seccomp(&filter.program, filter.flags).map_err(failed("install the seccomp filter"))?;
+        }
+        Ok(())
+    }
+
+    /// Tries the candidates as `execvp` does. The messages are those that Go's `exec.LookPath` makes of the same failures,
+    /// which users of Kubernetes know.
+    fn exec(&self) -> String {
+        let name = &self.name;
+        let mut denied = false;
+        for candidate in &self.candidates {
+            let error = sys::execve(candidate, &self.argv, &self.envp);
+            let path = candidate.to_string_lossy();
+            match errno(error) {
+                Errno::NOENT | Errno::NOTDIR if rustix::fs::stat(candidate.as_c_str()).is_err() => {}
+                Errno::ACCESS if is_directory(candidate) => {
+                    if name.contains('/') {
+                        return format!("exec: {name:?}: is a directory");
+                    }
+                }
+                Errno::ACCESS => denied = true,
+                e => return format!("exec {path}: {}", reason(e)),
+            }
+        }
+        if denied {
+            return format!("exec: {name:?}: permission denied");
+        }
+        if name.contains('/') {
+            return format!("exec: {name:?}: stat {name}: no such file or directory");
+        }
+        format!("exec: {name:?}: executable file not found in $PATH")
+    }
+}
+
+fn is_directory(path: &CString) -> bool {
+    rustix::fs::stat(path.as_c_str()).is_ok_and(|s| rustix::fs::FileType::from_raw_mode(s.st_mode).is_dir())
+}
+
+fn errno(error: std::io::Error) -> Errno {
+    Errno::from_io_error(&error).unwrap_or(Errno::IO)
+}
+
+/// The kernel's reason in Go's spelling, which begins in lower case.
+pub fn reason(error: Errno) -> String {
+    let text = std::io::Error::from(error).to_string();
+    let text = text.split(" (os error").next().unwrap_or("");
+    let mut letters = text.chars();
+    letters.next().map_or(String::new(), |first| first.to_lowercase().chain(letters).collect())
+}
+
+/// What this machine's root can give: a capability that it lacks itself is left out, with a note.
+fn available_capabilities() -> u64 {
+    (0..=last_capability()).filter(|n| sys::in_bounding_set(*n) == Some(true)).fold(0, |set, n| set | 1 << n)
+}
+
+/// The highest capability of this kernel.
+fn last_capability() -> u32 {
+    (0..63).take_while(|n| sys::in_bounding_set(*n).is_some()).last().unwrap_or(40)
+}
+
+fn limit(limit: &crate::Rlimit) -> Result<Limit> {
+    const NAMES: [(&str, u32); 16] = [
+        ("AS", libc::RLIMIT_AS as u32),
+        ("CORE", libc::RLIMIT_CORE as u32),
+        ("CPU", libc::RLIMIT_CPU as u32),
+        ("DATA", libc::RLIMIT_DATA as u32),
+        ("FSIZE", libc::RLIMIT_FSIZE as u32),
+        ("LOCKS", libc::RLIMIT_LOCKS as u32),
+        ("MEMLOCK", libc::RLIMIT_MEMLOCK as u32),
+        ("MSGQUEUE", libc::RLIMIT_MSGQUEUE as u32),
+        ("NICE", libc::RLIMIT_NICE as u32),
+        ("NOFILE", libc::RLIMIT_NOFILE as u32),
+        ("NPROC", libc::RLIMIT_NPROC as u32),
+        ("RSS", libc::RLIMIT_RSS as u32),
+        ("RTPRIO", libc::RLIMIT_RTPRIO as u32),
+        ("RTTIME", libc::RLIMIT_RTTIME as u32),
+        ("SIGPENDING", libc::RLIMIT_SIGPENDING as u32),
+        ("STACK", libc::RLIMIT_STACK as u32),
+    ];
+    let bare = limit.resource.strip_prefix("RLIMIT_").unwrap_or(&limit.resource);
+    let number = NAMES.iter().find(|(name, _)| *name == bare).map(|(_, number)| *number);
+    let number = number.ok_or_else(|| Error::Invalid(format!("unknown resource limit {:?}", limit.resource)))?;
+    Ok(Limit { name: limit.resource.clone(), number, soft: limit.soft, hard: limit.hard })
+}

@@ -1,0 +1,503 @@
+//! A container's file system: prepared by the shim in the host's mount namespace, put together by the container's first
+//! process in its own, so that nothing is ever mounted on the host and nothing can be left behind.
+
+use crate::cgroup::View;
+use crate::inside;
+use crate::{ContainerSpec, Error, MountSource, Propagation, ReadOnly, Result, Rootfs, sys};
+use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
+    UnmountFlags,
+};
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+const SAFE: MountAttrFlags =
+    MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV).union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
+
+/// Files of `/proc` that a mount may cover (lxcfs does); anything else there would undo the masking.
+const PROC_FILES_THAT_MAY_BE_COVERED: [&str; 9] = [
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/loadavg",
+    "/proc/meminfo",
+    "/proc/net/dev",
+    "/proc/slabinfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/uptime",
+];
+
+/// Everything that the container's first process needs to build its file system.
+pub struct Plan {
+    root: Root,
+    /// An empty directory on which the root is mounted before it becomes `/`.
+    place: PathBuf,
+    read_only: bool,
+    mounts: Vec<Prepared>,
+    /// Terminals; the shim keeps a copy to open new ones.
+    devpts: OwnedFd,
+    /// The sandbox's or the host's `/dev/shm`.
+    shm: OwnedFd,
+    devices: Vec<Node>,
+    privileged: bool,
+    view: View,
+    masked: Vec<String>,
+    readonly: Vec<String>,
+    cwd: String,
+}
+
+enum Root {
+    Overlay { options: CString, _layers: Vec<OwnedFd> },
+    Tree(OwnedFd),
+}
+
+/// One of the caller's mounts, detached and with its attributes set.
+struct Prepared {
+    destination: String,
+    tree: OwnedFd,
+    directory: bool,
+}
+
+/// A device node to make.
+struct Node {
+    path: String,
+    kind: FileType,
+    mode: u32,
+    device: u64,
+}
+
+/// A failed step in the container's first process: a sentence without the kernel's reason, and the reason.
+pub type Step<T> = std::result::Result<T, (String, Errno)>;
+
+fn step<T>(result: std::result::Result<T, Errno>, what: impl FnOnce() -> String) -> Step<T> {
+    result.map_err(|e| (what(), e))
+}
+
+fn errno(error: std::io::Error) -> Errno {
+    Errno::from_io_error(&error).unwrap_or(Errno::IO)
+}
+
+impl Plan {
+    /// Opens and checks all that comes from the host. `directory` is the container's state directory.
+    pub fn prepare(spec: &ContainerSpec, directory: &Path, shm: &Path, view: View) -> Result<Plan> {
+        let devpts = devpts().map_err(|e| Error::system("make a devpts instance", e))?;
+        let mut mounts = Vec::new();
+        for mount in &spec.mounts {
+            mounts.push(prepare(mount)?);
+        }
+        // Parents first; the caller's order decides among equals.
+        mounts.sort_by_key(|m| m.destination.split('/').filter(|p| !p.is_empty()).count());
+        Ok(Plan {
+            root: root(&spec.rootfs)?,
+            place: directory.join("rootfs"),
+            read_only: spec.rootfs.read_only || spec.rootfs.upper.is_none(),
+            mounts,
+            devpts,
+            shm: clone_tree(shm).map_err(|e| Error::file(shm, e))?,
+            devices: nodes(spec)?,
+            privileged: spec.privileged,
+            view,
+            masked: if spec.privileged { vec![] } else { spec.masked_paths.clone() },
+            readonly: if spec.privileged { vec![] } else { spec.readonly_paths.clone() },
+            cwd: spec.cwd.clone(),
+        })
+    }
+
+    /// A descriptor of the container's own devpts instance.
+    pub fn devpts(&self) -> &OwnedFd {
+        &self.devpts
+    }
+
+    /// In the container's first process, in all its namespaces: builds the file system and makes it the root.
+    pub fn enter(&self, console: Option<BorrowedFd<'_>>) -> Step<()> {
+        rustix::process::umask(Mode::empty());
+        let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+        step(rustix::mount::mount_change("/", private), || "make mounts private".into())?;
+        let root = self.mount_root()?;
+        self.mount_base(&root)?;
+        self.make_devices(&root)?;
+        if let Some(console) = console {
+            let tree = step(rustix::mount::open_tree(console, "", CLONE_HERE), || "open the terminal".into())?;
+            attach(&root, &tree, "/dev/console", false)?;
+        }
+        for mount in &self.mounts {
+            self.mount_one(&root, mount)?;
+        }
+        if !self.cwd.is_empty() {
+            step(inside::make_directory(&root, &self.cwd), || format!("make the working directory {:?}", self.cwd))?;
+        }
+        for path in &self.readonly {
+            make_read_only(&root, path)?;
+        }
+        for path in &self.masked {
+            mask(&root, path)?;
+        }
+        if self.read_only {
+            let read_only = MountAttrFlags::MOUNT_ATTR_RDONLY.bits() as u64;
+            let set = sys::set_mount_attributes(root.as_fd(), false, read_only, 0).map_err(errno);
+            step(set, || "make the root read-only".into())?;
+        }
+        pivot(&root)?;
+        rustix::process::umask(Mode::from_raw_mode(0o022));
+        Ok(())
+    }
+
+    fn mount_root(&self) -> Step<OwnedFd> {
+        let what = || format!("mount the root file system at {}", self.place.display());
+        match &self.root {
+            Root::Overlay { options, .. } => {
+                let mounted =
+                    rustix::mount::mount("overlay", &self.place, "overlay", MountFlags::empty(), options.as_c_str());
+                step(mounted, what)?;
+            }
+            Root::Tree(tree) => {
+                let place = &self.place;
+                let moved = rustix::mount::move_mount(tree, "", CWD, place, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH);
+                step(moved, what)?;
+            }
+        }
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        step(rustix::fs::open(&self.place, flags, Mode::empty()), what)
+    }
+
+    /// `/proc`, `/dev` and what is in it, `/sys` and the cgroups.
+    fn mount_base(&self, root: &OwnedFd) -> Step<()> {
+        let sys_mode = if self.privileged { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_RDONLY };
+        mount_plain(root, "/proc", "proc", &[], SAFE)?;
+        let dev = [("mode", "755"), ("size", "65536k")];
+        mount_plain(root, "/dev", "tmpfs", &dev, MountAttrFlags::MOUNT_ATTR_NOSUID)?;
+        attach(root, &self.devpts, "/dev/pts", true)?;
+        attach(root, &self.shm, "/dev/shm", true)?;
+        mount_plain(root, "/dev/mqueue", "mqueue", &[], SAFE)?;
+        mount_plain(root, "/sys", "sysfs", &[], SAFE | sys_mode)?;
+        match &self.view {
+            View::V2 => mount_plain(root, "/sys/fs/cgroup", "cgroup2", &[], SAFE | sys_mode),
+            View::V1(hierarchies) => {
+                mount_plain(root, "/sys/fs/cgroup", "tmpfs", &[("mode", "755")], SAFE)?;
+                for controllers in hierarchies {
+                    let path = format!("/sys/fs/cgroup/{}", controllers.join(","));
+                    let options: Vec<(&str, &str)> = controllers.iter().map(|c| (c.as_str(), "")).collect();
+                    mount_plain(root, &path, "cgroup", &options, SAFE | sys_mode)?;
+                }
+                make_read_only(root, "/sys/fs/cgroup")
+            }
+        }
+    }
+
+    fn make_devices(&self, root: &OwnedFd) -> Step<()> {
+        for node in &self.devices {
+            let (parent, name) = inside::split(&node.path);
+            let what = || format!("make the device {}", node.path);
+            let parent = step(inside::make_directory(root, parent), what)?;
+            let mode = Mode::from_raw_mode(node.mode);
+            match rustix::fs::mknodat(&parent, name, node.kind, mode, node.device) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(e) => return Err((what(), e)),
+            }
+        }
+        let dev = step(inside::open(root, "/dev", OFlags::PATH), || "open /dev".into())?;
+        let links = [
+            ("/proc/self/fd", "fd"),
+            ("/proc/self/fd/0", "stdin"),
+            ("/proc/self/fd/1", "stdout"),
+            ("/proc/self/fd/2", "stderr"),
+            ("/proc/kcore", "core"),
+            ("pts/ptmx", "ptmx"),
+        ];
+        for (target, name) in links {
+            step(rustix::fs::symlinkat(target, &dev, name), || format!("make the link /dev/{name}"))?;
+        }
+        Ok(())
+    }
+
+    fn mount_one(&self, root: &OwnedFd, mount: &Prepared) -> Step<()> {
+        let what = || format!("mount at {:?}", mount.destination);
+        let target = if mount.directory {
+            inside::make_directory(root, &mount.destination)
+        } else {
+            inside::make_file(root, &mount.destination)
+        };
+        let target = step(target, what)?;
+        let in_proc = step(rustix::fs::fstatfs(&target), what)?.f_type as i64 == libc::PROC_SUPER_MAGIC as i64;
+        if in_proc && !PROC_FILES_THAT_MAY_BE_COVERED.contains(&mount.destination.as_str()) {
+            return Err((format!("mount at {:?}, which is inside /proc", mount.destination), Errno::PERM));
+        }
+        step(move_onto(&mount.tree, &target), what)
+    }
+}
+
+const CLONE_HERE: OpenTreeFlags =
+    OpenTreeFlags::OPEN_TREE_CLONE.union(OpenTreeFlags::OPEN_TREE_CLOEXEC).union(OpenTreeFlags::AT_EMPTY_PATH);
+
+fn move_onto(tree: impl AsFd, target: impl AsFd) -> std::result::Result<(), Errno> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    rustix::mount::move_mount(tree, "", target, "", flags)
+}
+
+/// Mounts a detached tree of ours. `/proc`, `/dev` and `/sys` of an image must be real directories: a link there would
+/// make what is masked reachable under another name.
+fn attach(root: &OwnedFd, tree: impl AsFd, path: &str, directory: bool) -> Step<()> {
+    let what = || format!("mount {path}");
+    let made = if directory { inside::make_directory(root, path) } else { inside::make_file(root, path) };
+    step(made, what)?;
+    let target =
+        step(inside::open_plain(root, path, OFlags::PATH), || format!("mount {path}, which must not be a link"))?;
+    step(move_onto(tree, target), what)
+}
+
+fn mount_plain(
+    root: &OwnedFd,
+    path: &str,
+    kind: &str,
+    options: &[(&str, &str)],
+    attributes: MountAttrFlags,
+) -> Step<()> {
+    let tree = step(new_mount(kind, options, attributes), || format!("mount {kind} at {path}"))?;
+    attach(root, tree, path, true)
+}
+
+/// A new file system, mounted nowhere yet. An option without value is a flag.
+fn new_mount(kind: &str, options: &[(&str, &str)], attributes: MountAttrFlags) -> std::result::Result<OwnedFd, Errno> {
+    let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for (key, value) in options {
+        if value.is_empty() {
+            rustix::mount::fsconfig_set_flag(&context, *key)?;
+        } else {
+            rustix::mount::fsconfig_set_string(&context, *key, *value)?;
+        }
+    }
+    rustix::mount::fsconfig_create(&context)?;
+    rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+}
+
+fn devpts() -> std::result::Result<OwnedFd, Errno> {
+    let options = [("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")];
+    new_mount("devpts", &options, MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC)
+}
+
+/// A detached copy of what is at a path of the host, with all mounts below it.
+fn clone_tree(path: &Path) -> std::result::Result<OwnedFd, Errno> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    rustix::mount::open_tree(CWD, path, flags)
+}
+
+fn prepare(mount: &crate::Mount) -> Result<Prepared> {
+    let (tree, directory) = match &mount.source {
+        MountSource::Bind(source) => {
+            let tree = clone_tree(source).map_err(|e| Error::file(source, e))?;
+            let directory = is_directory(&tree).map_err(|e| Error::file(source, e))?;
+            if mount.propagation == Propagation::Bidirectional && !is_shared(source)? {
+                let sentence = format!("{} is not below a shared mount of the host", source.display());
+                return Err(Error::Invalid(sentence));
+            }
+            (tree, directory)
+        }
+        MountSource::Tmpfs { size, mode } => {
+            let mode = format!("{mode:o}");
+            let size = size.map(|bytes| bytes.to_string());
+            let mut options = vec![("mode", mode.as_str())];
+            options.extend(size.as_deref().map(|size| ("size", size)));
+            let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+            let tree = new_mount("tmpfs", &options, attributes);
+            (tree.map_err(|e| Error::system(format!("make a tmpfs for {}", mount.destination), e))?, true)
+        }
+    };
+    let failed = |what| move |e| Error::system(format!("make the mount at {} {what}", mount.destination), e);
+    let propagation = match mount.propagation {
+        Propagation::Private => libc::MS_PRIVATE,
+        Propagation::HostToContainer => libc::MS_SLAVE,
+        Propagation::Bidirectional => 0,
+    };
+    sys::set_mount_attributes(tree.as_fd(), true, 0, propagation).map_err(failed("private"))?;
+    if mount.read_only != ReadOnly::No {
+        let recursive = mount.read_only == ReadOnly::Recursive;
+        let read_only = MountAttrFlags::MOUNT_ATTR_RDONLY.bits() as u64;
+        sys::set_mount_attributes(tree.as_fd(), recursive, read_only, 0).map_err(failed("read-only"))?;
+    }
+    Ok(Prepared { destination: mount.destination.clone(), tree, directory })
+}
+
+fn is_directory(fd: &OwnedFd) -> std::result::Result<bool, Errno> {
+    Ok(FileType::from_raw_mode(rustix::fs::fstat(fd)?.st_mode).is_dir())
+}
+
+/// Whether the mount that a path is on propagates.
+fn is_shared(path: &Path) -> Result<bool> {
+    let path = path.canonicalize().map_err(|e| Error::file(path, e))?;
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").map_err(|e| Error::file("/proc/self/mountinfo", e))?;
+    let above = mounts.lines().filter(|line| line.split(' ').nth(4).is_some_and(|point| path.starts_with(point)));
+    // The longest mount point decides, the last one mounted there among equals.
+    let nearest = above.max_by_key(|line| line.split(' ').nth(4).map_or(0, str::len));
+    Ok(nearest.is_some_and(|line| line.split(" - ").next().is_some_and(|left| left.contains(" shared:"))))
+}
+
+/// The root: an overlay, or a plain directory where there is nothing to lay over.
+fn root(rootfs: &Rootfs) -> Result<Root> {
+    let Some(first) = rootfs.lower.first() else {
+        return Err(Error::Invalid("a root file system needs at least one layer".into()));
+    };
+    if rootfs.upper.is_none() && rootfs.lower.len() == 1 {
+        return clone_tree(first).map(Root::Tree).map_err(|e| Error::file(first, e));
+    }
+    // Layers by descriptor: no length limit and no escaping.
+    let mut layers = Vec::new();
+    let mut by_fd = |path: &Path| -> Result<String> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(|e| Error::file(path, e))?;
+        let text = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        layers.push(fd);
+        Ok(text)
+    };
+    let plain = |path: &Path| path.to_str().is_some_and(|p| !p.contains([',', ':', '\\', '"']));
+    let named = rootfs.lower.iter().chain(&rootfs.upper).chain(&rootfs.work).all(|p| plain(p));
+    let length: usize = rootfs.lower.iter().map(|p| p.as_os_str().len() + 1).sum();
+    let mut name = |path: &Path| -> Result<String> {
+        if named && length < OPTIONS_BYTES_MAX { Ok(path.to_string_lossy().into_owned()) } else { by_fd(path) }
+    };
+    let mut lower = Vec::new();
+    for path in &rootfs.lower {
+        lower.push(name(path)?);
+    }
+    let mut options = format!("lowerdir={}", lower.join(":"));
+    if let Some(upper) = &rootfs.upper {
+        let work = rootfs.work_directory().expect("an upper directory has a work directory");
+        options += &format!(",upperdir={},workdir={}", name(upper)?, name(&work)?);
+    }
+    let options = CString::new(options).map_err(|_| Error::Invalid("a layer's path has a zero byte".into()))?;
+    Ok(Root::Overlay { options, _layers: layers })
+}
+
+/// `mount(2)` takes a page of options; the rest of it is for the upper and work directories.
+const OPTIONS_BYTES_MAX: usize = 3000;
+
+impl Rootfs {
+    /// Overlay's scratch directory, named or next to the upper one.
+    pub(crate) fn work_directory(&self) -> Option<PathBuf> {
+        self.work.clone().or_else(|| {
+            let mut name = self.upper.as_ref()?.clone().into_os_string();
+            name.push(".work");
+            Some(name.into())
+        })
+    }
+}
+
+fn nodes(spec: &ContainerSpec) -> Result<Vec<Node>> {
+    let mut nodes = Vec::new();
+    for (name, major, minor) in
+        [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)]
+    {
+        let device = rustix::fs::makedev(major, minor);
+        nodes.push(Node { path: format!("/dev/{name}"), kind: FileType::CharacterDevice, mode: 0o666, device });
+    }
+    if spec.privileged {
+        all_host_devices(Path::new("/dev"), &mut nodes);
+    }
+    for device in &spec.devices {
+        let path = &device.host_path;
+        let node = host_device(path, &device.container_path).map_err(|e| Error::file(path, e))?;
+        let node = node.ok_or_else(|| Error::Invalid(format!("{} is not a device", path.display())))?;
+        nodes.push(node);
+    }
+    Ok(nodes)
+}
+
+/// The node to make for a host's device; `None` if it is none.
+fn host_device(host: &Path, container: &str) -> std::io::Result<Option<Node>> {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    let meta = std::fs::symlink_metadata(host)?;
+    let kind = if meta.file_type().is_char_device() {
+        FileType::CharacterDevice
+    } else if meta.file_type().is_block_device() {
+        FileType::BlockDevice
+    } else {
+        return Ok(None);
+    };
+    Ok(Some(Node { path: container.to_string(), kind, mode: meta.mode() & 0o7777, device: meta.rdev() }))
+}
+
+/// For privileged containers, as runc does: no terminals, no shared memory, no consoles that would be taken away.
+fn all_host_devices(directory: &Path, nodes: &mut Vec<Node>) {
+    const SKIP: [&str; 8] = ["pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev", "console"];
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if directory == Path::new("/dev") && entry.file_name().to_str().is_none_or(|name| SKIP.contains(&name)) {
+            continue;
+        }
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => all_host_devices(&path, nodes),
+            // ptmx is a link into the container's own devpts.
+            Ok(_) if path == Path::new("/dev/ptmx") => {}
+            Ok(_) => {
+                if let (Some(name), Ok(Some(node))) = (path.to_str(), host_device(&path, path.to_str().unwrap_or(""))) {
+                    if !nodes.iter().any(|n| n.path == name) {
+                        nodes.push(node);
+                    }
+                }
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// Covers a path with nothing: an empty read-only directory, or the null device. Fine if it is not there.
+fn mask(root: &OwnedFd, path: &str) -> Step<()> {
+    let what = || format!("mask {path}");
+    let Some(target) = present(inside::open(root, path, OFlags::PATH), what)? else { return Ok(()) };
+    if step(is_directory(&target), what)? {
+        let attributes = SAFE | MountAttrFlags::MOUNT_ATTR_RDONLY;
+        let empty = step(new_mount("tmpfs", &[("size", "0"), ("nr_inodes", "1")], attributes), what)?;
+        return step(move_onto(empty, target), what);
+    }
+    // The host's, not the container's, and checked: what is bound here must be the real one.
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let null = step(rustix::mount::open_tree(CWD, "/dev/null", flags), what)?;
+    let stat = step(rustix::fs::fstat(&null), what)?;
+    if !FileType::from_raw_mode(stat.st_mode).is_char_device() || stat.st_rdev != rustix::fs::makedev(1, 3) {
+        return Err((format!("mask {path}: /dev/null is not the null device"), Errno::NODEV));
+    }
+    step(move_onto(null, target), what)
+}
+
+/// Makes what is at a path read-only, by a mount of itself. Fine if it is not there.
+fn make_read_only(root: &OwnedFd, path: &str) -> Step<()> {
+    let what = || format!("make {path} read-only");
+    let Some(target) = present(inside::open(root, path, OFlags::PATH), what)? else { return Ok(()) };
+    let tree = rustix::mount::open_tree(&target, "", CLONE_HERE | OpenTreeFlags::AT_RECURSIVE);
+    let tree = step(tree, what)?;
+    let read_only = MountAttrFlags::MOUNT_ATTR_RDONLY.bits() as u64;
+    step(sys::set_mount_attributes(tree.as_fd(), true, read_only, 0).map_err(errno), what)?;
+    step(move_onto(tree, target), what)
+}
+
+fn present<T>(result: std::result::Result<T, Errno>, what: impl FnOnce() -> String) -> Step<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+        Err(e) => Err((what(), e)),
+    }
+}
+
+fn pivot(root: &OwnedFd) -> Step<()> {
+    let what = || "change the root".to_string();
+    step(rustix::process::fchdir(root), what)?;
+    step(rustix::process::pivot_root(".", "."), what)?;
+    // The old root is now on top of the new one, at the same place.
+    step(rustix::mount::unmount(".", UnmountFlags::DETACH), what)?;
+    step(rustix::process::chdir("/"), what)
+}
+
+/// A root with nothing in it, for a process that only holds namespaces.
+pub fn enter_empty(place: &Path) -> Step<()> {
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    step(rustix::mount::mount_change("/", private), || "make mounts private".into())?;
+    let attributes = SAFE | MountAttrFlags::MOUNT_ATTR_RDONLY;
+    let empty = step(new_mount("tmpfs", &[("size", "0")], attributes), || "mount an empty root".into())?;
+    let moved = rustix::mount::move_mount(empty, "", CWD, place, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH);
+    step(moved, || "mount an empty root".into())?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = step(rustix::fs::open(place, flags, Mode::empty()), || "open an empty root".into())?;
+    pivot(&root)
+}

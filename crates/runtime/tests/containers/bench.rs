@@ -1,0 +1,50 @@
+//! Figures, printed with every run: start latency, memory of a shim.
+
+use crate::machine::Machine;
+use std::fs;
+use std::time::Instant;
+
+pub const TESTS: &[crate::Test] = &[("figures", figures)];
+
+fn figures(m: &Machine) {
+    const N: usize = 30;
+    let (mut sandboxes, mut starts, mut deletes) = (vec![], vec![], vec![]);
+    let mut memory = 0;
+    for n in 0..N {
+        let (sandbox, id) = (format!("s{n}"), format!("c{n}"));
+        let began = Instant::now();
+        m.sandbox(&sandbox);
+        sandboxes.push(began.elapsed());
+        let mut spec = m.spec(&sandbox, &id, "");
+        spec.args = ["/bin/sleep", "1000"].map(String::from).to_vec();
+        let began = Instant::now();
+        m.start(&spec);
+        starts.push(began.elapsed());
+        memory = memory.max(shim_pss(&id));
+        let began = Instant::now();
+        m.runtime.delete_container(&id).unwrap();
+        deletes.push(began.elapsed());
+        m.runtime.remove_sandbox(&sandbox).unwrap();
+    }
+    let middle = |times: &mut Vec<std::time::Duration>| {
+        times.sort();
+        times[times.len() / 2]
+    };
+    println!(
+        "p50 of {N}: sandbox {:?}, create to running {:?}, delete {:?}; a shim's PSS at most {memory} kB",
+        middle(&mut sandboxes),
+        middle(&mut starts),
+        middle(&mut deletes)
+    );
+}
+
+/// Kilobytes.
+fn shim_pss(id: &str) -> u64 {
+    let shim = fs::read_dir("/proc").unwrap().flatten().find(|e| {
+        fs::read(e.path().join("cmdline"))
+            .is_ok_and(|c| c.starts_with(b"corten-shim") && c.ends_with(format!("/{id}\0").as_bytes()))
+    });
+    let rollup = fs::read_to_string(shim.unwrap().path().join("smaps_rollup")).unwrap();
+    let pss = rollup.lines().find_map(|l| l.strip_prefix("Pss:")).unwrap();
+    pss.trim().trim_end_matches(" kB").parse().unwrap()
+}
