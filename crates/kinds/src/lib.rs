@@ -4,6 +4,7 @@
 //! from each CustomResourceDefinition: past the registry nothing can tell the two apart, and nothing matches on a kind's name.
 
 mod column;
+pub mod defaults;
 pub mod print;
 mod registry;
 mod spec;

@@ -2,8 +2,8 @@
 
 use corten_tree::Tree;
 
-use crate::spec::{Generation, KindSpec, Subresource};
-use crate::{Column, Count, Of, RowContext, TextOr, column, print};
+use crate::spec::{Generation, Hooks, KindSpec, Subresource};
+use crate::{Column, Count, Of, RowContext, TextOr, column, defaults, print};
 
 const GROUP: &str = "admissionregistration.k8s.io";
 const CATEGORIES: &[&str] = &["api-extensions"];
@@ -26,6 +26,7 @@ pub(crate) const MUTATING_ADMISSION_POLICY: KindSpec = KindSpec {
         column("ParamKind", &Of(param_kind)),
         Column::AGE,
     ],
+    hooks: Hooks { default: Some(policy_default), ..Hooks::NONE },
     ..ROW
 };
 
@@ -34,6 +35,7 @@ pub(crate) const MUTATING_ADMISSION_POLICY_BINDING: KindSpec = KindSpec {
     kind: "MutatingAdmissionPolicyBinding",
     plural: "mutatingadmissionpolicybindings",
     columns: BINDING_COLUMNS,
+    hooks: Hooks { default: Some(binding_default), ..Hooks::NONE },
     ..ROW
 };
 
@@ -43,6 +45,7 @@ pub(crate) const MUTATING_WEBHOOK_CONFIGURATION: KindSpec = KindSpec {
     plural: "mutatingwebhookconfigurations",
     generation: Generation::OnChangeOf(&["webhooks"]),
     columns: WEBHOOK_COLUMNS,
+    hooks: Hooks { default: Some(mutating_default), ..Hooks::NONE },
     ..ROW
 };
 
@@ -57,6 +60,7 @@ pub(crate) const VALIDATING_ADMISSION_POLICY: KindSpec = KindSpec {
         column("ParamKind", &Of(param_kind)),
         Column::AGE,
     ],
+    hooks: Hooks { default: Some(policy_default), ..Hooks::NONE },
     ..ROW
 };
 
@@ -65,6 +69,7 @@ pub(crate) const VALIDATING_ADMISSION_POLICY_BINDING: KindSpec = KindSpec {
     kind: "ValidatingAdmissionPolicyBinding",
     plural: "validatingadmissionpolicybindings",
     columns: BINDING_COLUMNS,
+    hooks: Hooks { default: Some(binding_default), ..Hooks::NONE },
     ..ROW
 };
 
@@ -74,6 +79,7 @@ pub(crate) const VALIDATING_WEBHOOK_CONFIGURATION: KindSpec = KindSpec {
     plural: "validatingwebhookconfigurations",
     generation: Generation::OnChangeOf(&["webhooks"]),
     columns: WEBHOOK_COLUMNS,
+    hooks: Hooks { default: Some(webhooks_default), ..Hooks::NONE },
     ..ROW
 };
 
@@ -101,4 +107,39 @@ fn param_ref(binding: &Tree, _: &RowContext) -> Tree {
         ("", name) => Tree::from(format!("*/{name}")),
         (namespace, name) => Tree::from(format!("{namespace}/{name}")),
     }
+}
+
+fn policy_default(policy: &mut Tree) {
+    policy.set_default("spec.failurePolicy", "Fail");
+    defaults::at(policy, "spec.matchConstraints", match_default);
+}
+
+fn binding_default(binding: &mut Tree) {
+    defaults::at(binding, "spec.matchResources", match_default);
+}
+
+fn match_default(resources: &mut Tree) {
+    resources.set_default("matchPolicy", "Equivalent");
+    resources.set_default("namespaceSelector", Tree::map());
+    resources.set_default("objectSelector", Tree::map());
+    for rules in ["resourceRules", "excludeResourceRules"] {
+        defaults::each(resources, rules, |rule| defaults::value(rule, "scope", "*"));
+    }
+}
+
+fn mutating_default(configuration: &mut Tree) {
+    webhooks_default(configuration);
+    defaults::each(configuration, "webhooks", |webhook| defaults::value(webhook, "reinvocationPolicy", "Never"));
+}
+
+fn webhooks_default(configuration: &mut Tree) {
+    defaults::each(configuration, "webhooks", |webhook| {
+        webhook.set_default("failurePolicy", "Fail");
+        webhook.set_default("matchPolicy", "Equivalent");
+        webhook.set_default("namespaceSelector", Tree::map());
+        webhook.set_default("objectSelector", Tree::map());
+        webhook.set_default("timeoutSeconds", 10);
+        defaults::each(webhook, "rules", |rule| defaults::value(rule, "scope", "*"));
+        defaults::at(webhook, "clientConfig.service", |service| defaults::value(service, "port", 443));
+    });
 }

@@ -2,7 +2,8 @@
 
 use corten_tree::Tree;
 
-use crate::spec::{KindSpec, Subresource};
+use crate::defaults;
+use crate::spec::{Hooks, KindSpec, Subresource};
 use crate::{Column, Of, RowContext, column};
 
 /// `apiregistration.k8s.io/v1 APIService`
@@ -13,6 +14,10 @@ pub(crate) const API_SERVICE: KindSpec = KindSpec {
     categories: &["api-extensions"],
     subresources: &[Subresource::STATUS],
     columns: &[Column::NAME, column("Service", &Of(service)), column("Available", &Of(available)), Column::AGE],
+    hooks: Hooks {
+        default: Some(|o| defaults::at(o, "spec.service", |s| defaults::value(s, "port", 443))),
+        ..Hooks::NONE
+    },
     ..KindSpec::CLUSTER
 };
 

@@ -2,9 +2,9 @@
 
 use corten_tree::Tree;
 
-use crate::print;
-use crate::spec::{Generation, KindSpec, Subresource, Verbs};
+use crate::spec::{Generation, Hooks, KindSpec, Subresource, Verbs};
 use crate::{Column, Of, RowContext, column};
+use crate::{defaults, print};
 
 /// `v1 Binding`
 pub(crate) const BINDING: KindSpec = KindSpec {
@@ -38,6 +38,7 @@ pub(crate) const LIMIT_RANGE: KindSpec = KindSpec {
     short: &["limits"],
     create_on_update: true,
     columns: &[Column::NAME, Column::CREATED_AT],
+    hooks: Hooks { default: Some(limit_range_default), ..Hooks::NONE },
     ..KindSpec::NAMESPACED
 };
 
@@ -52,6 +53,7 @@ pub(crate) const POD_TEMPLATE: KindSpec = KindSpec {
         column("Images", &Of(|o, _| print::joined_field(o.list_at("template.spec.containers"), "image"))),
         column("Pod Labels", &Of(|o, _| print::labels(o.map_at("template.metadata.labels")))),
     ],
+    hooks: Hooks { default: Some(|o| defaults::at(o, "template.spec", defaults::pod_spec)), ..Hooks::NONE },
     ..KindSpec::NAMESPACED
 };
 
@@ -94,4 +96,27 @@ fn quota(object: &Tree, _: &RowContext, limits: bool) -> Tree {
         .collect();
     all.sort();
     Tree::from(all.join(", "))
+}
+
+/// `SetDefaults_LimitRangeItem`: limits from max, requests from limits, then from min.
+fn limit_range_default(range: &mut Tree) {
+    defaults::each(range, "spec.limits", |item| {
+        for list in ["max", "min", "default", "defaultRequest", "maxLimitRequestRatio"] {
+            defaults::resource_list(item, list);
+        }
+        if item.str_at("type") != "Container" {
+            return;
+        }
+        for (from, to) in [("max", "default"), ("default", "defaultRequest"), ("min", "defaultRequest")] {
+            let source = item.map_at(from).clone();
+            if source.is_empty() {
+                continue;
+            }
+            let target = item.make_map_at(to);
+            for (name, value) in source {
+                target.insert_if_absent(name, value);
+            }
+            target.sort_keys();
+        }
+    });
 }

@@ -2,7 +2,8 @@
 
 use corten_tree::Tree;
 
-use crate::spec::{Generation, KindSpec, Subresource};
+use crate::defaults;
+use crate::spec::{Generation, Hooks, KindSpec, Subresource};
 use crate::{Column, Count, Of, RowContext, TextOr, column, print, wide};
 
 /// `batch/v1 CronJob`
@@ -27,6 +28,7 @@ pub(crate) const CRON_JOB: KindSpec = KindSpec {
         wide("Selector", &Of(|o, _| print::selector(o.path("spec.jobTemplate.spec.selector")))),
     ],
     served_by: Some("controllers"),
+    hooks: Hooks { default: Some(default), ..Hooks::NONE },
     ..KindSpec::NAMESPACED
 };
 
@@ -47,4 +49,15 @@ fn last_schedule(cron_job: &Tree, context: &RowContext) -> Tree {
         Some(_) => print::since(cron_job, "status.lastScheduleTime", context),
         None => "<none>".to_owned(),
     })
+}
+
+/// `SetDefaults_CronJob` in `pkg/apis/batch/v1/defaults.go`; the job's own defaults wait until there is a Job.
+fn default(cron_job: &mut Tree) {
+    defaults::at(cron_job, "spec", |spec| {
+        defaults::text(spec, "concurrencyPolicy", "Allow");
+        spec.set_default("suspend", false);
+        spec.set_default("successfulJobsHistoryLimit", 3);
+        spec.set_default("failedJobsHistoryLimit", 1);
+        defaults::at(spec, "jobTemplate.spec", super::job::template);
+    });
 }

@@ -1,6 +1,9 @@
 //! DaemonSet.
 
-use crate::spec::{Generation, KindSpec, Subresource};
+use corten_tree::Tree;
+
+use crate::defaults;
+use crate::spec::{Generation, Hooks, KindSpec, Subresource};
 use crate::{Column, Number, Of, column, print, wide};
 
 /// `apps/v1 DaemonSet`
@@ -26,5 +29,19 @@ pub(crate) const DAEMON_SET: KindSpec = KindSpec {
         wide("Selector", &Of(|o, _| print::selector(o.path("spec.selector")))),
     ],
     served_by: Some("controllers"),
+    hooks: Hooks { default: Some(default), ..Hooks::NONE },
     ..KindSpec::NAMESPACED
 };
+
+/// `SetDefaults_DaemonSet` in `pkg/apis/apps/v1/defaults.go`.
+fn default(set: &mut Tree) {
+    defaults::at(set, "spec", |spec| {
+        defaults::text(spec, "updateStrategy.type", "RollingUpdate");
+        if spec.str_at("updateStrategy.type") == "RollingUpdate" {
+            spec.set_default("updateStrategy.rollingUpdate.maxUnavailable", 1);
+            spec.set_default("updateStrategy.rollingUpdate.maxSurge", 0);
+        }
+        spec.set_default("revisionHistoryLimit", 10);
+        defaults::at(spec, "template.spec", defaults::pod_spec);
+    });
+}

@@ -3,7 +3,8 @@
 use corten_object::LabelSelector;
 use corten_tree::Tree;
 
-use crate::spec::{Generation, KindSpec, Subresource};
+use crate::defaults;
+use crate::spec::{Generation, Hooks, KindSpec, Subresource};
 use crate::{Column, Number, Of, RowContext, column, print, wide};
 
 /// `apps/v1 Deployment`
@@ -26,6 +27,7 @@ pub(crate) const DEPLOYMENT: KindSpec = KindSpec {
         wide("Selector", &Of(selector)),
     ],
     served_by: Some("controllers"),
+    hooks: Hooks { default: Some(default), ..Hooks::NONE },
     ..KindSpec::NAMESPACED
 };
 
@@ -38,4 +40,19 @@ pub(super) fn ready(object: &Tree, _: &RowContext) -> Tree {
 fn selector(object: &Tree, _: &RowContext) -> Tree {
     let parsed = LabelSelector::from_tree(object.path("spec.selector"));
     Tree::from(parsed.map_or_else(|_| "<invalid>".to_owned(), |s| s.to_string()))
+}
+
+/// `SetDefaults_Deployment` in `pkg/apis/apps/v1/defaults.go`.
+fn default(deployment: &mut Tree) {
+    defaults::at(deployment, "spec", |spec| {
+        spec.set_default("replicas", 1);
+        defaults::text(spec, "strategy.type", "RollingUpdate");
+        if spec.str_at("strategy.type") == "RollingUpdate" {
+            spec.set_default("strategy.rollingUpdate.maxUnavailable", "25%");
+            spec.set_default("strategy.rollingUpdate.maxSurge", "25%");
+        }
+        spec.set_default("revisionHistoryLimit", 10);
+        spec.set_default("progressDeadlineSeconds", 600);
+        defaults::at(spec, "template.spec", defaults::pod_spec);
+    });
 }

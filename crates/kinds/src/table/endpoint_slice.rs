@@ -2,7 +2,8 @@
 
 use corten_tree::Tree;
 
-use crate::spec::{Generation, KindSpec};
+use crate::defaults;
+use crate::spec::{Generation, Hooks, KindSpec};
 use crate::{Column, Of, RowContext, TextOr, column, print};
 
 /// `discovery.k8s.io/v1 EndpointSlice`
@@ -19,6 +20,7 @@ pub(crate) const ENDPOINT_SLICE: KindSpec = KindSpec {
         Column::AGE,
     ],
     served_by: Some("net"),
+    hooks: Hooks { default: Some(default), ..Hooks::NONE },
     ..KindSpec::NAMESPACED
 };
 
@@ -38,4 +40,11 @@ fn endpoints(slice: &Tree, _: &RowContext) -> Tree {
     let addresses = slice.list_at("endpoints").iter().flat_map(|e| e.list_at("addresses"));
     let all: Vec<String> = addresses.filter_map(Tree::as_str).map(str::to_owned).collect();
     Tree::from(print::with_more(&all, SHOWN))
+}
+
+fn default(slice: &mut Tree) {
+    defaults::each(slice, "ports", |port| {
+        port.set_default("name", "");
+        port.set_default("protocol", "TCP");
+    });
 }

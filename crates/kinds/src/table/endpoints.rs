@@ -2,7 +2,8 @@
 
 use corten_tree::Tree;
 
-use crate::spec::KindSpec;
+use crate::defaults;
+use crate::spec::{Hooks, KindSpec};
 use crate::{Column, Of, RowContext, column};
 
 /// `v1 Endpoints`
@@ -14,6 +15,7 @@ pub(crate) const ENDPOINTS: KindSpec = KindSpec {
     create_on_update: true,
     columns: &[Column::NAME, column("Endpoints", &Of(endpoints)), Column::AGE],
     served_by: Some("controllers"),
+    hooks: Hooks { default: Some(default), ..Hooks::NONE },
     ..KindSpec::NAMESPACED
 };
 
@@ -43,4 +45,10 @@ fn endpoints(object: &Tree, _: &RowContext) -> Tree {
         n if n > SHOWN => format!("{} + {} more...", all[..SHOWN].join(","), n - SHOWN),
         _ => all.join(","),
     })
+}
+
+fn default(endpoints: &mut Tree) {
+    defaults::each(endpoints, "subsets", |subset| {
+        defaults::each(subset, "ports", |port| defaults::text(port, "protocol", "TCP"));
+    });
 }

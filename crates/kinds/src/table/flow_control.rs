@@ -2,8 +2,8 @@
 
 use corten_tree::Tree;
 
-use crate::print;
-use crate::spec::{Generation, KindSpec, Subresource};
+use crate::defaults;
+use crate::spec::{Generation, Hooks, KindSpec, Subresource};
 use crate::{Column, Number, Of, TextOr, column};
 
 /// `flowcontrol.apiserver.k8s.io/v1 FlowSchema`
@@ -27,6 +27,7 @@ pub(crate) const FLOW_SCHEMA: KindSpec = KindSpec {
             }),
         ),
     ],
+    hooks: Hooks { default: Some(schema_default), ..Hooks::NONE },
     ..KindSpec::CLUSTER
 };
 
@@ -46,9 +47,32 @@ pub(crate) const PRIORITY_LEVEL_CONFIGURATION: KindSpec = KindSpec {
         column("QueueLengthLimit", &Of(|o, _| number(o, "spec.limited.limitResponse.queuing.queueLengthLimit"))),
         Column::AGE,
     ],
+    hooks: Hooks { default: Some(level_default), ..Hooks::NONE },
     ..KindSpec::CLUSTER
 };
 
 fn number(object: &Tree, path: &str) -> Tree {
-    object.path(path).cloned().unwrap_or_else(|| print::text_or(&Tree::Null, "", "<none>"))
+    object.path(path).cloned().unwrap_or_else(|| Tree::from("<none>"))
+}
+
+fn schema_default(schema: &mut Tree) {
+    if schema.i64_at("spec.matchingPrecedence").unwrap_or_default() == 0 {
+        schema.set("spec.matchingPrecedence", 1000);
+    }
+}
+
+fn level_default(level: &mut Tree) {
+    for (part, shares) in [("spec.exempt", 0), ("spec.limited", 30)] {
+        defaults::at(level, part, |part| {
+            part.set_default("nominalConcurrencyShares", shares);
+            part.set_default("lendablePercent", 0);
+            defaults::at(part, "limitResponse.queuing", |queuing| {
+                for (field, value) in [("queues", 64), ("handSize", 8), ("queueLengthLimit", 50)] {
+                    if queuing.i64_at(field).unwrap_or_default() == 0 {
+                        queuing.set(field, value);
+                    }
+                }
+            });
+        });
+    }
 }

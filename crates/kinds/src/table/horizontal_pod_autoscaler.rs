@@ -1,9 +1,9 @@
 //! HorizontalPodAutoscaler: `v2` is stored, `v1` converts.
 
-use corten_tree::Tree;
+use corten_tree::{Tree, tree};
 
 use crate::print;
-use crate::spec::{Generation, KindSpec, Subresource, Version};
+use crate::spec::{Generation, Hooks, KindSpec, Subresource, Version};
 use crate::{Column, Number, Of, RowContext, column};
 
 /// `autoscaling/v2 HorizontalPodAutoscaler`
@@ -25,6 +25,7 @@ pub(crate) const HORIZONTAL_POD_AUTOSCALER: KindSpec = KindSpec {
         column("Replicas", &Number("status.currentReplicas")),
         Column::AGE,
     ],
+    hooks: Hooks { default: Some(default), ..Hooks::NONE },
     ..KindSpec::NAMESPACED
 };
 
@@ -140,12 +141,12 @@ fn take_list(hpa: &mut Tree, path: &str) -> Vec<Tree> {
 fn from_v1(hpa: &mut Tree) {
     let mut metrics = Vec::new();
     if let Some(Tree::Int(percentage)) = hpa.remove("spec.targetCPUUtilizationPercentage") {
-        metrics.push(corten_tree::tree!({"type": "Resource", "resource": {"name": "cpu",
+        metrics.push(tree!({"type": "Resource", "resource": {"name": "cpu",
             "target": {"type": "Utilization", "averageUtilization": percentage}}}));
     }
     let mut current = Vec::new();
     if let Some(Tree::Int(percentage)) = hpa.remove("status.currentCPUUtilizationPercentage") {
-        current.push(corten_tree::tree!({"type": "Resource", "resource": {"name": "cpu",
+        current.push(tree!({"type": "Resource", "resource": {"name": "cpu",
             "current": {"averageUtilization": percentage}}}));
     }
     let mut take = |key: &str| {
@@ -170,5 +171,32 @@ fn from_v1(hpa: &mut Tree) {
     }
     if let Some(conditions) = conditions {
         hpa.set("status.conditions", conditions);
+    }
+}
+
+/// `pkg/apis/autoscaling/v2/defaults.go`: one replica, 80 % cpu, and full scaling rules once there is a behavior.
+fn default(hpa: &mut Tree) {
+    hpa.set_default("spec.minReplicas", 1);
+    if hpa.list_at("spec.metrics").is_empty() {
+        hpa.set(
+            "spec.metrics",
+            tree!([{"type": "Resource", "resource": {"name": "cpu",
+                "target": {"type": "Utilization", "averageUtilization": 80}}}]),
+        );
+    }
+    if hpa.path("spec.behavior").is_none() {
+        return;
+    }
+    hpa.set_default("spec.behavior.scaleUp.stabilizationWindowSeconds", 0);
+    for (rules, policies) in [
+        (
+            "scaleUp",
+            tree!([{"type": "Pods", "value": 4, "periodSeconds": 15},
+            {"type": "Percent", "value": 100, "periodSeconds": 15}]),
+        ),
+        ("scaleDown", tree!([{"type": "Percent", "value": 100, "periodSeconds": 15}])),
+    ] {
+        hpa.set_default(&format!("spec.behavior.{rules}.selectPolicy"), "Max");
+        hpa.set_default(&format!("spec.behavior.{rules}.policies"), policies);
     }
 }

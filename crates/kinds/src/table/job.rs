@@ -3,8 +3,9 @@
 use corten_object::time;
 use corten_tree::Tree;
 
+use crate::defaults;
 use crate::print;
-use crate::spec::{Fact, Generation, KindSpec, Subresource};
+use crate::spec::{Fact, Generation, Hooks, KindSpec, Subresource};
 use crate::{Column, Of, RowContext, column, wide};
 
 /// `batch/v1 Job`
@@ -27,6 +28,7 @@ pub(crate) const JOB: KindSpec = KindSpec {
     ],
     facts: &[Fact::selectable("status.succeeded").label("status.successful").zero("0")],
     served_by: Some("controllers"),
+    hooks: Hooks { default: Some(default), ..Hooks::NONE },
     ..KindSpec::NAMESPACED
 };
 
@@ -57,4 +59,31 @@ fn duration(job: &Tree, context: &RowContext) -> Tree {
     let Some(start) = time::parse(job.str_at("status.startTime")) else { return Tree::from("") };
     let end = time::parse(job.str_at("status.completionTime")).unwrap_or(context.now);
     Tree::from(print::human_duration(end.duration_since(start).as_secs()))
+}
+
+/// `SetDefaults_Job` in `pkg/apis/batch/v1/defaults.go`.
+fn default(job: &mut Tree) {
+    defaults::labels_from(job, "spec.template.metadata.labels", "metadata.labels");
+    defaults::at(job, "spec", |spec| {
+        if spec.path("completions").is_none() && spec.path("parallelism").is_none() {
+            spec.set("completions", 1);
+        }
+        spec.set_default("parallelism", 1);
+        let per_index = spec.path("backoffLimitPerIndex").is_some();
+        spec.set_default("backoffLimit", if per_index { i32::MAX } else { 6 });
+        spec.set_default("completionMode", "NonIndexed");
+        spec.set_default("suspend", false);
+        let failure_policy = spec.path("podFailurePolicy").is_some();
+        spec.set_default("podReplacementPolicy", if failure_policy { "Failed" } else { "TerminatingOrFailed" });
+        spec.set_default("manualSelector", false);
+        template(spec);
+    });
+}
+
+/// The defaults below a job's spec that a CronJob's job template has as well.
+pub(super) fn template(spec: &mut Tree) {
+    defaults::at(spec, "template.spec", defaults::pod_spec);
+    defaults::each(spec, "podFailurePolicy.rules", |rule| {
+        defaults::each(rule, "onPodConditions", |pattern| defaults::text(pattern, "status", "True"));
+    });
 }

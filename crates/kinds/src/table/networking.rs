@@ -2,7 +2,8 @@
 
 use corten_tree::Tree;
 
-use crate::spec::{Generation, KindSpec, Subresource};
+use crate::defaults;
+use crate::spec::{Generation, Hooks, KindSpec, Subresource};
 use crate::{Column, Of, RowContext, TextOr, column, print};
 
 /// `networking.k8s.io/v1 IngressClass`
@@ -17,6 +18,7 @@ pub(crate) const INGRESS_CLASS: KindSpec = KindSpec {
         column("Parameters", &Of(parameters)),
         Column::AGE,
     ],
+    hooks: Hooks { default: Some(class_default), ..Hooks::NONE },
     ..KindSpec::CLUSTER
 };
 
@@ -68,4 +70,8 @@ fn parent(address: &Tree, _: &RowContext) -> Tree {
         text = format!("{text}/{}", parent.str_at("namespace"));
     }
     Tree::from(format!("{text}/{}", parent.str_at("name")))
+}
+
+fn class_default(class: &mut Tree) {
+    defaults::at(class, "spec.parameters", |parameters| defaults::value(parameters, "scope", "Cluster"));
 }

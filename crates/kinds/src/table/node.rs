@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use corten_tree::Tree;
 
+use crate::defaults;
 use crate::print;
-use crate::spec::{Fact, KindSpec, PROXY, Subresource};
+use crate::spec::{Fact, Hooks, KindSpec, PROXY, Subresource};
 use crate::{Column, Of, RowContext, TextOr, column, wide};
 
 /// `v1 Node`
@@ -28,6 +29,7 @@ pub(crate) const NODE: KindSpec = KindSpec {
     ],
     facts: &[Fact::selectable("spec.unschedulable").zero("false")],
     served_by: Some("node"),
+    hooks: Hooks { default: Some(default), ..Hooks::NONE },
     ..KindSpec::CLUSTER
 };
 
@@ -64,5 +66,14 @@ fn kernel(node: &Tree, _: &RowContext) -> Tree {
     match node.str_at("status.nodeInfo.architecture") {
         "" => version,
         architecture => Tree::from(format!("{} ({architecture})", version.as_str().unwrap_or_default())),
+    }
+}
+
+fn default(node: &mut Tree) {
+    for list in ["status.capacity", "status.allocatable"] {
+        defaults::resource_list(node, list);
+    }
+    if let Some(capacity) = node.path("status.capacity").cloned() {
+        node.set_default("status.allocatable", capacity);
     }
 }

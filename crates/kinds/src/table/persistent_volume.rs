@@ -2,7 +2,8 @@
 
 use corten_tree::Tree;
 
-use crate::spec::{KindSpec, Subresource};
+use crate::defaults;
+use crate::spec::{Hooks, KindSpec, Subresource};
 use crate::{Column, Of, RowContext, TextOr, column, print, wide};
 
 /// `v1 PersistentVolume`
@@ -25,6 +26,7 @@ pub(crate) const PERSISTENT_VOLUME: KindSpec = KindSpec {
         wide("VolumeMode", &Of(|o, _| text_or_unset(o, "spec.volumeMode"))),
     ],
     served_by: Some("controllers"),
+    hooks: Hooks { default: Some(default), ..Hooks::NONE },
     ..KindSpec::CLUSTER
 };
 
@@ -65,4 +67,13 @@ fn claim(volume: &Tree, _: &RowContext) -> Tree {
         Some(claim) => Tree::from(format!("{}/{}", claim.str_at("namespace"), claim.str_at("name"))),
         None => Tree::from(""),
     }
+}
+
+fn default(volume: &mut Tree) {
+    defaults::text(volume, "status.phase", "Pending");
+    defaults::text(volume, "spec.persistentVolumeReclaimPolicy", "Retain");
+    volume.set_default("spec.volumeMode", "Filesystem");
+    defaults::resource_list(volume, "spec.capacity");
+    defaults::at(volume, "spec.hostPath", |path| defaults::value(path, "type", ""));
+    defaults::at(volume, "spec.iscsi", |iscsi| defaults::text(iscsi, "iscsiInterface", "default"));
 }

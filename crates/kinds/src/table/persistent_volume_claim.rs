@@ -3,7 +3,8 @@
 use corten_tree::Tree;
 
 use super::persistent_volume::{access_modes, class, phase, quantity, text_or_unset};
-use crate::spec::{KindSpec, Subresource};
+use crate::defaults;
+use crate::spec::{Hooks, KindSpec, Subresource};
 use crate::{Column, Of, RowContext, TextOr, column, wide};
 
 /// `v1 PersistentVolumeClaim`
@@ -24,6 +25,7 @@ pub(crate) const PERSISTENT_VOLUME_CLAIM: KindSpec = KindSpec {
         wide("VolumeMode", &Of(|o, _| text_or_unset(o, "spec.volumeMode"))),
     ],
     served_by: Some("controllers"),
+    hooks: Hooks { default: Some(default), ..Hooks::NONE },
     ..KindSpec::NAMESPACED
 };
 
@@ -33,4 +35,12 @@ fn if_bound(claim: &Tree, cell: fn(&Tree) -> Tree) -> Tree {
 
 fn class_or_empty(claim: &Tree, context: &RowContext) -> Tree {
     class(claim, context)
+}
+
+fn default(claim: &mut Tree) {
+    defaults::text(claim, "status.phase", "Pending");
+    defaults::claim_spec(claim);
+    for list in ["status.capacity", "status.allocatedResources"] {
+        defaults::resource_list(claim, list);
+    }
 }

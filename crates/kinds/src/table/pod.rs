@@ -1,10 +1,11 @@
 //! Pod.
 
 use corten_object::time;
-use corten_tree::Tree;
+use corten_tree::{Tree, tree};
 
+use crate::defaults;
 use crate::print;
-use crate::spec::{Fact, Generation, KindSpec, PROXY, STREAM, Subresource, SubresourceKind};
+use crate::spec::{Fact, Generation, Hooks, KindSpec, PROXY, STREAM, Subresource, SubresourceKind};
 use crate::{Column, Of, RowContext, TextOr, column, wide};
 
 /// `v1 Pod`
@@ -50,6 +51,7 @@ pub(crate) const POD: KindSpec = KindSpec {
     // status.podIPs is a list: upstream selects by its first item, which is status.podIP.
     label_aliases: &[("spec.host", "spec.nodeName"), ("status.podIPs", "status.podIP")],
     served_by: Some("node"),
+    hooks: Hooks { default: Some(default), ..Hooks::NONE },
     ..KindSpec::NAMESPACED
 };
 
@@ -200,4 +202,38 @@ fn readiness_gates(pod: &Tree, _: &RowContext) -> Tree {
     }
     let holds = |gate: &&Tree| print::condition_is(pod, "status.conditions", gate.str_at("conditionType"), "True");
     Tree::from(format!("{}/{}", gates.iter().filter(holds).count(), gates.len()))
+}
+
+/// `SetDefaults_Pod`, `SetDefaults_PodSpec`, `SetDefaults_PodStatus`.
+fn default(pod: &mut Tree) {
+    defaults::at(pod, "spec", |spec| {
+        defaults::pod_spec(spec);
+        if spec.i64_at("terminationGracePeriodSeconds").is_some_and(|s| s < 0) {
+            spec.set("terminationGracePeriodSeconds", 1);
+        }
+        spec.set_default("enableServiceLinks", true);
+        let host_network = spec.bool_at("hostNetwork");
+        for containers in ["initContainers", "containers"] {
+            defaults::each(spec, containers, |container| {
+                defaults::at(container, "resources", defaults::requests_from_limits);
+                if host_network {
+                    defaults::each(container, "ports", host_port);
+                }
+            });
+        }
+    });
+    defaults::at(pod, "status", |status| {
+        let first = status.list_at("podIPs").first().map(|ip| ip.str_at("ip").to_owned()).unwrap_or_default();
+        match status.str_at("podIP").to_owned() {
+            ip if ip.is_empty() && !first.is_empty() => status.set("podIP", first),
+            ip if !ip.is_empty() && ip != first => status.set("podIPs", tree!([{"ip": ip}])),
+            _ => {}
+        }
+    });
+}
+
+fn host_port(port: &mut Tree) {
+    if port.i64_at("hostPort").unwrap_or_default() == 0 {
+        port.set("hostPort", port.i64_at("containerPort"));
+    }
 }

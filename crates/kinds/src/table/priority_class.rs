@@ -2,7 +2,8 @@
 
 use corten_tree::Tree;
 
-use crate::spec::{Generation, KindSpec};
+use crate::defaults;
+use crate::spec::{Generation, Hooks, KindSpec};
 use crate::{Column, Number, Of, TextOr, column};
 
 /// `scheduling.k8s.io/v1 PriorityClass`
@@ -21,5 +22,9 @@ pub(crate) const PRIORITY_CLASS: KindSpec = KindSpec {
         column("PreemptionPolicy", &TextOr("preemptionPolicy", "")),
     ],
     served_by: Some("scheduler"),
+    hooks: Hooks {
+        default: Some(|class| defaults::value(class, "preemptionPolicy", "PreemptLowerPriority")),
+        ..Hooks::NONE
+    },
     ..KindSpec::CLUSTER
 };

@@ -2,7 +2,8 @@
 
 use corten_tree::Tree;
 
-use crate::spec::KindSpec;
+use crate::defaults;
+use crate::spec::{Hooks, KindSpec};
 use crate::{Column, Of, RowContext, column, wide};
 
 const GROUP: &str = "rbac.authorization.k8s.io";
@@ -25,6 +26,7 @@ pub(crate) const CLUSTER_ROLE_BINDING: KindSpec = KindSpec {
     plural: "clusterrolebindings",
     create_on_update: true,
     columns: BINDING_COLUMNS,
+    hooks: Hooks { default: Some(binding_default), ..Hooks::NONE },
     served_by: Some("auth"),
     ..KindSpec::CLUSTER
 };
@@ -47,6 +49,7 @@ pub(crate) const ROLE_BINDING: KindSpec = KindSpec {
     plural: "rolebindings",
     create_on_update: true,
     columns: BINDING_COLUMNS,
+    hooks: Hooks { default: Some(binding_default), ..Hooks::NONE },
     served_by: Some("auth"),
     ..KindSpec::NAMESPACED
 };
@@ -71,4 +74,14 @@ fn subjects(binding: &Tree, _: &RowContext, kind: &str) -> Tree {
         _ => s.str_at("name").to_owned(),
     });
     Tree::from(names.collect::<Vec<_>>().join(", "))
+}
+
+/// The API groups that bindings leave out.
+fn binding_default(binding: &mut Tree) {
+    defaults::text(binding, "roleRef.apiGroup", GROUP);
+    defaults::each(binding, "subjects", |subject| {
+        if matches!(subject.str_at("kind"), "User" | "Group") {
+            defaults::text(subject, "apiGroup", GROUP);
+        }
+    });
 }

@@ -1,6 +1,9 @@
 //! ReplicaSet.
 
-use crate::spec::{Fact, Generation, KindSpec, Subresource};
+use corten_tree::Tree;
+
+use crate::defaults;
+use crate::spec::{Fact, Generation, Hooks, KindSpec, Subresource};
 use crate::{Column, Number, Of, column, print, wide};
 
 /// `apps/v1 ReplicaSet`
@@ -24,5 +27,11 @@ pub(crate) const REPLICA_SET: KindSpec = KindSpec {
     ],
     facts: &[Fact::kept("status.replicas").zero("0")],
     served_by: Some("controllers"),
+    hooks: Hooks { default: Some(default), ..Hooks::NONE },
     ..KindSpec::NAMESPACED
 };
+
+fn default(set: &mut Tree) {
+    set.set_default("spec.replicas", 1);
+    defaults::at(set, "spec.template.spec", defaults::pod_spec);
+}

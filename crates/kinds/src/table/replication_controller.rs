@@ -1,6 +1,9 @@
 //! ReplicationController.
 
-use crate::spec::{Fact, Generation, KindSpec, Subresource};
+use corten_tree::Tree;
+
+use crate::defaults;
+use crate::spec::{Fact, Generation, Hooks, KindSpec, Subresource};
 use crate::{Column, Number, Of, column, print, wide};
 
 /// `v1 ReplicationController`
@@ -22,5 +25,14 @@ pub(crate) const REPLICATION_CONTROLLER: KindSpec = KindSpec {
         wide("Selector", &Of(|o, _| print::labels(o.map_at("spec.selector")))),
     ],
     facts: &[Fact::selectable("status.replicas").zero("0")],
+    hooks: Hooks { default: Some(default), ..Hooks::NONE },
     ..KindSpec::NAMESPACED
 };
+
+/// `SetDefaults_ReplicationController`: the template's labels are selector and labels of the controller.
+fn default(controller: &mut Tree) {
+    defaults::labels_from(controller, "spec.template.metadata.labels", "spec.selector");
+    defaults::labels_from(controller, "spec.template.metadata.labels", "metadata.labels");
+    controller.set_default("spec.replicas", 1);
+    defaults::at(controller, "spec.template.spec", defaults::pod_spec);
+}

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use corten_tree::Tree;
 
+use crate::defaults;
 use crate::print;
-use crate::spec::{Fact, KindSpec, PROXY, Subresource};
+use crate::spec::{Fact, Hooks, KindSpec, PROXY, Subresource};
 use crate::{Column, Of, RowContext, TextOr, column, wide};
 
 /// `v1 Service`
@@ -27,6 +28,7 @@ pub(crate) const SERVICE: KindSpec = KindSpec {
     ],
     facts: &[Fact::selectable("spec.clusterIP"), Fact::selectable("spec.type")],
     served_by: Some("net"),
+    hooks: Hooks { default: Some(default), ..Hooks::NONE },
     ..KindSpec::NAMESPACED
 };
 
@@ -69,4 +71,46 @@ fn ports(service: &Tree, _: &RowContext) -> Tree {
     };
     let all: Vec<String> = service.list_at("spec.ports").iter().map(one).collect();
     Tree::from(if all.is_empty() { "<none>".to_owned() } else { all.join(",") })
+}
+
+/// `SetDefaults_Service`.
+fn default(service: &mut Tree) {
+    defaults::at(service, "spec", |spec| {
+        defaults::text(spec, "sessionAffinity", "None");
+        match spec.str_at("sessionAffinity") {
+            "None" => drop(spec.remove("sessionAffinityConfig")),
+            "ClientIP" => defaults::value(spec, "sessionAffinityConfig.clientIP.timeoutSeconds", 10_800),
+            _ => {}
+        }
+        defaults::text(spec, "type", "ClusterIP");
+        defaults::each(spec, "ports", |port| {
+            defaults::text(port, "protocol", "TCP");
+            let unset = match port.path("targetPort") {
+                None | Some(Tree::Int(0)) => true,
+                Some(target) => target.as_str() == Some(""),
+            };
+            if unset {
+                port.set("targetPort", port.i64_at("port"));
+            }
+        });
+        let kind = spec.str_at("type").to_owned();
+        let external = matches!(kind.as_str(), "NodePort" | "LoadBalancer")
+            || (kind == "ClusterIP" && !spec.list_at("externalIPs").is_empty());
+        if external {
+            defaults::text(spec, "externalTrafficPolicy", "Cluster");
+        }
+        if matches!(kind.as_str(), "ClusterIP" | "NodePort" | "LoadBalancer") {
+            spec.set_default("internalTrafficPolicy", "Cluster");
+        }
+        if kind == "LoadBalancer" {
+            spec.set_default("allocateLoadBalancerNodePorts", true);
+        }
+    });
+    if service.str_at("spec.type") == "LoadBalancer" {
+        defaults::each(service, "status.loadBalancer.ingress", |ingress| {
+            if !ingress.str_at("ip").is_empty() {
+                ingress.set_default("ipMode", "VIP");
+            }
+        });
+    }
 }

@@ -3,7 +3,7 @@
 use corten_tree::Tree;
 
 use crate::print;
-use crate::spec::{Generation, KindSpec, Subresource};
+use crate::spec::{Generation, Hooks, KindSpec, Subresource};
 use crate::{Column, Count, Of, RowContext, TextOr, column};
 
 const GROUP: &str = "storage.k8s.io";
@@ -24,6 +24,7 @@ pub(crate) const CSI_DRIVER: KindSpec = KindSpec {
         column("Modes", &Of(modes)),
         Column::AGE,
     ],
+    hooks: Hooks { default: Some(driver_default), ..Hooks::NONE },
     ..KindSpec::CLUSTER
 };
 
@@ -91,4 +92,16 @@ fn token_requests(driver: &Tree, _: &RowContext) -> Tree {
 fn modes(driver: &Tree, _: &RowContext) -> Tree {
     let modes = print::joined(driver.list_at("spec.volumeLifecycleModes"), ",");
     Tree::from(if modes.is_empty() { "<none>".to_owned() } else { modes })
+}
+
+/// `SetDefaults_CSIDriver`.
+fn driver_default(driver: &mut Tree) {
+    driver.set_default("spec.attachRequired", true);
+    driver.set_default("spec.fsGroupPolicy", "ReadWriteOnceWithFSType");
+    for flag in ["podInfoOnMount", "storageCapacity", "requiresRepublish", "seLinuxMount"] {
+        driver.set_default(&format!("spec.{flag}"), false);
+    }
+    if driver.list_at("spec.volumeLifecycleModes").is_empty() {
+        driver.set("spec.volumeLifecycleModes", vec!["Persistent"]);
+    }
 }

@@ -2,7 +2,7 @@
 
 use corten_tree::Tree;
 
-use crate::spec::KindSpec;
+use crate::spec::{Hooks, KindSpec};
 use crate::{Column, Of, RowContext, TextOr, column};
 
 /// `storage.k8s.io/v1 StorageClass`
@@ -20,6 +20,7 @@ pub(crate) const STORAGE_CLASS: KindSpec = KindSpec {
         Column::AGE,
     ],
     served_by: Some("controllers"),
+    hooks: Hooks { default: Some(default), ..Hooks::NONE },
     ..KindSpec::CLUSTER
 };
 
@@ -31,4 +32,9 @@ fn name(class: &Tree, _: &RowContext) -> Tree {
         says("storageclass.kubernetes.io/is-default-class") || says("storageclass.beta.kubernetes.io/is-default-class");
     let name = class.str_at("metadata.name");
     Tree::from(if default { format!("{name} (default)") } else { name.to_owned() })
+}
+
+fn default(class: &mut Tree) {
+    class.set_default("reclaimPolicy", "Delete");
+    class.set_default("volumeBindingMode", "Immediate");
 }
