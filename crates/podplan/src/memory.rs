@@ -1,0 +1,234 @@
+//! The little that a pod worker remembers between plans.
+
+use std::collections::{HashMap, HashSet};
+
+use corten_base::Timestamp;
+use jiff::SignedDuration;
+
+use crate::probe::ProbeResults;
+
+const BACKOFF_FIRST: i64 = 10;
+const BACKOFF_MAX: i64 = 300;
+/// How long a failed pull shows its error before it shows the back-off.
+const PULL_ERROR_SHOWN: i64 = 3;
+/// Pause before a container is tried again whose configuration could not be had.
+const CONFIG_RETRY: i64 = 5;
+
+/// Where a pod stands on this node; it only goes forward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Lifecycle {
+    /// It is made to run.
+    #[default]
+    Syncing,
+    /// Its containers are being stopped.
+    Terminating,
+    /// Nothing runs; its things are taken away.
+    Terminated,
+    /// Nothing of it is left but logs.
+    Cleaned,
+}
+
+/// Why a pod is being ended by the node, where that is not the API's wish.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ending {
+    /// `status.reason`
+    pub reason: String,
+    /// `status.message`
+    pub message: String,
+}
+
+/// Why a container could not be started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StartFailure {
+    /// Upstream's reason, as `ErrImagePull` or `CreateContainerConfigError`.
+    pub reason: &'static str,
+    /// The whole message.
+    pub message: String,
+}
+
+#[derive(Debug, Clone)]
+struct Waiting {
+    failure: StartFailure,
+    since: Timestamp,
+    /// Not before this time again.
+    retry_at: Timestamp,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Delay {
+    seconds: i64,
+    last: Timestamp,
+}
+
+/// What a pod worker remembers. Losing it loses back-offs and probe results, nothing else.
+#[derive(Debug, Default)]
+pub struct Memory {
+    pub(crate) lifecycle: Lifecycle,
+    pub(crate) ending: Option<Ending>,
+    /// When termination began, and the seconds it was given.
+    pub(crate) terminating_since: Option<Timestamp>,
+    waiting: HashMap<String, Waiting>,
+    restarts: HashMap<String, Delay>,
+    pulls: HashMap<String, Delay>,
+    /// Results by container id.
+    pub(crate) probes: HashMap<String, ProbeResults>,
+    pub(crate) sandbox_retry: Option<SandboxRetry>,
+    /// Instances that were killed to be started again, whatever their exit code.
+    pub(crate) restart_wanted: HashSet<String>,
+}
+
+/// A failed sandbox: when to try again.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SandboxRetry {
+    pub retry_at: Timestamp,
+    pub failures: u32,
+}
+
+impl Memory {
+    /// Where the pod stands.
+    pub fn lifecycle(&self) -> Lifecycle {
+        self.lifecycle
+    }
+
+    /// Ends the pod for a reason of the node's (deadline, eviction, refusal). The first reason stays.
+    pub fn end(&mut self, reason: &str, message: impl Into<String>) {
+        self.ending.get_or_insert(Ending { reason: reason.into(), message: message.into() });
+    }
+
+    /// Notes that a container could not be started.
+    pub fn note_start_failure(&mut self, container: &str, failure: StartFailure, now: Timestamp) {
+        let pause = match failure.reason {
+            "ErrImagePull" => {
+                let delay = grow(self.pulls.get(container).copied(), now);
+                self.pulls.insert(container.into(), delay);
+                delay.seconds
+            }
+            "InvalidImageName" | "ErrImageNeverPull" => BACKOFF_FIRST,
+            // The container exists and has ended: the crash loop's back-off rules.
+            "RunContainerError" => PULL_ERROR_SHOWN,
+            _ => CONFIG_RETRY,
+        };
+        let waiting = Waiting { failure, since: now, retry_at: after(now, pause) };
+        self.waiting.insert(container.into(), waiting);
+    }
+
+    /// Notes that a container was started.
+    pub fn note_started(&mut self, container: &str) {
+        self.waiting.remove(container);
+        self.pulls.remove(container);
+    }
+
+    /// Notes a probe's outcome for a container instance; true if its verdict changed.
+    pub fn note_probe(
+        &mut self,
+        id: &str,
+        kind: crate::ProbeKind,
+        probe: &corten_views::container::Probe,
+        ok: bool,
+    ) -> bool {
+        self.probes.entry(id.to_owned()).or_default().note(kind, probe, ok)
+    }
+
+    /// Notes that the sandbox could not be made.
+    pub fn note_sandbox_failure(&mut self, now: Timestamp) {
+        let failures = self.sandbox_retry.map_or(1, |d| d.failures + 1);
+        let seconds = (1_i64 << failures.min(6)).min(60);
+        self.sandbox_retry = Some(SandboxRetry { retry_at: after(now, seconds), failures });
+    }
+
+    /// Notes that the sandbox was made.
+    pub fn note_sandbox_made(&mut self) {
+        self.sandbox_retry = None;
+    }
+
+    /// Why a container waits, as its status shows it, and until when.
+    pub(crate) fn waiting(&self, container: &str, now: Timestamp) -> Option<(String, String)> {
+        let waiting = self.waiting.get(container)?;
+        let shown = after(waiting.since, PULL_ERROR_SHOWN);
+        if waiting.failure.reason == "ErrImagePull" && now >= shown && now < waiting.retry_at {
+            let error = &waiting.failure.message;
+            let image = error.strip_prefix("Failed to pull image ").and_then(|rest| rest.split_once(": "));
+            let message = match image {
+                Some((image, _)) => format!("Back-off pulling image {image}: ErrImagePull: {error}"),
+                None => format!("Back-off pulling image: ErrImagePull: {error}"),
+            };
+            return Some(("ImagePullBackOff".into(), message));
+        }
+        Some((waiting.failure.reason.into(), waiting.failure.message.clone()))
+    }
+
+    /// When a failed start may be tried again, if that is not yet; and the times between where its status changes.
+    pub(crate) fn blocked_until(&self, container: &str, now: Timestamp) -> Option<(Timestamp, Timestamp)> {
+        let waiting = self.waiting.get(container).filter(|w| now < w.retry_at)?;
+        let shown = after(waiting.since, PULL_ERROR_SHOWN);
+        let look = if waiting.failure.reason == "ErrImagePull" && now < shown { shown } else { waiting.retry_at };
+        Some((waiting.retry_at, look))
+    }
+
+    /// As `doBackOff` in `kuberuntime_manager.go`: whether a container that ended at `finished` must wait, and how long in all.
+    /// Not waiting means that it is started now, which makes the next wait longer.
+    pub(crate) fn back_off(
+        &mut self,
+        container: &str,
+        finished: Timestamp,
+        now: Timestamp,
+    ) -> Option<(i64, Timestamp)> {
+        let entry = self.restarts.get(container).copied();
+        if let Some(delay) = entry.filter(|d| !expired(d, finished)) {
+            let until = after(finished, delay.seconds);
+            if now < until {
+                return Some((delay.seconds, until));
+            }
+        }
+        self.restarts.insert(container.into(), grow(entry.filter(|d| !expired(d, finished)), now));
+        None
+    }
+
+    /// Notes a crash loop's wait as the reason why a container waits.
+    pub(crate) fn note_crash_loop(&mut self, container: &str, message: String, now: Timestamp, until: Timestamp) {
+        let failure = StartFailure { reason: "CrashLoopBackOff", message };
+        self.waiting.insert(container.into(), Waiting { failure, since: now, retry_at: until });
+    }
+}
+
+fn grow(entry: Option<Delay>, now: Timestamp) -> Delay {
+    let seconds = match entry {
+        Some(delay) if !expired(&delay, now) => (delay.seconds * 2).min(BACKOFF_MAX),
+        _ => BACKOFF_FIRST,
+    };
+    Delay { seconds, last: now }
+}
+
+fn expired(delay: &Delay, at: Timestamp) -> bool {
+    at.duration_since(delay.last) > SignedDuration::from_secs(2 * BACKOFF_MAX)
+}
+
+/// `at` plus seconds, capped at the end of time.
+pub(crate) fn after(at: Timestamp, seconds: i64) -> Timestamp {
+    at.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_restart_is_at_once_and_then_waits_double() {
+        let mut memory = Memory::default();
+        let start = Timestamp::UNIX_EPOCH;
+        assert_eq!(memory.back_off("c", start, start), None);
+        let mut now = start;
+        let mut waits = Vec::new();
+        for _ in 0..6 {
+            let (seconds, until) = memory.back_off("c", now, now).unwrap();
+            waits.push(seconds);
+            now = until;
+            assert_eq!(memory.back_off("c", after(now, -seconds), now), None);
+        }
+        assert_eq!(waits, [10, 20, 40, 80, 160, 300]);
+        // After ten good minutes it starts anew.
+        let later = after(now, 601);
+        assert_eq!(memory.back_off("c", later, later), None);
+        assert_eq!(memory.back_off("c", later, later).unwrap().0, 10);
+    }
+}

@@ -1,0 +1,247 @@
+//! What a pod's volumes are, and the contents of those that are made of API objects.
+
+use corten_views::volume::{KeyToPath, Volume, VolumeProjection};
+use corten_views::{Pod, Quantity};
+
+use crate::downward;
+use crate::env::Sources;
+
+/// What a volume is made of.
+#[derive(Debug, Clone, PartialEq)]
+pub enum VolumeKind {
+    /// An empty directory.
+    EmptyDir {
+        /// In memory.
+        memory: bool,
+        /// At most so many bytes.
+        size_limit: Option<i64>,
+    },
+    /// A path of the node.
+    HostPath {
+        /// The path.
+        path: String,
+        /// `DirectoryOrCreate`, `File`, …; empty: no check.
+        check: String,
+    },
+    /// Files from API objects; [`files`] computes them.
+    Files,
+    /// A persistent volume claim.
+    Claim {
+        /// Its name.
+        name: String,
+        /// Mounted read-only everywhere.
+        read_only: bool,
+    },
+}
+
+/// A file of a volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct File {
+    /// Path inside the volume, without a leading slash.
+    pub path: String,
+    /// Its content.
+    pub content: Vec<u8>,
+    /// Its permission bits.
+    pub mode: u32,
+}
+
+/// What a volume is; the error names a source that is not implemented.
+pub fn kind(pod: &Pod, volume: &Volume) -> Result<VolumeKind, String> {
+    if let Some(v) = &volume.empty_dir {
+        let memory = v.medium == "Memory";
+        return Ok(VolumeKind::EmptyDir { memory, size_limit: v.size_limit.as_ref().map(Quantity::value) });
+    }
+    if let Some(v) = &volume.host_path {
+        return Ok(VolumeKind::HostPath { path: v.path.clone(), check: v.r#type.clone().unwrap_or_default() });
+    }
+    if let Some(v) = &volume.persistent_volume_claim {
+        return Ok(VolumeKind::Claim { name: v.claim_name.clone(), read_only: v.read_only });
+    }
+    if volume.ephemeral.is_some() {
+        return Ok(VolumeKind::Claim { name: format!("{}-{}", pod.metadata.name, volume.name), read_only: false });
+    }
+    let files = volume.config_map.is_some()
+        || volume.secret.is_some()
+        || volume.downward_api.is_some()
+        || volume.projected.is_some();
+    match files {
+        true => Ok(VolumeKind::Files),
+        false => Err(format!("volume {:?} has no source that is implemented", volume.name)),
+    }
+}
+
+/// The files of a volume of kind [`VolumeKind::Files`]. The error is the message of a `FailedMount` event.
+pub fn files(pod: &Pod, volume: &Volume, sources: &Sources) -> Result<Vec<File>, String> {
+    let mut out = Vec::new();
+    let default = |mode: Option<i32>| mode.map_or(0o644, |m| m as u32);
+    if let Some(v) = &volume.config_map {
+        config_map(&mut out, sources, &v.name, &v.items, v.optional, default(v.default_mode))?;
+    } else if let Some(v) = &volume.secret {
+        secret(&mut out, sources, &v.secret_name, &v.items, v.optional, default(v.default_mode))?;
+    } else if let Some(v) = &volume.downward_api {
+        downward_api(&mut out, pod, sources, &v.items, default(v.default_mode))?;
+    } else if let Some(v) = &volume.projected {
+        for source in &v.sources {
+            projection(&mut out, pod, sources, source, default(v.default_mode))?;
+        }
+    }
+    Ok(out)
+}
+
+fn projection(
+    out: &mut Vec<File>,
+    pod: &Pod,
+    sources: &Sources,
+    source: &VolumeProjection,
+    mode: u32,
+) -> Result<(), String> {
+    if let Some(v) = &source.config_map {
+        config_map(out, sources, &v.name, &v.items, v.optional, mode)?;
+    }
+    if let Some(v) = &source.secret {
+        secret(out, sources, &v.name, &v.items, v.optional, mode)?;
+    }
+    if let Some(v) = &source.downward_api {
+        downward_api(out, pod, sources, &v.items, mode)?;
+    }
+    if let Some(v) = &source.service_account_token {
+        let key = (v.audience.clone(), v.expiration_seconds.unwrap_or(3600));
+        let token = sources.tokens.get(&key).ok_or_else(|| String::from("failed to fetch token"))?;
+        // A token is for its container's user alone, unless a group shares the volume (`projected.go` `collectData`).
+        let shared = pod.spec.security_context.as_ref().is_some_and(|s| s.fs_group.is_some());
+        let single_user = single_user(pod);
+        let mode = if shared || single_user { 0o600 } else { mode };
+        out.push(File { path: v.path.clone(), content: token.clone().into_bytes(), mode });
+    }
+    Ok(())
+}
+
+/// Whether all containers run as one known user.
+fn single_user(pod: &Pod) -> bool {
+    let of_pod = pod.spec.security_context.as_ref().and_then(|s| s.run_as_user);
+    let all = pod.spec.containers.iter().chain(&pod.spec.init_containers);
+    let mut users = all.map(|c| c.security_context.as_ref().and_then(|s| s.run_as_user).or(of_pod));
+    let Some(first) = users.next().flatten() else { return false };
+    users.all(|u| u == Some(first))
+}
+
+/// The user that owns files of a volume with a token, if all containers run as the same.
+pub fn token_owner(pod: &Pod) -> Option<u32> {
+    let of_pod = pod.spec.security_context.as_ref().and_then(|s| s.run_as_user);
+    let own = pod.spec.containers.first().and_then(|c| c.security_context.as_ref()).and_then(|s| s.run_as_user);
+    own.or(of_pod).filter(|_| single_user(pod)).and_then(|u| u32::try_from(u).ok())
+}
+
+/// Audience and lifetime in seconds of the tokens that a pod's volumes want.
+pub fn tokens(pod: &Pod) -> Vec<(String, i64)> {
+    let sources = pod.spec.volumes.iter().filter_map(|v| v.projected.as_ref()).flat_map(|p| &p.sources);
+    let tokens = sources.filter_map(|s| s.service_account_token.as_ref());
+    tokens.map(|t| (t.audience.clone(), t.expiration_seconds.unwrap_or(3600))).collect()
+}
+
+fn config_map(
+    out: &mut Vec<File>,
+    sources: &Sources,
+    name: &str,
+    items: &[KeyToPath],
+    optional: bool,
+    mode: u32,
+) -> Result<(), String> {
+    let Some(map) = sources.config_maps.get(name) else {
+        return if optional { Ok(()) } else { Err(format!("configmap {name:?} not found")) };
+    };
+    let text = map.data.iter().map(|(k, v)| (k.as_str(), v.clone().into_bytes()));
+    let all: Vec<(&str, Vec<u8>)> =
+        text.chain(map.binary_data.iter().map(|(k, v)| (k.as_str(), crate::env::base64(v)))).collect();
+    chosen(out, all, items, optional, mode, "configmap")
+}
+
+fn secret(
+    out: &mut Vec<File>,
+    sources: &Sources,
+    name: &str,
+    items: &[KeyToPath],
+    optional: bool,
+    mode: u32,
+) -> Result<(), String> {
+    let Some(values) = sources.secrets.get(name) else {
+        return if optional { Ok(()) } else { Err(format!("secret {name:?} not found")) };
+    };
+    let all = values.iter().map(|(k, v)| (k.as_str(), v.clone())).collect();
+    chosen(out, all, items, optional, mode, "secret")
+}
+
+fn chosen(
+    out: &mut Vec<File>,
+    all: Vec<(&str, Vec<u8>)>,
+    items: &[KeyToPath],
+    optional: bool,
+    mode: u32,
+    kind: &str,
+) -> Result<(), String> {
+    if items.is_empty() {
+        out.extend(all.into_iter().map(|(key, content)| File { path: key.into(), content, mode }));
+        return Ok(());
+    }
+    for item in items {
+        match all.iter().find(|(key, _)| *key == item.key) {
+            Some((_, content)) => out.push(File {
+                path: item.path.clone(),
+                content: content.clone(),
+                mode: item.mode.map_or(mode, |m| m as u32),
+            }),
+            None if optional => {}
+            None => return Err(format!("{kind} references non-existent {kind} key: {}", item.key)),
+        }
+    }
+    Ok(())
+}
+
+fn downward_api(
+    out: &mut Vec<File>,
+    pod: &Pod,
+    sources: &Sources,
+    items: &[corten_views::volume::DownwardApiVolumeFile],
+    mode: u32,
+) -> Result<(), String> {
+    for item in items {
+        let content = match (&item.field_ref, &item.resource_field_ref) {
+            (Some(selector), _) => downward::field(pod, selector, &sources.facts)?,
+            (None, Some(selector)) => downward::resource(pod, None, selector, &sources.facts)?,
+            (None, None) => String::new(),
+        };
+        let mode = item.mode.map_or(mode, |m| m as u32);
+        out.push(File { path: item.path.clone(), content: content.into_bytes(), mode });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    #[test]
+    fn a_projected_volume() {
+        let pod: Pod = serde_json::from_str(
+            r#"{"metadata":{"name":"p","namespace":"d"},"spec":{"containers":[{"name":"c"}],"volumes":[{"name":"v","projected":{"defaultMode":420,
+            "sources":[{"serviceAccountToken":{"path":"token","expirationSeconds":3607}},{"configMap":{"name":"ca","items":[{"key":"ca.crt","path":"ca.crt"}]}},
+            {"downwardAPI":{"items":[{"path":"namespace","fieldRef":{"fieldPath":"metadata.namespace"}}]}}]}}]}}"#,
+        )
+        .unwrap();
+        assert_eq!(tokens(&pod), [(String::new(), 3607)]);
+        let mut sources = Sources::default();
+        sources.tokens.insert((String::new(), 3607), "jwt".into());
+        let volume = &pod.spec.volumes[0];
+        assert_eq!(files(&pod, volume, &sources).unwrap_err(), "configmap \"ca\" not found");
+        sources
+            .config_maps
+            .insert("ca".into(), Arc::new(serde_json::from_str(r#"{"data":{"ca.crt":"PEM"}}"#).unwrap()));
+        let got: Vec<String> = files(&pod, volume, &sources)
+            .unwrap()
+            .iter()
+            .map(|f| format!("{} {:o} {}", f.path, f.mode, String::from_utf8_lossy(&f.content)))
+            .collect();
+        assert_eq!(got, ["token 644 jwt", "ca.crt 644 PEM", "namespace 644 d"]);
+    }
+}
