@@ -1,1 +1,5 @@
 //! HTTP in, pipeline, HTTP out.
+
+mod server;
+
+pub use server::{Server, ServerConfig, StartError};

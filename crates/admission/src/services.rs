@@ -1,0 +1,446 @@
+//! Addresses and ports of Services: who has which, and the next free one.
+//!
+//! Words and rules: `pkg/registry/core/service/storage/alloc.go`, `pkg/registry/core/service/{ip,port}allocator`. The state is
+//! derived: it is filled from the Services in the cache at the start, and every write of a Service passes through
+//! [`ServiceAllocator::reserve`]. A reservation that is dropped before [`Reservation::keep`] gives back what it took.
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use corten_auth::Source;
+use corten_base::Entropy;
+use corten_kinds::id;
+use corten_object::{FieldError, ObjectKey};
+use corten_tree::{FieldPath, Tree};
+
+use crate::Cidr;
+
+/// The first NodePort (`--service-node-port-range`).
+const PORT_FIRST: u16 = 30000;
+/// The last NodePort.
+const PORT_LAST: u16 = 32767;
+/// Offsets in the range that no Service gets unless it asks: the `kubernetes` Service and DNS.
+const RESERVED: [u32; 2] = [1, 10];
+
+/// Who has which address and port.
+pub struct ServiceAllocator {
+    range: Cidr,
+    entropy: std::sync::Arc<dyn Entropy>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    ips: HashMap<Ipv4Addr, ObjectKey>,
+    ports: HashMap<(u16, Protocol), ObjectKey>,
+}
+
+/// Port numbers are taken per protocol; an automatic one is free in all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Protocol {
+    Tcp,
+    Udp,
+    Sctp,
+}
+
+impl Protocol {
+    fn of(port: &Tree) -> Protocol {
+        match port.str_at("protocol") {
+            "UDP" => Protocol::Udp,
+            "SCTP" => Protocol::Sctp,
+            _ => Protocol::Tcp,
+        }
+    }
+}
+
+/// What one Service holds.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+struct Held {
+    ips: Vec<Ipv4Addr>,
+    ports: Vec<(u16, Protocol)>,
+}
+
+/// What a write has taken, until it is durable.
+#[must_use = "a reservation that is dropped gives everything back"]
+pub struct Reservation<'a> {
+    allocator: Option<&'a ServiceAllocator>,
+    key: ObjectKey,
+    /// Given back if the write fails.
+    taken: Held,
+    /// Given back when the write has succeeded.
+    left: Held,
+}
+
+impl Reservation<'_> {
+    /// The write is durable: what the Service has left is free, what it has taken is its own.
+    pub fn keep(mut self) {
+        if let Some(allocator) = self.allocator.take() {
+            allocator.give_back(&self.key, &self.left);
+        }
+    }
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        if let Some(allocator) = self.allocator.take() {
+            allocator.give_back(&self.key, &self.taken);
+        }
+    }
+}
+
+impl ServiceAllocator {
+    /// Of a range of addresses; nothing is taken.
+    pub fn new(range: Cidr, entropy: std::sync::Arc<dyn Entropy>) -> ServiceAllocator {
+        ServiceAllocator { range, entropy, state: Mutex::new(State::default()) }
+    }
+
+    /// The range.
+    pub fn range(&self) -> Cidr {
+        self.range
+    }
+
+    /// Notes what the existing Services have.
+    pub fn load(&self, source: &dyn Source) {
+        let services = source.objects(id::SERVICE);
+        let mut state = self.state();
+        for service in services {
+            let held = held(&service.to_tree());
+            state.take(&service.key(), &held);
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives a new state of a Service its addresses and ports, in the tree and in the books. Objects of other kinds pass.
+    pub fn reserve(
+        &self,
+        key: &ObjectKey,
+        service: &mut Tree,
+        old: Option<&Tree>,
+    ) -> Result<Reservation<'_>, Vec<FieldError>> {
+        if key.kind != id::SERVICE {
+            return Ok(Reservation {
+                allocator: None,
+                key: key.clone(),
+                taken: Held::default(),
+                left: Held::default(),
+            });
+        }
+        let before = old.map(held).unwrap_or_default();
+        carry_over(service, old);
+        let mut state = self.state();
+        let mut errors = Vec::new();
+        let mut taken = Held::default();
+        self.assign_ips(&mut state, key, service, &before, &mut taken, &mut errors);
+        self.assign_ports(&mut state, key, service, &before, &mut taken, &mut errors);
+        let after = held(service);
+        let left = Held {
+            ips: before.ips.iter().filter(|ip| !after.ips.contains(ip)).copied().collect(),
+            ports: before.ports.iter().filter(|p| !after.ports.contains(p)).copied().collect(),
+        };
+        drop(state);
+        let reservation = Reservation { allocator: Some(self), key: key.clone(), taken, left };
+        if errors.is_empty() { Ok(reservation) } else { Err(errors) }
+    }
+
+    fn assign_ips(
+        &self,
+        state: &mut State,
+        key: &ObjectKey,
+        service: &mut Tree,
+        before: &Held,
+        taken: &mut Held,
+        errors: &mut Vec<FieldError>,
+    ) {
+        let ip_text = service.str_at("spec.clusterIP").to_owned();
+        if service.str_at("spec.type") == "ExternalName" || ip_text == "None" {
+            if ip_text == "None" {
+                service.set("spec.clusterIPs", Tree::List(vec!["None".into()]));
+                families(service);
+            }
+            return;
+        }
+        families(service);
+        let path = FieldPath::of("spec.clusterIPs").index(0);
+        let asked = match ip_text.as_str() {
+            "" => service.list_at("spec.clusterIPs").first().and_then(Tree::as_str).unwrap_or_default().to_owned(),
+            given => given.to_owned(),
+        };
+        let why =
+            |detail: &str| FieldError::invalid_str(&path, &asked, format!("failed to allocate IP {asked}: {detail}"));
+        let ip = if asked.is_empty() {
+            match self.free_ip(state) {
+                Some(ip) => ip,
+                None => return errors.push(why("range is full")),
+            }
+        } else {
+            let Ok(ip) = asked.parse::<Ipv4Addr>() else {
+                return errors.push(FieldError::invalid_str(
+                    &path,
+                    &asked,
+                    "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+                ));
+            };
+            let range = self.range;
+            if !range.contains(ip) {
+                return errors.push(why(&format!(
+                    "the provided IP ({ip}) is not in the valid range. The range of valid IPs is {range}"
+                )));
+            }
+            if state.ips.get(&ip).is_some_and(|owner| owner != key) {
+                return errors.push(why("provided IP is already allocated"));
+            }
+            ip
+        };
+        if !before.ips.contains(&ip) {
+            taken.ips.push(ip);
+        }
+        state.ips.insert(ip, key.clone());
+        service.set("spec.clusterIP", ip.to_string());
+        service.set("spec.clusterIPs", Tree::List(vec![ip.to_string().into()]));
+    }
+
+    /// A free address: tried at random first, then in order.
+    fn free_ip(&self, state: &State) -> Option<Ipv4Addr> {
+        let size = self.range.size();
+        let free = |offset: u32| {
+            // The last address is the broadcast's.
+            let usable = offset != 0 && u64::from(offset) != size - 1 && !RESERVED.contains(&offset);
+            self.range.nth(offset).filter(|ip| usable && !state.ips.contains_key(ip))
+        };
+        let random = (0..16).find_map(|_| free((self.entropy.u64() % size) as u32));
+        random.or_else(|| (0..size as u32).find_map(free))
+    }
+
+    fn assign_ports(
+        &self,
+        state: &mut State,
+        key: &ObjectKey,
+        service: &mut Tree,
+        before: &Held,
+        taken: &mut Held,
+        errors: &mut Vec<FieldError>,
+    ) {
+        let kind = service.str_at("spec.type").to_owned();
+        let automatic = service.path("spec.allocateLoadBalancerNodePorts").and_then(Tree::as_bool).unwrap_or(true);
+        let wants = kind == "NodePort" || (kind == "LoadBalancer" && automatic);
+        let allowed = matches!(kind.as_str(), "NodePort" | "LoadBalancer");
+        let mut chosen: Vec<(u16, Protocol)> = Vec::new();
+        let ports = service.path_mut("spec.ports").and_then(Tree::as_list_mut);
+        for (i, port) in ports.into_iter().flatten().enumerate() {
+            let protocol = Protocol::of(port);
+            let asked = port.i64_at("nodePort").unwrap_or(0);
+            let path = FieldPath::of("spec.ports").index(i).child("nodePort");
+            if !allowed || (asked == 0 && !wants) {
+                continue;
+            }
+            let number = if asked == 0 {
+                // One number may serve the same port of several protocols (DNS).
+                let sibling = chosen.iter().find(|(n, p)| *p != protocol && state.port_free(*n, protocol, key));
+                match sibling.map(|(n, _)| *n).filter(|_| port.i64_at("port") == Some(53)) {
+                    Some(number) => number,
+                    None => match self.free_port(state) {
+                        Some(number) => number,
+                        None => {
+                            errors.push(FieldError::invalid(&path, &Tree::Int(0), "range is full"));
+                            continue;
+                        }
+                    },
+                }
+            } else {
+                match u16::try_from(asked).ok().filter(|n| (PORT_FIRST..=PORT_LAST).contains(n)) {
+                    None => {
+                        let why = format!(
+                            "provided port is not in the valid range. The range of valid ports is {PORT_FIRST}-{PORT_LAST}"
+                        );
+                        errors.push(FieldError::invalid(&path, &Tree::Int(asked), why));
+                        continue;
+                    }
+                    Some(number) if !state.port_free(number, protocol, key) || chosen.contains(&(number, protocol)) => {
+                        errors.push(FieldError::invalid(
+                            &path,
+                            &Tree::Int(asked),
+                            "provided port is already allocated",
+                        ));
+                        continue;
+                    }
+                    Some(number) => number,
+                }
+            };
+            chosen.push((number, protocol));
+            if !before.ports.contains(&(number, protocol)) {
+                taken.ports.push((number, protocol));
+            }
+            state.ports.insert((number, protocol), key.clone());
+            port.insert("nodePort", i64::from(number));
+        }
+    }
+
+    fn free_port(&self, state: &State) -> Option<u16> {
+        let count = u64::from(PORT_LAST - PORT_FIRST) + 1;
+        let free = |n: u16| {
+            let all = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+            all.iter().all(|p| !state.ports.contains_key(&(n, *p))).then_some(n)
+        };
+        let random = (0..16).find_map(|_| free(PORT_FIRST + (self.entropy.u64() % count) as u16));
+        random.or_else(|| (PORT_FIRST..=PORT_LAST).find_map(free))
+    }
+
+    fn give_back(&self, key: &ObjectKey, held: &Held) {
+        let mut state = self.state();
+        for ip in &held.ips {
+            if state.ips.get(ip) == Some(key) {
+                state.ips.remove(ip);
+            }
+        }
+        for port in &held.ports {
+            if state.ports.get(port) == Some(key) {
+                state.ports.remove(port);
+            }
+        }
+    }
+
+    /// A Service is gone: everything it had is free.
+    pub fn release(&self, key: &ObjectKey) {
+        if key.kind != id::SERVICE {
+            return;
+        }
+        let mut state = self.state();
+        state.ips.retain(|_, owner| owner != key);
+        state.ports.retain(|_, owner| owner != key);
+    }
+}
+
+impl State {
+    fn port_free(&self, number: u16, protocol: Protocol, key: &ObjectKey) -> bool {
+        self.ports.get(&(number, protocol)).is_none_or(|owner| owner == key)
+    }
+
+    fn take(&mut self, key: &ObjectKey, held: &Held) {
+        self.ips.extend(held.ips.iter().map(|ip| (*ip, key.clone())));
+        self.ports.extend(held.ports.iter().map(|p| (*p, key.clone())));
+    }
+}
+
+/// What a Service says it has.
+fn held(service: &Tree) -> Held {
+    let ips = service.list_at("spec.clusterIPs").iter().filter_map(|ip| ip.as_str()?.parse().ok()).collect();
+    let ports = service.list_at("spec.ports").iter().filter_map(|port| {
+        let number = u16::try_from(port.i64_at("nodePort")?).ok().filter(|n| *n != 0)?;
+        Some((number, Protocol::of(port)))
+    });
+    Held { ips, ports: ports.collect() }
+}
+
+/// An update that says nothing of addresses and ports keeps them; one that changes the type loses what the type does not have
+/// (`patchAllocatedValues` and `dropTypeDependentFields` in `pkg/registry/core/service`).
+fn carry_over(service: &mut Tree, old: Option<&Tree>) {
+    let Some(old) = old else { return };
+    let (kind, old_kind) = (service.str_at("spec.type").to_owned(), old.str_at("spec.type").to_owned());
+    let external = |kind: &str| kind == "ExternalName";
+    if external(&kind) && !external(&old_kind) {
+        if service.str_at("spec.clusterIP") == old.str_at("spec.clusterIP") {
+            for key in ["spec.clusterIP", "spec.clusterIPs", "spec.ipFamilies", "spec.ipFamilyPolicy"] {
+                service.remove(key);
+            }
+        }
+    } else if !external(&kind) && !external(&old_kind) && service.str_at("spec.clusterIP").is_empty() {
+        for key in ["spec.clusterIP", "spec.clusterIPs"] {
+            if let Some(value) = old.path(key) {
+                service.set(key, value.clone());
+            }
+        }
+    }
+    let has_ports = |kind: &str| matches!(kind, "NodePort" | "LoadBalancer");
+    let old_ports = old.list_at("spec.ports").to_vec();
+    let ports = service.path_mut("spec.ports").and_then(Tree::as_list_mut);
+    for port in ports.into_iter().flatten() {
+        let twin =
+            old_ports.iter().find(|o| o.i64_at("port") == port.i64_at("port") && Protocol::of(o) == Protocol::of(port));
+        let old_number = twin.and_then(|o| o.i64_at("nodePort")).unwrap_or(0);
+        let number = port.i64_at("nodePort").unwrap_or(0);
+        if has_ports(&kind) && number == 0 && old_number != 0 {
+            port.insert("nodePort", old_number);
+        } else if !has_ports(&kind) && has_ports(&old_kind) && number == old_number {
+            port.remove("nodePort");
+        }
+    }
+}
+
+/// This cluster has IPv4 only.
+fn families(service: &mut Tree) {
+    service.set_default("spec.ipFamilies", Tree::List(vec!["IPv4".into()]));
+    service.set_default("spec.ipFamilyPolicy", "SingleStack");
+    service.set_default("spec.internalTrafficPolicy", "Cluster");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use corten_base::entropy::SeededEntropy;
+    use corten_tree::tree;
+
+    fn allocator() -> ServiceAllocator {
+        ServiceAllocator::new("10.43.0.0/28".parse().unwrap(), std::sync::Arc::new(SeededEntropy::new(1)))
+    }
+
+    fn key(name: &str) -> ObjectKey {
+        ObjectKey::new(id::SERVICE, "default", name)
+    }
+
+    fn errors(result: Result<Reservation<'_>, Vec<FieldError>>) -> String {
+        result.err().map(|e| e.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")).unwrap_or_default()
+    }
+
+    #[test]
+    fn addresses_are_given_taken_and_given_back() {
+        let a = allocator();
+        let mut one = tree!({"spec": {"type": "ClusterIP"}});
+        a.reserve(&key("one"), &mut one, None).unwrap().keep();
+        let ip = one.str_at("spec.clusterIP").to_owned();
+        assert!(ip.starts_with("10.43.0."));
+        assert_eq!(one.list_at("spec.clusterIPs"), [Tree::from(ip.as_str())]);
+        let mut two = tree!({"spec": {"type": "ClusterIP", "clusterIP": (ip.as_str())}});
+        assert_eq!(
+            errors(a.reserve(&key("two"), &mut two, None)),
+            format!(
+                "spec.clusterIPs[0]: Invalid value: {ip:?}: failed to allocate IP {ip}: provided IP is already allocated"
+            )
+        );
+        a.release(&key("one"));
+        drop(a.reserve(&key("two"), &mut two, None).unwrap());
+        a.reserve(&key("three"), &mut two, None).unwrap().keep();
+        // 14 usable minus the two reserved and the one taken.
+        for i in 0..11 {
+            let mut s = tree!({"spec": {"type": "ClusterIP"}});
+            a.reserve(&key(&format!("s{i}")), &mut s, None).unwrap().keep();
+        }
+        let mut s = tree!({"spec": {"type": "ClusterIP"}});
+        assert!(errors(a.reserve(&key("full"), &mut s, None)).contains("range is full"));
+    }
+
+    #[test]
+    fn node_ports_follow_the_type() {
+        let a = allocator();
+        let mut s = tree!({"spec": {"type": "NodePort", "ports": [{"port": 80, "protocol": "TCP"}]}});
+        a.reserve(&key("s"), &mut s, None).unwrap().keep();
+        let number = s.list_at("spec.ports")[0].i64_at("nodePort").unwrap();
+        assert!((30000..=32767).contains(&number));
+        let mut t = tree!({"spec": {"type": "NodePort", "ports": [{"port": 80, "nodePort": number}]}});
+        assert!(errors(a.reserve(&key("t"), &mut t, None)).contains("provided port is already allocated"));
+        let old = s.clone();
+        let mut again = tree!({"spec": {"type": "NodePort", "ports": [{"port": 80, "protocol": "TCP"}]}});
+        a.reserve(&key("s"), &mut again, Some(&old)).unwrap().keep();
+        assert_eq!(again.list_at("spec.ports")[0].i64_at("nodePort"), Some(number));
+        let mut plain = old.clone();
+        plain.set("spec.type", "ClusterIP");
+        a.reserve(&key("s"), &mut plain, Some(&old)).unwrap().keep();
+        assert_eq!(plain.list_at("spec.ports")[0].i64_at("nodePort"), None);
+        a.reserve(&key("t"), &mut t, None).unwrap().keep();
+        let mut bad = tree!({"spec": {"type": "NodePort", "ports": [{"port": 80, "nodePort": 80}]}});
+        assert!(errors(a.reserve(&key("u"), &mut bad, None)).contains("not in the valid range"));
+    }
+}
