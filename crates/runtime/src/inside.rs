@@ -30,19 +30,31 @@ fn resolve(root: impl AsFd, path: &str, flags: OFlags, more: ResolveFlags) -> Re
 
 /// Makes a directory with all levels above it and opens it with `O_PATH`.
 pub fn make_directory(root: impl AsFd, path: &str) -> Result<OwnedFd, Errno> {
-    make_levels(root.as_fd(), path)
+    make_levels(root.as_fd(), path, LINKS_MAX)
 }
 
-fn make_levels(root: BorrowedFd<'_>, path: &str) -> Result<OwnedFd, Errno> {
+/// The kernel's own bound.
+const LINKS_MAX: u32 = 40;
+
+fn make_levels(root: BorrowedFd<'_>, path: &str, links_left: u32) -> Result<OwnedFd, Errno> {
     let flags = OFlags::PATH | OFlags::DIRECTORY;
     match open(root, path, flags) {
         Err(Errno::NOENT) => {}
         done => return done,
     }
     let (parent, name) = split(path);
-    let parent = make_levels(root, parent)?;
-    match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755)) {
-        Ok(()) | Err(Errno::EXIST) => open(root, path, flags),
+    let directory = make_levels(root, parent, links_left)?;
+    match rustix::fs::mkdirat(&directory, name, Mode::from_raw_mode(0o755)) {
+        Ok(()) => open(root, path, flags),
+        // A link to something that is not there yet, such as `/var/run` of an image without `/run`: make that.
+        Err(Errno::EXIST) if links_left > 0 => match rustix::fs::readlinkat(&directory, name, Vec::new()) {
+            Ok(target) => {
+                let target = target.to_str().map_err(|_| Errno::ILSEQ)?.to_string();
+                let path = if target.starts_with('/') { target } else { format!("{parent}/{target}") };
+                make_levels(root, &path, links_left - 1)
+            }
+            Err(_) => open(root, path, flags),
+        },
         Err(e) => Err(e),
     }
 }

@@ -19,6 +19,9 @@ pub struct Program {
     cwd: String,
     user: User,
     capabilities: CapSet,
+    /// What we have ourselves, and the highest that the kernel knows.
+    available: CapSet,
+    last_capability: u32,
     no_new_privs: bool,
     filter: Option<Filter>,
     rlimits: Vec<Limit>,
@@ -77,6 +80,8 @@ impl Program {
             cwd: exec.cwd.clone().unwrap_or_else(|| container.cwd.clone()),
             user: exec.user.clone().unwrap_or_else(|| container.user.clone()),
             capabilities,
+            available: available_capabilities()?,
+            last_capability: last_capability()?,
             no_new_privs: container.no_new_privs,
             filter: seccomp::filter(seccomp, capabilities)?,
             rlimits: container.rlimits.iter().map(limit).collect::<Result<_>>()?,
@@ -96,7 +101,7 @@ impl Program {
                 "The OOM score adjustment {wanted} needs CAP_SYS_RESOURCE, which this machine does not give."
             ));
         }
-        let missing = CapSet(self.capabilities.0 & !available_capabilities());
+        let missing = CapSet(self.capabilities.0 & !self.available.0);
         if missing != CapSet::EMPTY {
             note(format!("This machine does not give {}.", missing.names().join(", ")));
         }
@@ -145,9 +150,8 @@ impl Program {
             move |e| (what, errno(e))
         };
         rustix::process::chdir(cwd).map_err(|e| (format!("chdir to cwd ({cwd:?})"), e))?;
-        // Before the first drop: it is what can be given.
-        let wanted = self.capabilities.0 & available_capabilities();
-        for capability in (0..=last_capability()).filter(|c| self.capabilities.0 >> c & 1 == 0) {
+        let wanted = self.capabilities.0 & self.available.0;
+        for capability in (0..=self.last_capability).filter(|c| self.capabilities.0 >> c & 1 == 0) {
             sys::drop_from_bounding_set(capability).map_err(failed("drop capabilities from the bounding set"))?;
         }
         sys::set_keep_caps(true).map_err(failed("keep capabilities"))?;
@@ -220,13 +224,16 @@ pub fn reason(error: Errno) -> String {
 }
 
 /// What this machine's root can give: a capability that it lacks itself is left out, with a note.
-fn available_capabilities() -> u64 {
-    (0..=last_capability()).filter(|n| sys::in_bounding_set(*n) == Some(true)).fold(0, |set, n| set | 1 << n)
+fn available_capabilities() -> Result<CapSet> {
+    let sets = rustix::thread::capabilities(None).map_err(|e| Error::system("capget", e))?;
+    Ok(CapSet(sets.permitted.bits()))
 }
 
 /// The highest capability of this kernel.
-fn last_capability() -> u32 {
-    (0..63).take_while(|n| sys::in_bounding_set(*n).is_some()).last().unwrap_or(40)
+fn last_capability() -> Result<u32> {
+    let path = "/proc/sys/kernel/cap_last_cap";
+    let text = std::fs::read_to_string(path).map_err(|e| Error::file(path, e))?;
+    text.trim().parse().map_err(|e| Error::file(path, std::io::Error::other(e)))
 }
 
 fn limit(limit: &crate::Rlimit) -> Result<Limit> {

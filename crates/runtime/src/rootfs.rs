@@ -50,7 +50,7 @@ pub struct Plan {
 }
 
 enum Root {
-    Overlay { options: CString, _layers: Vec<OwnedFd> },
+    Overlay(Rootfs),
     Tree(OwnedFd),
 }
 
@@ -111,8 +111,9 @@ impl Plan {
         &self.devpts
     }
 
-    /// In the container's first process, in all its namespaces: builds the file system and makes it the root.
-    pub fn enter(&self, console: Option<BorrowedFd<'_>>) -> Step<()> {
+    /// In the container's first process, in all its namespaces but the cgroups', which `join_cgroups` makes late since it may
+    /// take a while: builds the file system and makes it the root.
+    pub fn enter(&self, console: Option<BorrowedFd<'_>>, join_cgroups: &dyn Fn() -> Step<()>) -> Step<()> {
         rustix::process::umask(Mode::empty());
         let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
         step(rustix::mount::mount_change("/", private), || "make mounts private".into())?;
@@ -123,6 +124,8 @@ impl Plan {
             let tree = step(rustix::mount::open_tree(console, "", CLONE_HERE), || "open the terminal".into())?;
             attach(&root, &tree, "/dev/console", false)?;
         }
+        join_cgroups()?;
+        self.mount_cgroups(&root)?;
         for mount in &self.mounts {
             self.mount_one(&root, mount)?;
         }
@@ -148,11 +151,7 @@ impl Plan {
     fn mount_root(&self) -> Step<OwnedFd> {
         let what = || format!("mount the root file system at {}", self.place.display());
         match &self.root {
-            Root::Overlay { options, .. } => {
-                let mounted =
-                    rustix::mount::mount("overlay", &self.place, "overlay", MountFlags::empty(), options.as_c_str());
-                step(mounted, what)?;
-            }
+            Root::Overlay(rootfs) => step(mount_overlay(rootfs, &self.place), what)?,
             Root::Tree(tree) => {
                 let place = &self.place;
                 let moved = rustix::mount::move_mount(tree, "", CWD, place, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH);
@@ -163,16 +162,23 @@ impl Plan {
         step(rustix::fs::open(&self.place, flags, Mode::empty()), what)
     }
 
-    /// `/proc`, `/dev` and what is in it, `/sys` and the cgroups.
+    /// `/proc`, `/dev` and what is mounted in it, `/sys`.
     fn mount_base(&self, root: &OwnedFd) -> Step<()> {
-        let sys_mode = if self.privileged { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_RDONLY };
         mount_plain(root, "/proc", "proc", &[], SAFE)?;
         let dev = [("mode", "755"), ("size", "65536k")];
         mount_plain(root, "/dev", "tmpfs", &dev, MountAttrFlags::MOUNT_ATTR_NOSUID)?;
         attach(root, &self.devpts, "/dev/pts", true)?;
         attach(root, &self.shm, "/dev/shm", true)?;
         mount_plain(root, "/dev/mqueue", "mqueue", &[], SAFE)?;
-        mount_plain(root, "/sys", "sysfs", &[], SAFE | sys_mode)?;
+        mount_plain(root, "/sys", "sysfs", &[], SAFE | self.sys_mode())
+    }
+
+    fn sys_mode(&self) -> MountAttrFlags {
+        if self.privileged { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_RDONLY }
+    }
+
+    fn mount_cgroups(&self, root: &OwnedFd) -> Step<()> {
+        let sys_mode = self.sys_mode();
         match &self.view {
             View::V2 => mount_plain(root, "/sys/fs/cgroup", "cgroup2", &[], SAFE | sys_mode),
             View::V1(hierarchies) => {
@@ -342,32 +348,40 @@ fn root(rootfs: &Rootfs) -> Result<Root> {
     if rootfs.upper.is_none() && rootfs.lower.len() == 1 {
         return clone_tree(first).map(Root::Tree).map_err(|e| Error::file(first, e));
     }
-    // Layers by descriptor: no length limit and no escaping.
+    for path in rootfs.lower.iter().chain(&rootfs.upper) {
+        // Here rather than in the new process: the error can name the layer.
+        if !path.is_dir() {
+            return Err(Error::file(path, std::io::Error::from(std::io::ErrorKind::NotADirectory)));
+        }
+    }
+    Ok(Root::Overlay(rootfs.clone()))
+}
+
+/// In the container's mount namespace. Paths with odd characters, or too many for `mount(2)`, are passed as descriptors,
+/// which need no escaping and are short.
+fn mount_overlay(rootfs: &Rootfs, place: &Path) -> std::result::Result<(), Errno> {
+    let plain = |path: &Path| path.to_str().is_some_and(|p| !p.contains([',', ':', '\\', '"']));
+    let work = rootfs.work_directory();
+    let length: usize = rootfs.lower.iter().map(|p| p.as_os_str().len() + 1).sum();
+    let by_name = length < OPTIONS_BYTES_MAX && rootfs.lower.iter().chain(&rootfs.upper).chain(&work).all(|p| plain(p));
     let mut layers = Vec::new();
-    let mut by_fd = |path: &Path| -> Result<String> {
+    let mut name = |path: &Path| -> std::result::Result<String, Errno> {
+        if by_name {
+            return Ok(path.to_string_lossy().into_owned());
+        }
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(|e| Error::file(path, e))?;
+        let fd = rustix::fs::open(path, flags, Mode::empty())?;
         let text = format!("/proc/self/fd/{}", fd.as_raw_fd());
         layers.push(fd);
         Ok(text)
     };
-    let plain = |path: &Path| path.to_str().is_some_and(|p| !p.contains([',', ':', '\\', '"']));
-    let named = rootfs.lower.iter().chain(&rootfs.upper).chain(&rootfs.work).all(|p| plain(p));
-    let length: usize = rootfs.lower.iter().map(|p| p.as_os_str().len() + 1).sum();
-    let mut name = |path: &Path| -> Result<String> {
-        if named && length < OPTIONS_BYTES_MAX { Ok(path.to_string_lossy().into_owned()) } else { by_fd(path) }
-    };
-    let mut lower = Vec::new();
-    for path in &rootfs.lower {
-        lower.push(name(path)?);
-    }
+    let lower = rootfs.lower.iter().map(|path| name(path)).collect::<std::result::Result<Vec<String>, Errno>>()?;
     let mut options = format!("lowerdir={}", lower.join(":"));
-    if let Some(upper) = &rootfs.upper {
-        let work = rootfs.work_directory().expect("an upper directory has a work directory");
-        options += &format!(",upperdir={},workdir={}", name(upper)?, name(&work)?);
+    if let (Some(upper), Some(work)) = (&rootfs.upper, &work) {
+        options += &format!(",upperdir={},workdir={}", name(upper)?, name(work)?);
     }
-    let options = CString::new(options).map_err(|_| Error::Invalid("a layer's path has a zero byte".into()))?;
-    Ok(Root::Overlay { options, _layers: layers })
+    let options = CString::new(options).map_err(|_| Errno::INVAL)?;
+    rustix::mount::mount("overlay", place, "overlay", MountFlags::empty(), options.as_c_str())
 }
 
 /// `mount(2)` takes a page of options; the rest of it is for the upper and work directories.

@@ -184,10 +184,13 @@ pub fn set_mount_attributes(mount: BorrowedFd<'_>, recursive: bool, set: u64, pr
 
 /// All signals to their default action and none blocked: what a container's program expects to start with.
 pub fn reset_signals() {
+    // A `struct sigaction` of the kernel, which all zero is SIG_DFL with no flags; larger than any architecture's.
+    let default = [0u64; 8];
     // SAFETY: SIG_DFL installs no handler; the set is initialised before it is used. Failures (SIGKILL) do not matter.
     unsafe {
         for signal in 1..=64 {
-            libc::signal(signal, libc::SIG_DFL);
+            // Not libc's function, which hides the two signals that it keeps to itself and that it spawns ignored.
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), std::ptr::null::<u64>(), 8);
         }
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&mut none);

@@ -49,7 +49,10 @@ pub fn main(directory: &Path) -> ! {
     match sys::fork() {
         Ok(true) => {}
         // The maker waits for this process only; its child belongs to init.
-        Ok(false) => sys::exit(0),
+        Ok(false) => {
+            warm_up(directory);
+            sys::exit(0)
+        }
         Err(e) => fail(&report, &Error::system("fork", e)),
     }
     let result = detach(report).and_then(|report| match Shim::start(directory, &report) {
@@ -76,6 +79,18 @@ pub fn main(directory: &Path) -> ! {
             eprintln!("{e}");
             sys::exit(1)
         }
+    }
+}
+
+/// Moving a process between v1 cgroups waits for an RCU grace period (milliseconds), unless another move has just waited for
+/// one. So this process, which has nothing else to do, moves itself while the shim prepares; then it ends.
+fn warm_up(directory: &Path) {
+    let record = state::read::<ContainerRecord>(&directory.join(state::CONTAINER_FILE));
+    if let Ok(Some(record)) = record
+        && let Ok(handles) = record.cgroups.handles(&record.cgroup)
+        && let Some(procs) = handles.procs.first()
+    {
+        let _ = rustix::io::write(procs, b"0");
     }
 }
 
@@ -276,14 +291,15 @@ fn become_init(
         };
         sys::set_parent_death_signal(libc::SIGKILL).map_err(failed("tie the container to its shim"))?;
         sys::reset_signals();
-        exec::join_cgroups(handles)?;
-        sys::unshare(libc::CLONE_NEWCGROUP).map_err(failed("make a cgroup namespace"))?;
         for namespace in &join.namespaces {
             sys::set_namespace(namespace.as_fd(), 0).map_err(failed("join the sandbox's namespaces"))?;
         }
         program.apply_scores(&mut |note| report.note(&note))?;
         crate::program::Program::take_streams(streams)?;
-        plan.enter(streams.terminal.then(|| streams.fds[0].as_fd()))
+        plan.enter(streams.terminal.then(|| streams.fds[0].as_fd()), &|| {
+            exec::join_cgroups(handles)?;
+            sys::unshare(libc::CLONE_NEWCGROUP).map_err(failed("make a cgroup namespace"))
+        })
     };
     match prepare() {
         Err((what, e)) => format!("{what}: {}", crate::program::reason(e)),

@@ -71,7 +71,7 @@ fn seccomp(m: &Machine) {
 
 fn masked_paths(m: &Machine) {
     m.sandbox("s");
-    let probe = "wc -c < /proc/kcore; ls /sys/firmware | wc -l; (echo 1 > /proc/sys/kernel/domainname) 2>/dev/null || echo ro; \
+    let probe = "cat /proc/kcore /proc/timer_list /proc/keys 2>/dev/null | wc -c; ls /sys/firmware 2>/dev/null | wc -l; (echo 1 > /proc/sys/kernel/domainname) 2>/dev/null || echo ro; \
         (echo h > /proc/sysrq-trigger) 2>/dev/null || echo ro; mount -o remount,rw /proc/sys 2>/dev/null || echo no; touch /sys/x 2>/dev/null || echo ro";
     assert_eq!(m.output(&m.spec("s", "c", probe)), "0\n0\nro\nro\nno\nro\n");
     let mut spec =
