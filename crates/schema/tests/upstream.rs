@@ -3,6 +3,8 @@
 //! Both come from the Go modules that `tools/schema-gen` pins, at test time; nothing of them is in the repository.
 //! `cargo xtask schema --check` runs these tests.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
