@@ -3,10 +3,12 @@
 //! [`Zone`] holds the records of services as plain data and changes one service at a time; [`DnsServer`] answers from
 //! any [`RecordSource`] and forwards other names to upstream resolvers.
 
+mod forward;
 mod resolv;
+mod respond;
 mod server;
 mod zone;
 
-pub use resolv::{DnsPolicy, PodDnsConfig, PodResolvConf, ResolvConf, pod_resolv_conf};
+pub use resolv::{DnsPolicy, NodeDns, PodDnsConfig, PodResolvConf, ResolvConf, pod_resolv_conf};
 pub use server::{DnsConfig, DnsError, DnsServer};
 pub use zone::{Answer, EndpointRecord, Lookup, PortRecord, RecordSource, ServiceRecords, Zone};
