@@ -223,10 +223,8 @@ impl<'s> Merger<'s> {
     fn delete_from_list(&self, object: &mut Map, field: &str, value: Tree) -> Outcome<()> {
         match (object.get_mut(field), value) {
             (_, Tree::Null) => drop(object.remove(field)),
-            (Some(Tree::List(items)), Tree::List(gone)) => {
-                if !(items.is_empty() && gone.is_empty()) && !element_is_map(items, &gone)? {
-                    items.retain(|item| !gone.contains(item));
-                }
+            (Some(Tree::List(items)), Tree::List(gone)) if !items.is_empty() && !element_is_map(items, &gone)? => {
+                items.retain(|item| !gone.contains(item));
             }
             _ => {}
         }
