@@ -1,1 +1,81 @@
-//! One file per controller, each a pure reconcile; World, Plan and Action beside them.
+//! One file per controller, each a pure `reconcile`; [`World`], [`Plan`] and [`Action`] beside them.
+//!
+//! A controller reads one consistent state of all kinds and says what to write; the driver (crate `manager`) does it. What a
+//! controller may assume: a key is reconciled by one worker at a time, and not again before the state shows every write of
+//! the key's last plan. So there are no expectations, no caches and no memory here: everything is derived again each time,
+//! and a settled cluster gives empty plans.
+//!
+//! Texts that `kubectl` and people read (conditions, reasons, events, annotations) are upstream's, `pkg/controller/*`.
+
+pub mod conditions;
+pub mod hash;
+mod names;
+pub mod owners;
+pub mod plan;
+pub mod pods;
+pub mod status;
+pub mod watch;
+pub mod world;
+
+pub mod deployment;
+pub mod replica_set;
+
+pub use plan::{Action, EventKind, EventNote, Failed, Outcome, Plan, Verb, Write};
+pub use watch::{Changed, Wake, Watch};
+pub use world::{Typed, World};
+
+/// What a controller reconciles: mostly an object, for some a part of the world that an object's name stands for.
+pub type Key = corten_object::ObjectKey;
+
+/// Settings of the controllers.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// PEM of the cluster's CA, published as `kube-root-ca.crt` in each namespace; empty publishes nothing.
+    pub root_ca: String,
+    /// Directory on the nodes below which local volumes are made.
+    pub local_path: String,
+    /// How many ended pods may stay before the oldest are collected.
+    pub terminated_pods_max: usize,
+    /// How long a node's lease may be silent before the node counts as unknown.
+    pub node_grace_seconds: i64,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            root_ca: String::new(),
+            local_path: String::from("/var/lib/corten/local-volumes"),
+            terminated_pods_max: 12_500,
+            node_grace_seconds: 40,
+        }
+    }
+}
+
+/// Keeps one part of the world as its objects say.
+pub trait Controller: Send + Sync {
+    /// Its name: `deployment`; its user is `system:serviceaccount:kube-system:deployment-controller`.
+    fn name(&self) -> &'static str;
+
+    /// Which changes wake which keys.
+    fn watches(&self) -> &[Watch];
+
+    /// What to write so that the world comes closer to what the key's object says. Pure.
+    fn reconcile(&self, world: &World<'_>, key: &Key) -> Plan;
+
+    /// What events name as their source; mostly `NAME-controller`.
+    fn component(&self) -> &'static str;
+
+    /// The user's name, for those whose service account is not `NAME-controller`.
+    fn user(&self) -> String {
+        format!("system:serviceaccount:kube-system:{}-controller", self.name())
+    }
+}
+
+/// All controllers.
+pub fn all(_config: &Config) -> Vec<Box<dyn Controller>> {
+    vec![
+        Box::new(deployment::DeploymentController),
+        Box::new(replica_set::ReplicaSetController::REPLICA_SET),
+        Box::new(replica_set::ReplicaSetController::REPLICATION),
+    ]
+}

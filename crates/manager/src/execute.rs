@@ -1,0 +1,130 @@
+//! Executing a plan.
+
+use corten_base::Revision;
+use corten_client::{Api, DeleteOptions, PatchKind, Propagation, Target, WriteOptions};
+use corten_controllers::{Action, Failed, Outcome, Plan, Verb, Write};
+use corten_object::Status;
+use futures::stream::{FuturesUnordered, StreamExt};
+
+use crate::Recorder;
+
+/// How many writes of a plan are under way at once.
+const WRITES_MAX: usize = 16;
+
+/// Executes a plan's stages. Answers what failed, and the revision that shows all of it.
+pub(crate) async fn plan(api: &dyn Api, recorder: &Recorder, plan: &Plan) -> (Outcome, Revision) {
+    let mut outcome = Outcome::default();
+    let mut barrier = Revision::default();
+    for stage in &plan.stages {
+        let (creates, others): (Vec<&Action>, Vec<&Action>) =
+            stage.iter().partition(|action| action.write.verb() == Verb::Create);
+        run(api, recorder, &others, WRITES_MAX, &mut outcome, &mut barrier).await;
+        slow_start(api, recorder, &creates, &mut outcome, &mut barrier).await;
+        if !outcome.failures.is_empty() {
+            break;
+        }
+    }
+    (outcome, barrier)
+}
+
+/// Creates in batches of 1, 2, 4, …; a batch with a failure is the last (`slowStartBatch` in `replica_set.go`).
+async fn slow_start(
+    api: &dyn Api,
+    recorder: &Recorder,
+    mut rest: &[&Action],
+    outcome: &mut Outcome,
+    barrier: &mut Revision,
+) {
+    let before = outcome.failures.len();
+    let mut size = 1;
+    while !rest.is_empty() && outcome.failures.len() == before {
+        let (batch, later) = rest.split_at(size.min(rest.len()));
+        run(api, recorder, batch, WRITES_MAX, outcome, barrier).await;
+        rest = later;
+        size *= 2;
+    }
+}
+
+async fn run(
+    api: &dyn Api,
+    recorder: &Recorder,
+    actions: &[&Action],
+    parallel: usize,
+    outcome: &mut Outcome,
+    barrier: &mut Revision,
+) {
+    let mut waiting = actions.iter();
+    let mut running: FuturesUnordered<_> = waiting.by_ref().take(parallel).map(|a| write(api, recorder, a)).collect();
+    while let Some((revision, failed)) = running.next().await {
+        *barrier = (*barrier).max(revision);
+        outcome.failures.extend(failed);
+        running.extend(waiting.next().map(|a| write(api, recorder, a)));
+    }
+}
+
+async fn write(api: &dyn Api, recorder: &Recorder, action: &Action) -> (Revision, Option<Failed>) {
+    let options = WriteOptions { owners_alive: action.owners_alive.clone(), ..WriteOptions::default() };
+    match api.write(convert(&action.write), options).await {
+        Ok(written) => {
+            if let Some(note) = &action.done {
+                recorder.record(note.clone());
+            }
+            (written.revision, None)
+        }
+        Err(failure) => {
+            let (verb, status) = (action.write.verb(), failure.status);
+            if is_benign(verb, &status) {
+                return (failure.revision, None);
+            }
+            if let Some(note) = action.failed.clone().filter(|_| is_news(&status)) {
+                let message = format!("{}{}", note.message, status.message);
+                recorder.record(corten_controllers::EventNote { message, ..note });
+            }
+            (failure.revision, Some(Failed { verb, key: action.write.key().clone(), status }))
+        }
+    }
+}
+
+/// What was to go is gone; or nothing can be made any more because the namespace ends.
+fn is_benign(verb: Verb, status: &Status) -> bool {
+    let terminating = status.causes.iter().any(|cause| cause.reason == "NamespaceTerminating");
+    (verb == Verb::Delete && status.is_not_found()) || (verb == Verb::Create && terminating)
+}
+
+/// Whether a failure is worth an event: it will not go away by looking again.
+fn is_news(status: &Status) -> bool {
+    !status.is_conflict() && !status.is_not_found() && !status.is_already_exists()
+}
+
+fn convert(write: &Write) -> corten_client::Write {
+    let target = |key: &corten_object::ObjectKey, subresource| Target { key: key.clone(), subresource };
+    match write {
+        Write::Create { key, body } => corten_client::Write::Create { target: target(key, ""), body: body.clone() },
+        Write::Act { key, subresource, body } => {
+            corten_client::Write::Create { target: target(key, subresource), body: body.clone() }
+        }
+        Write::Update { key, subresource, body } => {
+            corten_client::Write::Update { target: target(key, subresource), body: body.clone() }
+        }
+        Write::Patch { key, subresource, patch } => corten_client::Write::Patch {
+            target: target(key, subresource),
+            patch: PatchKind::Merge,
+            body: patch.clone(),
+        },
+        Write::Delete { key, uid, revision, propagation, grace_seconds } => corten_client::Write::Delete {
+            key: key.clone(),
+            options: DeleteOptions {
+                grace_seconds: *grace_seconds,
+                propagation: match *propagation {
+                    "Orphan" => Some(Propagation::Orphan),
+                    "Background" => Some(Propagation::Background),
+                    "Foreground" => Some(Propagation::Foreground),
+                    _ => None,
+                },
+                uid: (!uid.is_empty()).then(|| uid.clone()),
+                revision: *revision,
+                dry_run: false,
+            },
+        },
+    }
+}

@@ -1,0 +1,161 @@
+//! Which keys are to be reconciled, and when.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::hash::Hash;
+use std::time::Duration;
+
+use corten_base::Timestamp;
+use corten_base::backoff::Backoff;
+
+/// Upstream's `DefaultTypedControllerRateLimiter`.
+const BACKOFF_MIN: Duration = Duration::from_millis(5);
+const BACKOFF_MAX: Duration = Duration::from_secs(1000);
+
+/// A queue in which a key waits at most once, and is with one worker at a time. Bounded by the number of objects.
+pub(crate) struct Queue<K> {
+    ready: VecDeque<K>,
+    waiting: HashSet<K>,
+    /// True: it was added again while it ran.
+    running: HashMap<K, bool>,
+    /// Keys to add at a time; the number tells equal times apart.
+    timers: BTreeMap<(Timestamp, u64), K>,
+    timer_of: HashMap<K, (Timestamp, u64)>,
+    timers_made: u64,
+    backoff: Backoff<K>,
+}
+
+impl<K: Hash + Eq + Clone> Queue<K> {
+    pub fn new() -> Queue<K> {
+        Queue {
+            ready: VecDeque::new(),
+            waiting: HashSet::new(),
+            running: HashMap::new(),
+            timers: BTreeMap::new(),
+            timer_of: HashMap::new(),
+            timers_made: 0,
+            backoff: Backoff::new(BACKOFF_MIN, BACKOFF_MAX),
+        }
+    }
+
+    /// Wants a key reconciled.
+    pub fn add(&mut self, key: K) {
+        if let Some(again) = self.running.get_mut(&key) {
+            *again = true;
+        } else if self.waiting.insert(key.clone()) {
+            self.ready.push_back(key);
+        }
+    }
+
+    /// Wants a key reconciled at a time, or earlier if that was wanted already.
+    pub fn add_at(&mut self, key: K, at: Timestamp) {
+        if let Some(old) = self.timer_of.get(&key) {
+            if old.0 <= at {
+                return;
+            }
+            self.timers.remove(old);
+        }
+        self.timers_made += 1;
+        let place = (at, self.timers_made);
+        self.timers.insert(place, key.clone());
+        self.timer_of.insert(key, place);
+    }
+
+    /// When the next timer is due.
+    pub fn next_timer(&self) -> Option<Timestamp> {
+        self.timers.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    /// Adds the keys whose time has come.
+    pub fn fire(&mut self, now: Timestamp) {
+        while let Some(first) = self.timers.first_entry() {
+            if first.key().0 > now {
+                return;
+            }
+            let key = first.remove();
+            self.timer_of.remove(&key);
+            self.add(key);
+        }
+    }
+
+    /// The next key; it is running until [`Queue::done`].
+    pub fn take(&mut self) -> Option<K> {
+        let key = self.ready.pop_front()?;
+        self.waiting.remove(&key);
+        self.running.insert(key.clone(), false);
+        Some(key)
+    }
+
+    /// A key's run is over and all is well; `requeue` is what the plan asked for. A timer from before has no meaning any more.
+    pub fn succeeded(&mut self, key: K, requeue: Option<Duration>, now: Timestamp) {
+        self.backoff.reset(&key);
+        if let Some(place) = self.timer_of.remove(&key) {
+            self.timers.remove(&place);
+        }
+        if let Some(at) = requeue.and_then(|delay| now.checked_add(delay).ok()) {
+            self.add_at(key.clone(), at);
+        }
+        self.done(key);
+    }
+
+    /// A key's run is over and has failed: it comes back after a growing wait.
+    pub fn failed(&mut self, key: K, now: Timestamp) {
+        let wait = self.backoff.fail(key.clone(), now);
+        if let Ok(at) = now.checked_add(wait) {
+            self.add_at(key.clone(), at);
+        }
+        self.done(key);
+    }
+
+    fn done(&mut self, key: K) {
+        if self.running.remove(&key) == Some(true) {
+            self.add(key);
+        }
+    }
+
+    /// How many keys are running.
+    pub fn running(&self) -> usize {
+        self.running.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    #[test]
+    fn a_key_waits_once_and_runs_alone() {
+        let mut q = Queue::new();
+        q.add("a");
+        q.add("a");
+        q.add("b");
+        assert_eq!(q.take(), Some("a"));
+        q.add("a");
+        assert_eq!((q.take(), q.take()), (Some("b"), None));
+        q.succeeded("a", None, at(0));
+        q.succeeded("b", Some(Duration::from_secs(5)), at(0));
+        assert_eq!((q.take(), q.take()), (Some("a"), None));
+        assert_eq!(q.next_timer(), Some(at(5)));
+        q.fire(at(4));
+        assert_eq!(q.take(), None);
+        q.fire(at(5));
+        assert_eq!(q.take(), Some("b"));
+    }
+
+    #[test]
+    fn failures_wait_longer_and_longer() {
+        let mut q = Queue::new();
+        let mut waits = Vec::new();
+        for _ in 0..4 {
+            q.add("a");
+            q.take();
+            q.failed("a", at(0));
+            waits.push(q.next_timer().unwrap().as_millisecond());
+            q.fire(at(100_000));
+        }
+        assert_eq!(waits, [5, 10, 20, 40]);
+    }
+}

@@ -1,0 +1,153 @@
+//! One controller's task.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use corten_base::{Clock, Entropy};
+use corten_cache::{Cache, Cursor, Event, Scope};
+use corten_client::Api;
+use corten_controllers::{Changed, Controller, Key, Outcome, Plan, World};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt};
+
+use crate::queue::Queue;
+use crate::{Manager, Recorder, execute};
+
+/// How many keys of a controller are worked on at once.
+const PARALLEL_MAX: usize = 16;
+/// How many events are looked at in one go.
+const EVENTS_MAX: usize = 256;
+
+pub(crate) struct Runner {
+    cache: Arc<Cache>,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    controller: Arc<dyn Controller>,
+    api: Arc<dyn Api>,
+    recorder: Recorder,
+    queue: Queue<Key>,
+    /// What became of the last plan of keys whose next reconcile has not been empty yet.
+    outcomes: HashMap<Key, Outcome>,
+}
+
+type Runs = FuturesUnordered<BoxFuture<'static, (Key, Outcome, Plan)>>;
+
+impl Runner {
+    pub fn new(manager: &Manager, controller: Arc<dyn Controller>, api: Arc<dyn Api>, recorder: Recorder) -> Runner {
+        Runner {
+            cache: manager.cache.clone(),
+            clock: manager.clock.clone(),
+            entropy: manager.entropy.clone(),
+            controller,
+            api,
+            recorder,
+            queue: Queue::new(),
+            outcomes: HashMap::new(),
+        }
+    }
+
+    /// Runs for ever.
+    pub async fn run(mut self) -> Result<(), std::convert::Infallible> {
+        let mut runs: Runs = FuturesUnordered::new();
+        let mut cursor = self.list();
+        loop {
+            self.start(&mut runs);
+            let timer = match self.queue.next_timer() {
+                Some(at) => self.clock.sleep_until(at),
+                None => futures::future::pending().boxed(),
+            };
+            tokio::select! {
+                biased;
+                Some((key, outcome, plan)) = runs.next(), if !runs.is_empty() => self.finish(key, outcome, &plan),
+                events = cursor.next_batch(EVENTS_MAX) => match events {
+                    Ok(events) => self.wake(&events),
+                    Err(_gone) => cursor = self.list(),
+                },
+                () = timer => self.queue.fire(self.clock.now()),
+            }
+        }
+    }
+
+    /// Wakes whatever all present objects wake, and follows the changes from there.
+    fn list(&mut self) -> Cursor {
+        loop {
+            let world = self.cache.read();
+            let mut keys = Vec::new();
+            for watch in self.controller.watches() {
+                let kinds = match watch.kind {
+                    Some(kind) => vec![kind],
+                    None => world.registry().iter().map(|kind| kind.id).collect(),
+                };
+                for object in kinds.into_iter().flat_map(|kind| world.list(kind)) {
+                    watch.keys(&Changed { state: &world, old: None, new: Some(object) }, &mut keys);
+                }
+            }
+            let revision = world.revision();
+            drop(world);
+            keys.into_iter().for_each(|key| self.queue.add(key));
+            // The ring may have moved on meanwhile, but not by its whole length.
+            if let Ok(cursor) = self.cache.cursor(Scope::Everything, revision) {
+                return cursor;
+            }
+        }
+    }
+
+    fn wake(&mut self, events: &[Arc<Event>]) {
+        let mut keys = Vec::new();
+        let world = self.cache.read();
+        for event in events {
+            let change = Changed { state: &world, old: event.previous.as_ref(), new: event.object.as_ref() };
+            for watch in self.controller.watches() {
+                watch.keys(&change, &mut keys);
+            }
+        }
+        drop(world);
+        keys.into_iter().for_each(|key| self.queue.add(key));
+    }
+
+    /// Reconciles waiting keys and begins to execute their plans.
+    fn start(&mut self, runs: &mut Runs) {
+        while self.queue.running() < PARALLEL_MAX {
+            let Some(key) = self.queue.take() else { return };
+            let plan = self.reconcile(&key);
+            for note in &plan.events {
+                self.recorder.record(note.clone());
+            }
+            if plan.stages.is_empty() {
+                self.outcomes.remove(&key);
+                self.queue.succeeded(key, plan.requeue, self.clock.now());
+                continue;
+            }
+            let (api, recorder, cache) = (self.api.clone(), self.recorder.clone(), self.cache.clone());
+            runs.push(
+                async move {
+                    let (outcome, barrier) = execute::plan(&*api, &recorder, &plan).await;
+                    cache.wait_for(barrier).await;
+                    (key, outcome, plan)
+                }
+                .boxed(),
+            );
+        }
+    }
+
+    fn reconcile(&self, key: &Key) -> Plan {
+        let objects = self.cache.read();
+        let world =
+            World { state: &objects, now: self.clock.now(), entropy: &*self.entropy, last: self.outcomes.get(key) };
+        self.controller.reconcile(&world, key)
+    }
+
+    fn finish(&mut self, key: Key, outcome: Outcome, plan: &Plan) {
+        let now = self.clock.now();
+        if outcome.failures.is_empty() {
+            self.queue.succeeded(key.clone(), plan.requeue, now);
+        } else {
+            for failed in &outcome.failures {
+                tracing::debug!(controller = self.controller.name(), %key, target = %failed.key, error = %failed.status, "write failed");
+            }
+            self.queue.failed(key.clone(), now);
+        }
+        self.outcomes.insert(key, outcome);
+    }
+}
