@@ -1,1 +1,20 @@
 //! Image store: import, build, unpack, list, remove; the built-in image.
+//!
+//! Everything here blocks (it is disk work): async callers run it on a thread made for that. See [`ImageStore`] for the layout
+//! on disk and for what several processes may do at once.
+
+mod archive;
+mod compression;
+mod digest;
+mod error;
+mod import;
+mod oci;
+mod reference;
+mod store;
+mod unpack;
+
+pub use digest::Digest;
+pub use error::{ImageError, Result};
+pub use oci::{ImageConfig, Set};
+pub use reference::Reference;
+pub use store::{Freed, Image, ImageStore, Imported, Layer, Rootfs};
