@@ -1,0 +1,76 @@
+//! What is on the machine before and after: processes, mounts, namespaces, links, nft tables, cgroups.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::{text, tools};
+
+/// What could be left behind, one line each.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot(BTreeSet<String>);
+
+impl Snapshot {
+    /// Looks at the machine.
+    pub fn take() -> Snapshot {
+        let mut seen = BTreeSet::new();
+        processes(&mut seen);
+        for line in fs::read_to_string("/proc/self/mountinfo").unwrap_or_default().lines() {
+            let target = line.split(' ').nth(4).unwrap_or_default();
+            seen.insert(format!("mount {target}"));
+        }
+        for (what, dir) in [("link", "/sys/class/net"), ("netns", "/run/netns"), ("run directory", "/run/corten")] {
+            for name in names(Path::new(dir)) {
+                seen.insert(format!("{what} {name}"));
+            }
+        }
+        if let Some(nft) = tools::which("nft") {
+            for table in text(Command::new(nft).args(["list", "tables"])).unwrap_or_default().lines() {
+                seen.insert(format!("nft {table}"));
+            }
+        }
+        cgroups(Path::new("/sys/fs/cgroup"), 3, &mut seen);
+        Snapshot(seen)
+    }
+
+    /// What is here now and was not in `before`.
+    pub fn since(&self, before: &Snapshot) -> Vec<String> {
+        self.0.difference(&before.0).cloned().collect()
+    }
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.map(|e| e.file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// Processes whose executable or name is Corten's. Others come and go on any machine.
+fn processes(seen: &mut BTreeSet<String>) {
+    for pid in names(Path::new("/proc")).into_iter().filter(|n| n.bytes().all(|b| b.is_ascii_digit())) {
+        let dir = Path::new("/proc").join(&pid);
+        let command = fs::read(dir.join("cmdline")).unwrap_or_default();
+        let command = String::from_utf8_lossy(&command).replace('\0', " ");
+        let exe = fs::read_link(dir.join("exe")).unwrap_or_default();
+        let ours = exe.file_name().is_some_and(|n| n.to_string_lossy().starts_with("corten"))
+            || command.contains("corten-shim");
+        if ours && pid != std::process::id().to_string() {
+            seen.insert(format!("process {pid} {command}"));
+        }
+    }
+}
+
+fn cgroups(dir: &Path, depth: usize, seen: &mut BTreeSet<String>) {
+    for name in names(dir) {
+        let path = dir.join(&name);
+        if !path.is_dir() {
+            continue;
+        }
+        if name.starts_with("corten") {
+            seen.insert(format!("cgroup {}", path.display()));
+        }
+        if depth > 0 {
+            cgroups(&path, depth - 1, seen);
+        }
+    }
+}
