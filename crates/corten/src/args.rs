@@ -32,13 +32,17 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Start a cluster in the background, wait until it is ready, and write a kubeconfig
-    #[command(after_help = "Examples:\n  corten up\n  corten up --name second       a second cluster beside the first\n\nRunning it again is harmless.")]
+    #[command(
+        after_help = "Examples:\n  corten up\n  corten up --name second       a second cluster beside the first\n\nRunning it again is harmless."
+    )]
     Up(UpArgs),
     /// Stop a cluster: no process, mount, link or rule is left; data stays unless --purge
     #[command(after_help = "Examples:\n  corten down\n  corten down --name second --purge")]
     Down(DownArgs),
     /// Run the server in the foreground: API, controllers, scheduler, and this machine's node
-    #[command(after_help = "Examples:\n  corten server\n  corten server --disable-agent --https-listen-port 7443 --data-dir /tmp/c")]
+    #[command(
+        after_help = "Examples:\n  corten server\n  corten server --disable-agent --https-listen-port 7443 --data-dir /tmp/c"
+    )]
     Server(ServerArgs),
     /// Run only a node that joins a server
     Agent(AgentArgs),
@@ -53,7 +57,9 @@ pub enum Command {
     /// Print the version
     Version,
     /// Print a completion script for a shell
-    #[command(after_help = "Examples:\n  source <(corten completion bash)\n  corten completion fish > ~/.config/fish/completions/corten.fish")]
+    #[command(
+        after_help = "Examples:\n  source <(corten completion bash)\n  corten completion fish > ~/.config/fish/completions/corten.fish"
+    )]
     Completion {
         /// bash, zsh, fish, elvish or powershell
         shell: clap_complete::Shell,
@@ -160,7 +166,9 @@ pub struct DemoArgs {
 #[derive(Debug, Subcommand)]
 pub enum ImageCommand {
     /// Import an OCI layout or a docker archive (file, directory, plain or compressed)
-    #[command(after_help = "Examples:\n  corten image import app.tar.gz\n  corten image import ./oci-layout -t registry.local/app:1")]
+    #[command(
+        after_help = "Examples:\n  corten image import app.tar.gz\n  corten image import ./oci-layout -t registry.local/app:1"
+    )]
     Import {
         #[command(flatten)]
         cluster: NameArgs,
@@ -171,7 +179,9 @@ pub enum ImageCommand {
         tag: Option<String>,
     },
     /// Make an image of a directory
-    #[command(after_help = "Examples:\n  corten image build ./root -t registry.local/app:1 --entrypoint /app --env MODE=prod")]
+    #[command(
+        after_help = "Examples:\n  corten image build ./root -t registry.local/app:1 --entrypoint /app --env MODE=prod"
+    )]
     Build {
         #[command(flatten)]
         cluster: NameArgs,

@@ -93,7 +93,8 @@ async fn follow_rollout(session: &Session, kind: &str, name: &str) -> Result<()>
 async fn rolling(session: &Session) -> Result<()> {
     let kind = session.kind("deployments")?;
     let path = session.object_path(&kind, "web");
-    let image = tree!({"spec": {"template": {"spec": {"containers": [{"name": "web", "image": "corten.dev/web:v2"}]}}}});
+    let image =
+        tree!({"spec": {"template": {"spec": {"containers": [{"name": "web", "image": "corten.dev/web:v2"}]}}}});
     session.client.json(Method::PATCH, &path, "application/strategic-merge-patch+json", Some(&image)).await?;
     println!("\nweb is set to image corten.dev/web:v2: a rolling update");
     follow_rollout(session, "Deployment", "web").await?;
@@ -115,7 +116,13 @@ fn ready(pod: &Tree) -> (bool, String) {
 }
 
 /// Follows one object until it is as wanted.
-async fn until(session: &Session, kind: &str, name: &str, what: &str, judge: impl Fn(&Tree) -> (bool, String)) -> Result<()> {
+async fn until(
+    session: &Session,
+    kind: &str,
+    name: &str,
+    what: &str,
+    judge: impl Fn(&Tree) -> (bool, String),
+) -> Result<()> {
     let step = Step::begin(what);
     let kind = session.kind(kind)?;
     let query = query_escape(&format!("metadata.name={name}"));

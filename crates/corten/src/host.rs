@@ -57,7 +57,10 @@ impl Caller {
 
 fn home_of(uid: u32) -> Option<PathBuf> {
     let passwd = fs::read_to_string("/etc/passwd").ok()?;
-    let entry = passwd.lines().map(|l| l.split(':').collect::<Vec<_>>()).find(|f| f.get(2) == Some(&uid.to_string().as_str()))?;
+    let entry = passwd
+        .lines()
+        .map(|l| l.split(':').collect::<Vec<_>>())
+        .find(|f| f.get(2) == Some(&uid.to_string().as_str()))?;
     entry.get(5).map(PathBuf::from)
 }
 

@@ -51,7 +51,9 @@ fn start(cluster: &Cluster, args: &UpArgs) -> Result<()> {
     let log = OpenOptions::new().create(true).append(true).open(cluster.log()).context("the server's log")?;
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["server", "--name", &cluster.name, "--bind-address", "127.0.0.1", "--data-dir"]).arg(&cluster.data);
-    for (flag, value) in [("--cluster-cidr", &args.addresses.cluster_cidr), ("--service-cidr", &args.addresses.service_cidr)] {
+    for (flag, value) in
+        [("--cluster-cidr", &args.addresses.cluster_cidr), ("--service-cidr", &args.addresses.service_cidr)]
+    {
         if let Some(value) = value {
             command.args([flag, value]);
         }

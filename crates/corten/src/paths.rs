@@ -139,7 +139,9 @@ impl Addresses {
             .filter_map(|entry| Addresses::load(&entry.path().join("cluster.json")))
             .collect();
         let clashes = |a: &Addresses| {
-            let other = |o: &Addresses| o.port == a.port || o.cluster_cidr == a.cluster_cidr || o.service_cidr == a.service_cidr;
+            let other = |o: &Addresses| {
+                o.port == a.port || o.cluster_cidr == a.cluster_cidr || o.service_cidr == a.service_cidr
+            };
             others.iter().any(other) || (check_port && TcpListener::bind(("127.0.0.1", a.port)).is_err())
         };
         (0..100).map(Addresses::nth).find(|a| !clashes(a)).unwrap_or(Addresses::nth(0))

@@ -13,7 +13,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("model", &["tree", "schema", "object", "kinds", "views", "cel"]),
     ("state", &["store", "cache", "client"]),
     ("logic", &["controllers", "scheduler", "podplan"]),
-    ("effects", &["apiserver", "auth", "admission", "manager", "node", "runtime", "images", "volumes", "net", "dns", "toolbox"]),
+    (
+        "effects",
+        &["apiserver", "auth", "admission", "manager", "node", "runtime", "images", "volumes", "net", "dns", "toolbox"],
+    ),
     ("surface", &["corten", "cli", "console"]),
     ("dev", &["sim", "testkit", "xtask"]),
 ];
@@ -23,8 +26,18 @@ const PURE: &[&str] = &["model", "logic"];
 
 /// What pure code may not say.
 const IMPURE: &[&str] = &[
-    "tokio::", "std::fs", "std::net", "std::process", "std::thread", "std::time::Instant", "SystemTime", "Timestamp::now",
-    "Zoned::now", "SystemClock", "SystemEntropy", "rand::",
+    "tokio::",
+    "std::fs",
+    "std::net",
+    "std::process",
+    "std::thread",
+    "std::time::Instant",
+    "SystemTime",
+    "Timestamp::now",
+    "Zoned::now",
+    "SystemClock",
+    "SystemEntropy",
+    "rand::",
 ];
 
 /// Crates that may hold unsafe code.
@@ -32,20 +45,53 @@ const UNSAFE: &[&str] = &["base", "runtime", "net"];
 
 /// Crates that may name the kinds that they serve.
 const NAMES_KINDS: &[&str] = &[
-    "kinds", "views", "controllers", "scheduler", "podplan", "node", "admission", "auth", "manager", "sim", "cli", "corten",
-    "testkit", "xtask",
+    "kinds",
+    "views",
+    "controllers",
+    "scheduler",
+    "podplan",
+    "node",
+    "admission",
+    "auth",
+    "manager",
+    "sim",
+    "cli",
+    "corten",
+    "testkit",
+    "xtask",
 ];
 
 /// Kinds that generic code would be tempted to name.
 const KINDS: &[&str] = &[
-    "Pod", "Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "Job", "CronJob", "Service", "Node", "Namespace", "Secret",
-    "ConfigMap", "Endpoints", "PersistentVolumeClaim", "ServiceAccount", "Event", "Lease",
+    "Pod",
+    "Deployment",
+    "ReplicaSet",
+    "StatefulSet",
+    "DaemonSet",
+    "Job",
+    "CronJob",
+    "Service",
+    "Node",
+    "Namespace",
+    "Secret",
+    "ConfigMap",
+    "Endpoints",
+    "PersistentVolumeClaim",
+    "ServiceAccount",
+    "Event",
+    "Lease",
 ];
 
 /// What no file of the repository may say: paths of one machine, hosts of package registries.
 const STRAYS: &[&str] = &[
-    concat!("/wo", "rk/"), concat!("/ro", "ot/go"), concat!("/ro", "ot/.cargo"), concat!("pypi", ".org"), concat!("crates", ".io"),
-    concat!("proxy.gol", "ang.org"), concat!("deb.deb", "ian.org"), concat!("registry.npm", "js.org"),
+    concat!("/wo", "rk/"),
+    concat!("/ro", "ot/go"),
+    concat!("/ro", "ot/.cargo"),
+    concat!("pypi", ".org"),
+    concat!("crates", ".io"),
+    concat!("proxy.gol", "ang.org"),
+    concat!("deb.deb", "ian.org"),
+    concat!("registry.npm", "js.org"),
 ];
 
 const FILE_LINES_MAX: usize = 800;
@@ -80,14 +126,22 @@ pub(crate) fn run() -> Result<()> {
 }
 
 /// Dependencies go down only.
-fn edges(dir: &Path, name: &str, layer: usize, layers: &BTreeMap<&str, usize>, findings: &mut Vec<String>) -> Result<()> {
+fn edges(
+    dir: &Path,
+    name: &str,
+    layer: usize,
+    layers: &BTreeMap<&str, usize>,
+    findings: &mut Vec<String>,
+) -> Result<()> {
     let manifest = fs::read_to_string(dir.join("Cargo.toml"))?;
     let normal = manifest.split("[dependencies]").nth(1).unwrap_or_default();
     let normal = normal.split("\n[").next().unwrap_or_default();
     for line in normal.lines() {
         let Some(dependency) = line.strip_prefix("corten-").and_then(|l| l.split(['.', ' ']).next()) else { continue };
         match layers.get(dependency) {
-            Some(below) if *below > layer => findings.push(format!("crates/{name}: depends on {dependency}, which is above it")),
+            Some(below) if *below > layer => {
+                findings.push(format!("crates/{name}: depends on {dependency}, which is above it"))
+            }
             None => findings.push(format!("crates/{name}: depends on {dependency}, which is in no layer")),
             _ => {}
         }
@@ -110,7 +164,10 @@ fn rust_files(dir: &Path, out: &mut Vec<PathBuf>) -> Result<()> {
 fn check_source(path: &Path, name: &str, layer: &str, findings: &mut Vec<String>) -> Result<()> {
     let text = fs::read_to_string(path)?;
     let shown = path.strip_prefix(root()).unwrap_or(path).display().to_string();
-    let exempt = shown.contains("/table") || shown.contains("/generated") || shown.ends_with("tests.rs") || shown.contains("/tests/");
+    let exempt = shown.contains("/table")
+        || shown.contains("/generated")
+        || shown.ends_with("tests.rs")
+        || shown.contains("/tests/");
     let code = text.split("\n#[cfg(test)]\nmod tests").next().unwrap_or(&text);
     let lines = text.lines().count();
     if lines > FILE_LINES_MAX && !exempt {
@@ -128,18 +185,24 @@ fn check_source(path: &Path, name: &str, layer: &str, findings: &mut Vec<String>
             continue;
         }
         let at = format!("{shown}:{}", i + 1);
-        if PURE.contains(&layer) && let Some(call) = IMPURE.iter().find(|c| statement.contains(**c)) {
+        if PURE.contains(&layer)
+            && let Some(call) = IMPURE.iter().find(|c| statement.contains(**c))
+        {
             findings.push(format!("{at}: {call} in pure code"));
         }
-        let says_unsafe = ["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern"].iter().any(|u| statement.contains(u));
+        let says_unsafe =
+            ["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern"].iter().any(|u| statement.contains(u));
         if says_unsafe && !UNSAFE.contains(&name) && name != "xtask" {
             findings.push(format!("{at}: unsafe outside {}", UNSAFE.join(", ")));
         }
-        if statement.contains("#[ignore") {
+        if statement.contains(concat!("#[", "ignore")) {
             findings.push(format!("{at}: an ignored test"));
         }
-        let names_kind = |k: &&&str| statement.contains(&format!("== \"{k}\"")) || statement.contains(&format!("\"{k}\" =>"));
-        if !NAMES_KINDS.contains(&name) && let Some(kind) = KINDS.iter().find(names_kind) {
+        let names_kind =
+            |k: &&&str| statement.contains(&format!("== \"{k}\"")) || statement.contains(&format!("\"{k}\" =>"));
+        if !NAMES_KINDS.contains(&name)
+            && let Some(kind) = KINDS.iter().find(names_kind)
+        {
             findings.push(format!("{at}: generic code decides by the kind {kind}; put it into the kind's row"));
         }
     }
@@ -157,12 +220,17 @@ fn long_functions(code: &str, shown: &str, findings: &mut Vec<String>) {
             open = Some((i, indent, head.chars().skip(3).take_while(|c| *c != '(' && *c != '<').collect()));
         }
         let ends = open.as_ref().is_some_and(|(_, at, _)| indent == *at && line.trim_start().starts_with('}'));
-        let one_line = open.as_ref().is_some_and(|(start, ..)| *start == i && (line.ends_with('}') || line.ends_with(';')));
+        let one_line =
+            open.as_ref().is_some_and(|(start, ..)| *start == i && (line.ends_with('}') || line.ends_with(';')));
         if (ends || one_line)
             && let Some((start, _, name)) = open.take()
             && i - start + 1 > FUNCTION_LINES_MAX
         {
-            findings.push(format!("{shown}:{}: function {name} has {} lines; {FUNCTION_LINES_MAX} is the limit", start + 1, i - start + 1));
+            findings.push(format!(
+                "{shown}:{}: function {name} has {} lines; {FUNCTION_LINES_MAX} is the limit",
+                start + 1,
+                i - start + 1
+            ));
         }
     }
 }
