@@ -158,9 +158,9 @@ impl Shim {
         let devpts = plan.devpts().try_clone().map_err(|e| Error::system("dup", e))?;
         drop((plan, join, program));
         if !matches!(spec.pid, PidNamespace::Host) {
-            // Further processes are born into the container's namespace.
+            // Further processes are born into the container's namespace; one that is over already needs none.
             sys::set_namespace(init.pidfd.as_fd(), libc::CLONE_NEWPID)
-                .or_else(|e| if ended(&init.pidfd) { Ok(()) } else { Err(e) })
+                .or_else(|e| if e.raw_os_error() == Some(libc::ESRCH) { Ok(()) } else { Err(e) })
                 .map_err(|e| Error::system("join the container's PID namespace", e))?;
         }
         let running = RunningRecord {
@@ -174,12 +174,6 @@ impl Shim {
         sys::trim_memory();
         Ok(Shim { directory: directory.to_path_buf(), record, init, devpts, output, server, signals, exit: None })
     }
-}
-
-fn ended(pidfd: &OwnedFd) -> bool {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&now)).is_ok_and(|n| n > 0)
 }
 
 /// Held as long as the shim lives: nobody starts a container twice.
