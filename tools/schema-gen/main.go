@@ -3,10 +3,12 @@
 //	schema-gen table    the schema table that crates/schema commits
 //	schema-gen sparse   objects with one field set at a time, as JSON and protobuf, for the byte-for-byte tests
 //	schema-gen fixtures the directory of upstream's round-trip fixtures
+//	schema-gen openapi  the directory of upstream's OpenAPI v3 documents
 package main
 
 import (
 	"bufio"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -30,8 +32,15 @@ func main() {
 		dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "k8s.io/api").Output()
 		check(err)
 		fmt.Fprintln(out, filepath.Join(strings.TrimSpace(string(dir)), "testdata", "HEAD"))
+	case "openapi":
+		// Not among the requirements: only these documents are wanted of it.
+		text, err := exec.Command("go", "mod", "download", "-json", "k8s.io/kubernetes@v1.37.2").Output()
+		check(err)
+		var module struct{ Dir string }
+		check(json.Unmarshal(text, &module))
+		fmt.Fprintln(out, filepath.Join(module.Dir, "api", "openapi-spec", "v3"))
 	default:
-		fmt.Fprintln(os.Stderr, "usage: schema-gen table|sparse|fixtures")
+		fmt.Fprintln(os.Stderr, "usage: schema-gen table|sparse|fixtures|openapi")
 		os.Exit(2)
 	}
 }

@@ -105,9 +105,7 @@ func (tab *table) walk(t reflect.Type) {
 	tab.names[name] = t
 	facts := source(t.PkgPath())
 	head := ":" + name
-	if facts.types[t.Name()].first("structType") == "atomic" {
-		head += " at"
-	}
+	head += mapType(facts.types[t.Name()].first("structType"))
 	lines := []string{head}
 	for i := range t.NumField() {
 		if line := tab.field(t, t.Field(i), facts); line != "" {
@@ -153,9 +151,7 @@ func (tab *table) field(owner reflect.Type, f reflect.StructField, facts *source
 	}
 	line += pair("ps", f.Tag.Get("patchStrategy")) + pair("pk", f.Tag.Get("patchMergeKey"))
 	line += pair("lt", m.first("listType")) + pair("lk", strings.Join(m["listMapKey"], ","))
-	if m.first("mapType") == "atomic" || m.first("structType") == "atomic" || tab.mapAtomic(f.Type) {
-		line += " at"
-	}
+	line += mapType(m.first("mapType") + m.first("structType") + tab.mapMarker(f.Type))
 	line += pair("df", defaultOf(m, facts))
 	// Last, as its values may hold blanks.
 	line += pair("en", strings.Join(enumOf(f.Type), "|"))
@@ -171,8 +167,25 @@ func defaultOf(m markers, facts *sourceFacts) string {
 	return text
 }
 
-func (tab *table) mapAtomic(t reflect.Type) bool {
-	return t.Kind() == reflect.Map && t.PkgPath() != "" && source(t.PkgPath()).types[t.Name()].first("mapType") == "atomic"
+// mapMarker is the `+mapType` of a named map type.
+func (tab *table) mapMarker(t reflect.Type) string {
+	if t.Kind() != reflect.Map || t.PkgPath() == "" {
+		return ""
+	}
+	return source(t.PkgPath()).types[t.Name()].first("mapType")
+}
+
+func mapType(value string) string {
+	switch value {
+	case "":
+		return ""
+	case "atomic":
+		return " at"
+	case "granular":
+		return " gr"
+	}
+	check(fmt.Errorf("map type %q", value))
+	return ""
 }
 
 // enumOf is the values of a string type marked `+enum`, also as a list's items.

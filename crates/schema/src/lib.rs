@@ -13,6 +13,7 @@ mod decode;
 mod encode;
 mod input;
 mod model;
+pub mod openapi;
 pub mod protobuf;
 pub mod scalars;
 mod table;

@@ -28,6 +28,8 @@ pub struct TypeDef {
     pub fields: Vec<Field>,
     /// Server-side apply treats the whole value as one.
     pub atomic: bool,
+    /// Server-side apply is told explicitly that it does not.
+    pub granular: bool,
     /// Unknown fields are kept, and all are ordered by name (custom resources).
     pub open: bool,
     /// The JSON members in order, those of inlined structs in their place.
@@ -79,6 +81,8 @@ pub struct Field {
     pub list_type: ListType,
     /// Server-side apply treats the map or struct as one value.
     pub atomic: bool,
+    /// Server-side apply treats its members one by one, whatever its type says.
+    pub granular: bool,
     /// Upstream's declared default as JSON text; empty if none. (Most defaults are code, in the kinds crate.)
     pub default: &'static str,
     pub(crate) list_keys: Cow<'static, str>,

@@ -2,14 +2,14 @@
 //!
 //! ```text
 //! @apps v1 Deployment apps.v1.Deployment          a group (`-` is core), version, kind and its type
-//! :core.v1.PodSpec at                             a struct; `at`: server-side apply takes it as one value
+//! :core.v1.PodSpec at                             a struct; `at`: server-side apply takes it as one value, `gr`: not
 //! containers 2 []core.v1.Container rq ps=merge …  a field: JSON name, protobuf number (0: none), type, properties
 //! ~VolumeSource 2 core.v1.VolumeSource            a struct whose members are inlined
 //! ```
 //!
 //! Types: `*T` pointer, `[]T` list, `{}T` map from text, `v1.Protocol=string` a Go type that is not a struct with what it
 //! is, a dotted name a struct of the table, anything else a scalar. Properties: `oe` omitempty, `oz` omitzero, `rq`
-//! required, `ps` patch strategy, `pk` patch merge key, `lt` list type, `lk` list-map keys, `at` atomic, `df` default as
+//! required, `ps` patch strategy, `pk` patch merge key, `lt` list type, `lk` list-map keys, `at` atomic, `gr` granular, `df` default as
 //! JSON, `en` enumerated values (last, to the end of the line).
 
 use std::borrow::Cow;
@@ -37,9 +37,10 @@ pub(crate) fn parse(text: &'static str) -> Schema {
                 builder.gvk(Gvk { group, version, kind, ty });
             }
             Some(b':') => {
-                let (name, atomic) = line[1..].split_once(' ').map_or((&line[1..], false), |(name, _)| (name, true));
+                let (name, map_type) = line[1..].split_once(' ').unwrap_or((&line[1..], ""));
                 let ty = builder.reserve(name);
-                builder.define(ty).atomic = atomic;
+                builder.define(ty).atomic = map_type == "at";
+                builder.define(ty).granular = map_type == "gr";
                 current = Some(ty);
             }
             Some(_) => {
@@ -79,6 +80,7 @@ fn set_property(field: &mut Field, property: &str, value: &'static str) {
         "oz" => field.omit_zero = true,
         "rq" => field.required = true,
         "at" => field.atomic = true,
+        "gr" => field.granular = true,
         "pk" => field.merge_key = value,
         "lk" => field.list_keys = Cow::Borrowed(value),
         "df" => field.default = value,
@@ -158,6 +160,7 @@ impl Field {
             merge_key: "",
             list_type: ListType::None,
             atomic: false,
+            granular: false,
             default: "",
             list_keys: Cow::Borrowed(""),
             enum_values: "",
@@ -246,8 +249,7 @@ mod tests {
                 assert!(!member.name.is_empty(), "{}", schema.def(ty).name);
                 if let FieldType::Struct(inner) = member.ty.leaf() {
                     let def = schema.def(*inner);
-                    let defined = BUILTIN.contains(&format!("\n:{}\n", def.name))
-                        || BUILTIN.contains(&format!("\n:{} at\n", def.name));
+                    let defined = ["", " at", " gr"].iter().any(|m| BUILTIN.contains(&format!("\n:{}{m}\n", def.name)));
                     assert!(defined, "{} of {} is not defined", def.name, &*member.name);
                 }
             }

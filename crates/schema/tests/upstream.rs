@@ -8,8 +8,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use corten_schema::openapi::{self, Resource};
 use corten_schema::{Options, Schema, TypeId, builtin, decode_json, encode_json, protobuf};
-use corten_tree::{Tree, json};
+use corten_tree::{Key, Map, Tree, json};
 
 /// What `schema-gen MODE` prints.
 fn generator(mode: &str) -> String {
@@ -149,4 +150,61 @@ fn sparse_objects() {
 fn the_table_is_fresh() {
     let committed = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("data/v1.37.schema")).unwrap();
     assert!(committed == generator("table"), "data/v1.37.schema is stale: run `cargo xtask schema`");
+}
+
+/// Without prose, and with references by themselves also where upstream wraps them to hang prose on them.
+fn plain(tree: &Tree) -> Tree {
+    match tree {
+        Tree::Map(map) => {
+            let kept = map.iter().filter(|(key, value)| {
+                !(*key == "description" && value.as_str().is_some()) && *key != "x-kubernetes-unions"
+            });
+            let mut map: Map = kept.map(|(key, value)| (Key::from(key.to_owned()), plain(value))).collect();
+            map.sort_keys();
+            match map.get("allOf") {
+                Some(Tree::List(one)) if map.len() == 1 && one.len() == 1 => one[0].clone(),
+                _ => Tree::Map(map),
+            }
+        }
+        Tree::List(items) => Tree::List(items.iter().map(plain).collect()),
+        other => other.clone(),
+    }
+}
+
+#[test]
+#[ignore = "needs Go and upstream's modules: cargo xtask schema --check"]
+fn openapi_components() {
+    let schema = builtin();
+    let mut tally = Tally::default();
+    let directory = generator("openapi");
+    for file in std::fs::read_dir(directory.trim()).unwrap().map(|f| f.unwrap().path()) {
+        let name = file.file_name().unwrap().to_string_lossy().into_owned();
+        let parts: Vec<&str> = name.trim_end_matches("_openapi.json").split("__").collect();
+        let (group, version) = match parts[..] {
+            ["api", version] => ("", version),
+            ["apis", group, version] => (group, version),
+            _ => continue,
+        };
+        let theirs = json::parse(&std::fs::read(&file).unwrap()).unwrap();
+        let resources: Vec<Resource<'_>> = schema.gvks().iter().map(|gvk| all_verbs(gvk.kind, gvk.ty)).collect();
+        let ours = json::parse(&openapi::document(schema, group, version, &resources)).unwrap();
+        for (component, expected) in theirs.map_at("components.schemas").iter() {
+            let got = ours.map_at("components.schemas").get(component).unwrap_or(&Tree::Null);
+            let (got, expected) = (plain(got).to_json(), plain(expected).to_json());
+            tally.equal(&format!("{name} {component}"), &got, &expected);
+        }
+    }
+    tally.finish(800);
+}
+
+fn all_verbs(kind: &'static str, ty: TypeId) -> Resource<'static> {
+    Resource {
+        plural: "x",
+        kind,
+        ty: Some(ty),
+        list_ty: None,
+        namespaced: true,
+        verbs: &["get", "create", "update", "patch", "delete"],
+        subresources: Vec::new(),
+    }
 }
