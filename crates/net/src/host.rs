@@ -11,7 +11,7 @@ use crate::nft::{self, Transaction};
 use crate::{Names, NetError};
 
 pub(crate) const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
-const NETWORK_MANAGER: &str = "/run/NetworkManager";
+pub(crate) const NETWORK_MANAGER: &str = "/run/NetworkManager";
 /// Docker asks users to put their rules for forwarded packets here; it drops what nobody accepts.
 pub(crate) const DOCKER_TABLE: &str = "filter";
 pub(crate) const DOCKER_CHAIN: &str = "DOCKER-USER";
@@ -133,4 +133,38 @@ fn docker_rules(socket: &mut Socket, names: &Names) -> Result<Vec<u64>, NetError
         };
         attributes(expressions).filter_map(compared).any(|value| value == prefix.as_bytes())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netns;
+
+    #[test]
+    fn docker_is_told_to_let_pods_pass() {
+        let dir = tempfile::tempdir().unwrap();
+        let names = Names::new("test").unwrap();
+        netns::in_throwaway(|| {
+            let mut socket = nft::open().unwrap();
+            let state = HostState::load(dir.path()).unwrap();
+            state.open_firewalls(&mut socket, &names, false).unwrap();
+            assert!(!docker_chain_exists(&mut socket).unwrap(), "nothing is made where Docker is not");
+
+            let mut tx = Transaction::new(DOCKER_TABLE);
+            tx.replace_table();
+            tx.chain(DOCKER_CHAIN);
+            tx.rule(DOCKER_CHAIN, |r| r.counter());
+            tx.commit(&mut socket).unwrap();
+            for _ in 0..2 {
+                state.open_firewalls(&mut socket, &names, false).unwrap();
+                assert_eq!(docker_rules(&mut socket, &names).unwrap().len(), 2);
+            }
+            let all =
+                |socket: &mut Socket| nft::find_rules(socket, DOCKER_TABLE, DOCKER_CHAIN, |_| true).unwrap().len();
+            assert_eq!(all(&mut socket), 3);
+            state.restore(&mut socket, &names, false).unwrap();
+            assert_eq!(all(&mut socket), 1, "the other rule stays");
+        })
+        .unwrap();
+    }
 }

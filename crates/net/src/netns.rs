@@ -60,6 +60,15 @@ pub fn run_in<T: Send>(path: &Path, work: impl FnOnce() -> io::Result<T> + Send)
     })
 }
 
+/// Runs `work` in a new network namespace that ends with it.
+pub(crate) fn in_throwaway<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    on_own_thread(|| {
+        // SAFETY: only the network namespace is unshared, which shares no memory or descriptors with other threads.
+        unsafe { unshare_unsafe(UnshareFlags::NEWNET) }?;
+        Ok(work())
+    })
+}
+
 fn on_own_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     std::thread::scope(|scope| scope.spawn(work).join())
         .unwrap_or_else(|_| Err(io::Error::other("the namespace thread panicked")))

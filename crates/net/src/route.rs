@@ -247,3 +247,33 @@ pub(crate) fn default_route_link(socket: &mut Socket) -> io::Result<Option<Link>
     })?;
     Ok(found.as_deref().and_then(read_link))
 }
+
+/// A route of the main table as the kernel lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Listed {
+    pub(crate) destination: Ipv4Addr,
+    pub(crate) prefix: u8,
+    pub(crate) link: String,
+}
+
+/// All IPv4 routes of the main table.
+pub(crate) fn routes(socket: &mut Socket) -> Result<Vec<Listed>, NetError> {
+    let links = links(socket, "")?;
+    let mut found = Vec::new();
+    let header = |m: &mut Attrs<'_>| {
+        m.raw(&[libc::AF_INET as u8]);
+        m.raw(&[0; 11]);
+    };
+    let each = |payload: &[u8]| {
+        let Some(attributes) = payload.get(12..).filter(|_| payload[4] == libc::RT_TABLE_MAIN) else { return };
+        let octets = |kind| attribute(attributes, kind).and_then(|value| <[u8; 4]>::try_from(value).ok());
+        let index = octets(libc::RTA_OIF).map(u32::from_ne_bytes);
+        found.push(Listed {
+            destination: octets(libc::RTA_DST).map_or(Ipv4Addr::UNSPECIFIED, Ipv4Addr::from),
+            prefix: payload[1],
+            link: links.iter().find(|link| Some(link.index) == index).map_or("-", |link| &link.name).to_owned(),
+        });
+    };
+    socket.dump(libc::RTM_GETROUTE, header, each).map_err(|source| NetError::kernel("list routes", source))?;
+    Ok(found)
+}

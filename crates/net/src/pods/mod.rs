@@ -10,14 +10,20 @@ mod wiring;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use ipam::Range;
 use wiring::Wiring;
 
+use crate::netlink::Socket;
 use crate::worker::Worker;
-use crate::{Names, NetError, Protocol};
+use crate::{Names, NetError, Protocol, nft, route};
+
+/// Links that are deleted at the same time.
+const REAPERS: usize = 3;
 
 /// How pods of this node are wired.
 #[derive(Clone, Debug)]
@@ -92,6 +98,9 @@ pub struct Allocation {
 #[derive(Clone, Debug)]
 pub struct PodNetwork {
     worker: Worker<Wiring>,
+    /// Threads that delete links, in turn.
+    reapers: Arc<Vec<Worker<Socket>>>,
+    next_reaper: Arc<AtomicUsize>,
     allocations: Arc<Mutex<BTreeMap<String, Allocation>>>,
     node_ip: Ipv4Addr,
     names: Names,
@@ -108,8 +117,13 @@ impl PodNetwork {
         let node_ip = Range::new(config.pod_cidr)?.node();
         let allocations = Arc::new(Mutex::new(BTreeMap::new()));
         let (namespace, own_names, shared) = (config.host_netns.clone(), names.clone(), allocations.clone());
+        let reap_namespace = namespace.clone();
         let worker = Worker::start("corten-net", namespace, move || Wiring::prepare(config, own_names, shared)).await?;
-        Ok(PodNetwork { worker, allocations, node_ip, names })
+        let mut reapers = Vec::new();
+        for _ in 0..REAPERS {
+            reapers.push(Worker::start("corten-net-reap", reap_namespace.clone(), route::open).await?);
+        }
+        Ok(PodNetwork { worker, reapers: Arc::new(reapers), next_reaper: Arc::default(), allocations, node_ip, names })
     }
 
     /// Gives a sandbox its link, address, routes and host ports. Attaching an id again returns what it has and
@@ -127,7 +141,12 @@ impl PodNetwork {
     /// If the kernel refuses; call again.
     pub async fn detach(&self, sandbox_id: &str) -> Result<(), NetError> {
         let id = sandbox_id.to_owned();
-        self.worker.call(move |wiring| wiring.detach(&id)).await
+        let Some(allocation) = self.worker.call(move |wiring| wiring.begin_detach(&id)).await? else { return Ok(()) };
+        // The kernel waits a long time inside a deletion; other pods need not.
+        let link = allocation.address.host_link.clone();
+        let reaper = self.next_reaper.fetch_add(1, Ordering::Relaxed) % self.reapers.len();
+        self.reapers[reaper].call(move |route| route::delete_link(route, &link)).await?;
+        self.worker.call(move |wiring| wiring.finish_detach(&allocation)).await
     }
 
     /// All recorded allocations: after a restart, detach those whose sandbox is gone.
@@ -144,4 +163,26 @@ impl PodNetwork {
     pub fn names(&self) -> &Names {
         &self.names
     }
+}
+
+/// Makes the kinds of links that pods need, in the calling thread's (throwaway) namespace.
+pub(crate) fn try_links(names: &Names) -> Result<(), NetError> {
+    let mut socket = route::open()?;
+    let own = std::fs::File::open("/proc/thread-self/ns/net").map_err(|source| NetError::file("/proc", source))?;
+    let mut batch = route::RouteBatch::default();
+    batch.address_link(&names.node_link(), 1500);
+    batch.pod_link(&route::PodLink {
+        host_name: &names.pod_link(Ipv4Addr::UNSPECIFIED),
+        host_mac: wiring::HOST_MAC,
+        pod_name: wiring::POD_LINK,
+        pod_mac: wiring::HOST_MAC,
+        pod_netns: own.as_fd(),
+        mtu: 1500,
+    });
+    batch.send(&mut socket, &[])
+}
+
+/// Makes the pods' table in the calling thread's (throwaway) namespace.
+pub(crate) fn try_table(names: &Names, config: &NetConfig) -> Result<(), NetError> {
+    table::replace(&mut nft::open()?, names, config, config.pod_cidr.0, &[])
 }

@@ -14,8 +14,8 @@ use crate::route::{self, Mac, PodLink, Route, RouteBatch};
 use crate::{Names, NetError, Protocol, conntrack, netns, nft};
 
 /// The host's end of every pod link: the links are point to point, so one address serves all.
-const HOST_MAC: Mac = [0xee; 6];
-const POD_LINK: &str = "eth0";
+pub(super) const HOST_MAC: Mac = [0xee; 6];
+pub(super) const POD_LINK: &str = "eth0";
 const DEFAULT_MTU: u32 = 1500;
 
 type Allocations = BTreeMap<String, Allocation>;
@@ -177,16 +177,33 @@ impl Wiring {
         batch.send(&mut self.route, &[libc::EAFNOSUPPORT, libc::EOPNOTSUPP])
     }
 
-    pub(super) fn detach(&mut self, sandbox_id: &str) -> Result<(), NetError> {
-        let Some(allocation) = lock(&self.allocations).get(sandbox_id).cloned() else { return Ok(()) };
-        table::close_ports(&mut self.netfilter, &self.names, &allocation)?;
+    /// Undoes a failed attach in one go.
+    fn detach(&mut self, sandbox_id: &str) -> Result<(), NetError> {
+        let Some(allocation) = self.begin_detach(sandbox_id)? else { return Ok(()) };
         route::delete_link(&mut self.route, &allocation.address.host_link)?;
+        self.finish_detach(&allocation)
+    }
+
+    /// What comes before the deletion of the link; `None` for an unknown sandbox.
+    pub(super) fn begin_detach(&mut self, sandbox_id: &str) -> Result<Option<Allocation>, NetError> {
+        let known = lock(&self.allocations).get(sandbox_id).cloned();
+        if let Some(allocation) = &known {
+            table::close_ports(&mut self.netfilter, &self.names, allocation)?;
+        }
+        Ok(known)
+    }
+
+    /// What comes after it. Harmless when two have begun at the same time.
+    pub(super) fn finish_detach(&mut self, allocation: &Allocation) -> Result<(), NetError> {
+        if lock(&self.allocations).get(&allocation.sandbox_id) != Some(allocation) {
+            return Ok(());
+        }
         if allocation.host_ports.iter().any(|port| port.protocol == Protocol::Udp) {
             let ip = allocation.address.ip;
             conntrack::delete_udp(&mut self.netfilter, |flow| flow.reply_source == ip)?;
         }
-        self.files.remove(sandbox_id)?;
-        lock(&self.allocations).remove(sandbox_id);
+        self.files.remove(&allocation.sandbox_id)?;
+        lock(&self.allocations).remove(&allocation.sandbox_id);
         self.range.release(allocation.address.ip);
         Ok(())
     }

@@ -7,10 +7,12 @@ mod table;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
+use plan::Pick;
 use proxy::Proxy;
 
-use crate::NetError;
+use crate::nft::{self, Transaction};
 use crate::worker::Worker;
+use crate::{Names, NetConfig, NetError};
 
 /// Transport protocols of service ports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -175,4 +177,20 @@ impl ServiceProxy {
     pub async fn teardown(&self) -> Result<(), NetError> {
         self.worker.call(Proxy::teardown).await
     }
+}
+
+/// Makes the services' table with one chain of each kind in the calling thread's (throwaway) namespace.
+pub(crate) fn try_table(names: &Names, config: &NetConfig) -> Result<(), NetError> {
+    let config = ProxyConfig {
+        cluster: config.cluster.clone(),
+        cluster_cidr: config.cluster_cidr,
+        service_cidr: config.service_cidr,
+        node_ip: config.pod_cidr.0,
+        host_netns: None,
+    };
+    let mut tx = Transaction::new(&names.service_table());
+    table::put_static(&mut tx, &config);
+    let pick = Pick { node_port: true, masquerade: true, total: 2, local: None, affinity_seconds: Some(1) };
+    table::put_pick(&mut tx, &pick, &config);
+    tx.commit(&mut nft::open()?)
 }

@@ -85,14 +85,21 @@ fn put_services(tx: &mut Transaction, config: &ProxyConfig) {
         r.in_set(Set::ClusterIps.name(), Reg(0));
         r.set_mark(MASQUERADE_BIT, true);
     });
-    tx.rule("services", |r| {
-        load_front(r, Reg(0), false);
-        r.verdict_from(Set::Services.name(), Reg(0));
-    });
-    tx.rule("services", |r| {
-        node_port(r);
-        r.verdict_from(Set::NodePorts.name(), Reg(1));
-    });
+    // A packet that is looked up while a change takes effect may see neither the old element nor the new one (kernels
+    // before 6.17) or an old way of picking with new endpoints. It comes back here then, and the second look sees the
+    // new state.
+    for _ in 0..2 {
+        tx.rule("services", |r| {
+            load_front(r, Reg(0), false);
+            r.verdict_from(Set::Services.name(), Reg(0));
+        });
+    }
+    for _ in 0..2 {
+        tx.rule("services", |r| {
+            node_port(r);
+            r.verdict_from(Set::NodePorts.name(), Reg(1));
+        });
+    }
     for (chain, hook) in [("nat-prerouting", Hook::Prerouting), ("nat-output", Hook::Output)] {
         tx.base_chain(chain, ChainType::Nat, hook, DNAT_PRIORITY);
         tx.rule(chain, |r| r.verdict(Verdict::Jump("services")));
@@ -117,8 +124,15 @@ fn put_refusals(tx: &mut Transaction, config: &ProxyConfig) {
         node_port(r);
         r.verdict_from(Set::NoEndpointNodePorts.name(), Reg(1));
     });
-    // Other ports of known addresses are refused, unknown addresses dropped: they may be a moment from being known.
     tx.chain("check-cluster-ips");
+    // Who has an endpoint and was not translated came in the middle of a change: trying again will help.
+    tx.rule("check-cluster-ips", |r| {
+        load_front(r, Reg(0), false);
+        r.immediate(Reg(3), [0; 4]);
+        r.value_from(Set::Endpoints.name(), Reg(0), Reg(4));
+        r.verdict(Verdict::Drop);
+    });
+    // Other ports of known addresses are refused, unknown addresses dropped: they may be a moment from being known.
     tx.rule("check-cluster-ips", |r| {
         r.load(Field::DestinationAddress, Reg(0));
         r.in_set(Set::ClusterIps.name(), Reg(0));
@@ -274,7 +288,7 @@ pub(super) fn add(tx: &mut Transaction, elements: &[(Key, Value)]) {
             .collect();
         let data = of_set.iter().zip(&chains).map(|((key, value), chain)| {
             let data = match (value, chain) {
-                (Value::Pick(_), chain) => Data::Verdict(Verdict::Goto(chain.as_deref().unwrap_or(REFUSE))),
+                (Value::Pick(_), chain) => Data::Verdict(Verdict::Jump(chain.as_deref().unwrap_or(REFUSE))),
                 (Value::None, _) => Data::None,
                 (Value::Target(bytes), _) => Data::Value(bytes),
                 (Value::Refuse, _) => Data::Verdict(Verdict::Goto(REFUSE)),
