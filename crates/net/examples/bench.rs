@@ -77,19 +77,22 @@ async fn measure(
     })
     .await?;
     let all: Vec<Service> = (0..services).map(|number| service(number, &[0, 1])).collect();
-    let started = Instant::now();
+    let (started, cpu) = (Instant::now(), cpu_time());
     let first = proxy.sync(all.clone()).await?;
-    println!("{services} services x 2 endpoints, {} elements, first load: {:?}", first.added, started.elapsed());
+    let (wall, cpu) = (started.elapsed(), cpu_time() - cpu);
+    println!("{services} services x 2 endpoints, {} elements, first load: {wall:?}, CPU {cpu:?}", first.added);
     let started = Instant::now();
     proxy.sync(all).await?;
     println!("sync without a change: {:?}", started.elapsed());
     let mut changes = Vec::new();
+    let cpu = cpu_time();
     for round in 0..CHANGES {
         let endpoints: &[u32] = if round % 2 == 0 { &[0, 1, 2] } else { &[0, 1] };
         let started = Instant::now();
         proxy.update(vec![service(round as u32 / 2, endpoints)], vec![]).await?;
         changes.push(started.elapsed());
     }
+    println!("one endpoint more or less: CPU {:?} each", (cpu_time() - cpu) / CHANGES as u32);
     report("one endpoint more or less", changes);
     let started = Instant::now();
     proxy.teardown().await?;
@@ -111,6 +114,12 @@ fn service(number: u32, endpoints: &[u32]) -> Service {
         ports: vec![ServicePort { port: 80, targets, ..ServicePort::default() }],
         ..Service::default()
     }
+}
+
+/// CPU time of this process, the kernel's part included: steadier than wall time on a busy machine.
+fn cpu_time() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
 
 fn report(what: &str, mut times: Vec<Duration>) {
