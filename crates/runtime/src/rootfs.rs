@@ -96,7 +96,7 @@ impl Plan {
             read_only: spec.rootfs.read_only || spec.rootfs.upper.is_none(),
             mounts,
             devpts,
-            shm: clone_tree(shm).map_err(|e| Error::file(shm, e))?,
+            shm: clone_private_tree(shm)?,
             devices: nodes(spec)?,
             privileged: spec.privileged,
             view,
@@ -284,10 +284,18 @@ fn devpts() -> std::result::Result<OwnedFd, Errno> {
     new_mount("devpts", &options, MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC)
 }
 
-/// A detached copy of what is at a path of the host, with all mounts below it.
+/// A detached copy of what is at a path of the host, with all mounts below it. It is still a peer of the original: what
+/// is mounted on it appears on the host unless its propagation is changed.
 fn clone_tree(path: &Path) -> std::result::Result<OwnedFd, Errno> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
     rustix::mount::open_tree(CWD, path, flags)
+}
+
+/// A detached copy that has nothing to do with the original's mounts any more.
+fn clone_private_tree(path: &Path) -> Result<OwnedFd> {
+    let tree = clone_tree(path).map_err(|e| Error::file(path, e))?;
+    sys::set_mount_attributes(tree.as_fd(), true, 0, libc::MS_PRIVATE).map_err(|e| Error::file(path, e))?;
+    Ok(tree)
 }
 
 fn prepare(mount: &crate::Mount) -> Result<Prepared> {
@@ -346,7 +354,7 @@ fn root(rootfs: &Rootfs) -> Result<Root> {
         return Err(Error::Invalid("a root file system needs at least one layer".into()));
     };
     if rootfs.upper.is_none() && rootfs.lower.len() == 1 {
-        return clone_tree(first).map(Root::Tree).map_err(|e| Error::file(first, e));
+        return clone_private_tree(first).map(Root::Tree);
     }
     for path in rootfs.lower.iter().chain(&rootfs.upper) {
         // Here rather than in the new process: the error can name the layer.

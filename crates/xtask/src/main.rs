@@ -4,6 +4,7 @@ mod deny;
 mod schema;
 mod test;
 mod tidy;
+mod vm;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -29,6 +30,8 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Boot Debian's cloud kernel in software emulation, cgroup v2 only, and run a command (default: the runtime's tests) in it
+    Vm(vm::VmArgs),
 }
 
 fn main() -> Result<()> {
@@ -37,5 +40,9 @@ fn main() -> Result<()> {
         Command::Tidy => tidy::run(),
         Command::Deny => deny::run(),
         Command::Schema { check } => schema::run(check),
+        Command::Vm(args) => vm::run(&args).and_then(|status| match status {
+            0 => Ok(()),
+            status => anyhow::bail!("the command in the machine ended with status {status}"),
+        }),
     }
 }

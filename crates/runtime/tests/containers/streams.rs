@@ -96,18 +96,21 @@ fn exec_errors_and_kill(m: &Machine) {
 
 fn attach(m: &Machine) {
     m.sandbox("s");
-    let spec = m.spec("s", "c", "mkfifo /tmp/f; read x < /tmp/f; echo out; echo err >&2; read x < /tmp/f");
+    let spec = m.spec("s", "c", "mkfifo /tmp/a /tmp/b; read x < /tmp/a; echo out; echo err >&2; read x < /tmp/b");
     let shim = m.start(&spec);
     let one = m.runtime.attach("c").unwrap();
     let two = m.runtime.attach("c").unwrap();
     assert!(one.stdin.is_none());
-    let go = || m.runtime.exec("c", &sh("while ! [ -p /tmp/f ]; do :; done; echo > /tmp/f")).unwrap().wait().unwrap();
-    go();
+    let go = |fifo: &str| {
+        let script = format!("while ! [ -p {fifo} ]; do :; done; echo > {fifo}");
+        m.runtime.exec("c", &sh(&script)).unwrap().wait().unwrap()
+    };
+    go("/tmp/a");
     read_until(&one.stdout, "out\n");
     read_until(one.stderr.as_ref().unwrap(), "err\n");
     read_until(&two.stdout, "out\n");
     drop(two);
-    go();
+    go("/tmp/b");
     assert_eq!(m.wait("c", &shim).exit_code, 0);
     assert_eq!(read_all(one.stdout), "");
     assert!(m.log("c").contains("stdout F out\n"));
