@@ -6,9 +6,12 @@
 mod column;
 pub mod defaults;
 pub mod print;
+pub mod qos;
 mod registry;
 mod spec;
 pub mod table;
+pub mod validate;
+mod write;
 
 pub use column::{
     Cell, Column, ColumnType, Count, Number, Of, Path, Row, RowContext, RuntimeColumn, Since, TextOr, Typed, column,

@@ -10,6 +10,7 @@ use corten_tree::Tree;
 use crate::column::{Row, RowContext, RuntimeColumn};
 use crate::spec::{Conversion, Fact, Generation, Hooks, KindSpec, Scope, Subresource, SubresourceKind, Verbs};
 use crate::table;
+use crate::validate::names::NameCheck;
 
 /// A kind at run time.
 #[derive(Clone)]
@@ -56,6 +57,10 @@ pub struct Kind {
     pub served_by: Option<Arc<str>>,
     /// For a view of another kind's objects: the kind that is stored.
     pub stored_as: Option<KindId>,
+    /// Which names objects may have.
+    pub name_check: NameCheck,
+    /// Whether a delete that says nothing about dependents orphans them.
+    pub orphans_by_default: bool,
     /// What is special about writes.
     pub hooks: Hooks,
     /// The row, for built-in kinds.
@@ -88,6 +93,8 @@ impl Kind {
             fact_paths: spec.facts.iter().map(|f| f.path).collect(),
             served_by: spec.served_by.map(Into::into),
             stored_as: spec.stored_as,
+            name_check: spec.name_check,
+            orphans_by_default: spec.orphans_by_default,
             hooks: spec.hooks,
             spec: Some(spec),
         }

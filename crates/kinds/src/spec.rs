@@ -5,6 +5,7 @@ use corten_object::{FieldError, KindId};
 use corten_tree::Tree;
 
 use crate::Column;
+use crate::validate::names::{self, NameCheck};
 
 /// Whether objects of a kind live in namespaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -244,8 +245,10 @@ pub struct Hooks {
     pub prepare_create: Option<fn(&mut Tree, &WriteContext)>,
     /// Changes an updated object before validation, knowing the old one.
     pub prepare_update: Option<fn(&mut Tree, &Tree, &WriteContext)>,
-    /// Finds all faults of an object.
+    /// Finds all faults of an object, new or changed, apart from its metadata.
     pub validate: Option<fn(&Tree, &mut Errors)>,
+    /// Finds faults that only matter in a new object.
+    pub validate_create: Option<fn(&Tree, &mut Errors)>,
     /// Finds faults of a change (new, old), besides those of [`Hooks::validate`].
     pub validate_update: Option<fn(&Tree, &Tree, &mut Errors)>,
     /// Finds faults of a status change (new, old).
@@ -265,6 +268,7 @@ impl Hooks {
         prepare_create: None,
         prepare_update: None,
         validate: None,
+        validate_create: None,
         validate_update: None,
         validate_status: None,
         subresource: None,
@@ -313,6 +317,10 @@ pub struct KindSpec {
     pub stored_as: Option<KindId>,
     /// Field selector names that mean a fact under another name (alias, label of the fact).
     pub label_aliases: &'static [(&'static str, &'static str)],
+    /// Which names objects may have.
+    pub name_check: NameCheck,
+    /// Whether a delete that says nothing about dependents orphans them (upstream's Job and ReplicationController).
+    pub orphans_by_default: bool,
     /// What is special about writes.
     pub hooks: Hooks,
 }
@@ -338,6 +346,8 @@ impl KindSpec {
         served_by: None,
         stored_as: None,
         label_aliases: &[],
+        name_check: names::dns_subdomain,
+        orphans_by_default: false,
         hooks: Hooks::NONE,
     };
 

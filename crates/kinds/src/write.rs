@@ -1,0 +1,51 @@
+//! All faults of a write, as the pipeline asks for them: metadata, the kind's own rules, what may not change.
+
+use corten_tree::Tree;
+
+use crate::validate::{Spot, meta};
+use crate::{Errors, Kind};
+
+impl Kind {
+    /// The faults of a new object, after `prepare_create`.
+    pub fn create_faults(&self, object: &Tree) -> Errors {
+        let mut errors = Errors::new();
+        meta::validate_object_meta(self, object, &mut errors);
+        for hook in [self.hooks.validate, self.hooks.validate_create].into_iter().flatten() {
+            hook(object, &mut errors);
+        }
+        errors
+    }
+
+    /// The faults of a changed object, after `prepare_update`.
+    pub fn update_faults(&self, new: &Tree, old: &Tree) -> Errors {
+        let mut errors = Errors::new();
+        meta::validate_object_meta_update(self, new, old, &mut errors);
+        if let Some(hook) = self.hooks.validate {
+            hook(new, &mut errors);
+        }
+        if let Some(hook) = self.hooks.validate_update {
+            hook(new, old, &mut errors);
+        }
+        for path in &self.immutable {
+            // The whole object is the parent, so that a missing value is compared as well.
+            let (parent, field) = path.rsplit_once('.').unwrap_or(("", path));
+            let root = |tree| Spot::at(tree, corten_tree::FieldPath::ROOT);
+            let (new, old) = match parent {
+                "" => (root(new), root(old)),
+                parent => (Spot::of(new, parent), Spot::of(old, parent)),
+            };
+            new.immutable(&old, field, &mut errors);
+        }
+        errors
+    }
+
+    /// The faults of a changed status, after everything else was put back.
+    pub fn status_faults(&self, new: &Tree, old: &Tree) -> Errors {
+        let mut errors = Errors::new();
+        meta::validate_object_meta_update(self, new, old, &mut errors);
+        if let Some(hook) = self.hooks.validate_status {
+            hook(new, old, &mut errors);
+        }
+        errors
+    }
+}
