@@ -1,5 +1,6 @@
 //! The project's own commands: `cargo xtask COMMAND`.
 
+mod bench;
 mod deny;
 mod schema;
 mod test;
@@ -22,6 +23,8 @@ enum Command {
     Test(test::TestArgs),
     /// Check layers, banned calls, file sizes and other rules of the code
     Tidy,
+    /// Measure a release build: start times, pods, idleness, reads, writes, lists (needs root)
+    Bench(bench::BenchArgs),
     /// Check licences and bans of the dependency tree (installs cargo-deny below target/)
     Deny,
     /// Write the schema table from upstream's Go types
@@ -38,6 +41,7 @@ fn main() -> Result<()> {
     match Arguments::parse().command {
         Command::Test(args) => test::run(&args),
         Command::Tidy => tidy::run(),
+        Command::Bench(args) => bench::run(&args),
         Command::Deny => deny::run(),
         Command::Schema { check } => schema::run(check),
         Command::Vm(args) => vm::run(&args).and_then(|status| match status {
