@@ -4,8 +4,11 @@
 //! on disk and for what several processes may do at once.
 
 mod archive;
+mod build;
+mod builtin;
 mod compression;
 mod digest;
+mod elf;
 mod error;
 mod import;
 mod oci;
@@ -13,6 +16,8 @@ mod reference;
 mod store;
 mod unpack;
 
+pub use build::{BuildOptions, CONFIG_FILE};
+pub use builtin::Builtin;
 pub use digest::Digest;
 pub use error::{ImageError, Result};
 pub use oci::{ImageConfig, Set};

@@ -136,18 +136,31 @@ impl ImageStore {
     /// Takes a name away (all names, if an id is given), and all content that no name needs. Layers that containers stand on
     /// stay until they are released.
     pub fn remove(&self, reference: &str) -> Result<Freed> {
-        let image = self.resolve(reference)?;
-        let by_id = Digest::parse(reference).is_some();
+        let id = Digest::parse(reference);
+        // By name nothing but the index is read, so that a corrupt image can be removed, too.
+        let (manifest, name) = match &id {
+            Some(_) => (Some(self.resolve(reference)?.manifest), None),
+            None => (None, Some(Reference::parse(reference)?)),
+        };
         let mut names = Vec::new();
         self.change_index(|index| {
             index.manifests.retain(|entry| {
-                let gone = if by_id { entry.digest == image.manifest } else { name_of(entry) == image.name };
+                let gone = match &name {
+                    Some(name) if name.digest.is_some() => {
+                        Some(&entry.digest) == name.digest.as_ref() && repository_of(entry) == name.repository
+                    }
+                    Some(name) => name_of(entry) == name.name(),
+                    None => Some(&entry.digest) == manifest.as_ref(),
+                };
                 if gone {
                     names.push(name_of(entry).to_owned());
                 }
                 !gone
             });
         })?;
+        if names.is_empty() {
+            return Err(ImageError::NotFound { reference: reference.to_owned() });
+        }
         Ok(Freed { names, ..self.collect_garbage()? })
     }
 
@@ -320,11 +333,6 @@ impl ImageStore {
                 index.manifests.push(entry);
             }
         })
-    }
-
-    /// Takes away names that satisfy a condition.
-    pub(crate) fn forget_names(&self, gone: impl Fn(&str) -> bool) -> Result<()> {
-        self.change_index(|index| index.manifests.retain(|entry| !gone(name_of(entry))))
     }
 
     fn change_index(&self, change: impl FnOnce(&mut Index)) -> Result<()> {

@@ -102,7 +102,11 @@ impl<'l> Unpacker<'l> {
             self.entry(&mut entry.map_err(Broken::Archive)?)?;
         }
         for (path, seconds) in std::mem::take(&mut self.directory_times).into_iter().rev() {
-            let dir = self.open_dir(&path).at("open", &self.target.join(&path))?;
+            let dir = match self.open_dir(&path) {
+                // A later entry has taken its place.
+                Err(Errno::NOTDIR | Errno::NOENT | Errno::LOOP) => continue,
+                dir => dir.at("open", &self.target.join(&path))?,
+            };
             futimens(&dir, &times(seconds)).at("set the time of", &self.target.join(&path))?;
         }
         Ok(())
@@ -176,8 +180,9 @@ impl<'l> Unpacker<'l> {
             Err(error) => return Err(error).at("open", &shown),
         }
         let (parent, name) = self.split(path)?;
-        let hides = self.make_way(&parent, path, &name, true)?;
+        let hides = self.whiteouts.contains(path) && self.make_way(&parent, path, &name, true)?;
         match mkdirat(&parent, &name, Mode::from_raw_mode(0o755)) {
+            // Putting a directory in its place would hide what the link leads to in the layers below.
             Err(Errno::EXIST) => return Err(self.refuse(path, "lies below a link that leads nowhere")),
             result => result.at("create", &shown)?,
         }
