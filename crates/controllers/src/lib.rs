@@ -9,16 +9,26 @@
 
 pub mod conditions;
 pub mod hash;
+pub mod history;
 mod names;
 pub mod owners;
 pub mod plan;
 pub mod pods;
+mod service_pods;
 pub mod status;
 pub mod watch;
 pub mod world;
 
+pub mod daemon_set;
 pub mod deployment;
+pub mod endpoint_slice;
+pub mod endpoints;
+pub mod garbage_collector;
+pub mod namespace;
 pub mod replica_set;
+pub mod root_ca;
+pub mod service_account;
+pub mod stateful_set;
 
 pub use plan::{Action, EventKind, EventNote, Failed, Outcome, Plan, Verb, Write};
 pub use watch::{Changed, Wake, Watch};
@@ -72,10 +82,18 @@ pub trait Controller: Send + Sync {
 }
 
 /// All controllers.
-pub fn all(_config: &Config) -> Vec<Box<dyn Controller>> {
+pub fn all(config: &Config) -> Vec<Box<dyn Controller>> {
     vec![
         Box::new(deployment::DeploymentController),
         Box::new(replica_set::ReplicaSetController::REPLICA_SET),
         Box::new(replica_set::ReplicaSetController::REPLICATION),
+        Box::new(stateful_set::StatefulSetController),
+        Box::new(daemon_set::DaemonSetController),
+        Box::new(garbage_collector::GarbageCollector),
+        Box::new(namespace::NamespaceController),
+        Box::new(service_account::ServiceAccountController),
+        Box::new(root_ca::RootCaPublisher { ca: config.root_ca.clone() }),
+        Box::new(endpoint_slice::EndpointSliceController),
+        Box::new(endpoints::EndpointsController),
     ]
 }

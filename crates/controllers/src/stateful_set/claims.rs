@@ -1,0 +1,112 @@
+//! Claims of a StatefulSet's pods: making them, and who owns them (`persistentVolumeClaimRetentionPolicy`).
+
+use std::sync::Arc;
+
+use corten_kinds::id;
+use corten_object::{Object, ObjectKey};
+use corten_tree::{Tree, tree};
+use corten_views::{PersistentVolumeClaim, Pod, StatefulSet};
+
+use super::identity::claim_name;
+use crate::{Action, EventNote, Typed, World, owners};
+
+/// What a pod needs of its claims.
+pub(super) enum Claims {
+    /// They are all there, or will be after these creations.
+    Ready(Vec<Action>),
+    /// One is being deleted: the pod must wait.
+    Ending,
+}
+
+/// The claims of an ordinal.
+pub(super) fn of(world: &World<'_>, set: &Typed<StatefulSet>, tree: &Tree, ordinal: i64) -> Claims {
+    let mut missing = Vec::new();
+    for template in tree.list_at("spec.volumeClaimTemplates") {
+        let name = claim_name(template.str_at("metadata.name"), set.name(), ordinal);
+        let key = ObjectKey::new(id::PERSISTENT_VOLUME_CLAIM, set.namespace(), &name);
+        match world.state.get(&key) {
+            Some(claim) if claim.head.is_deleting() => return Claims::Ending,
+            Some(_) => {}
+            None => missing.push(create(set, tree, template, key, ordinal)),
+        }
+    }
+    Claims::Ready(missing)
+}
+
+fn create(set: &Typed<StatefulSet>, tree: &Tree, template: &Tree, key: ObjectKey, ordinal: i64) -> Action {
+    let mut metadata = Tree::map();
+    for field in ["labels", "annotations", "finalizers"] {
+        if let Some(value) = template.at(&["metadata", field]).filter(|v| !v.is_empty_value()) {
+            metadata.set(field, value.clone());
+        }
+    }
+    let mut labels = metadata.get("labels").cloned().unwrap_or_else(Tree::map);
+    for (name, value) in tree.map_at("spec.selector.matchLabels").iter() {
+        labels.insert(name.to_owned(), value.clone());
+    }
+    metadata.insert("labels", labels);
+    let body = tree!({
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": (metadata),
+        "spec": (template.path("spec").cloned().unwrap_or_else(Tree::map))
+    });
+    let pod = format!("{}-{ordinal}", set.name());
+    let done = format!("Create Claim {} Pod {pod} in StatefulSet {} success", key.name, set.name());
+    let failed = format!("Create Claim {} for Pod {pod} in StatefulSet {} failed error: ", key.name, set.name());
+    Action::create(key, body)
+        .on_success(EventNote::normal(&set.object, "SuccessfulCreate", done))
+        .on_failure(EventNote::warning(&set.object, "FailedCreate", failed))
+}
+
+/// The writes that make the set or the pod own the claims, as the policy says (`updateClaimOwnerRefForSetAndPod`).
+pub(super) fn own(
+    world: &World<'_>,
+    set: &Typed<StatefulSet>,
+    pod: &Typed<Pod>,
+    ordinal: i64,
+    in_range: bool,
+) -> Vec<Action> {
+    let policy = set.spec.persistent_volume_claim_retention_policy.clone().unwrap_or_default();
+    let (when_deleted, when_scaled) = (policy.when_deleted == "Delete", policy.when_scaled == "Delete");
+    let owner: Option<&Arc<Object>> = match (when_scaled, when_deleted) {
+        (true, _) if !in_range => Some(&pod.object),
+        (_, true) => Some(&set.object),
+        _ => None,
+    };
+    let claims = set.spec.volume_claim_templates.iter().filter_map(|template| {
+        let name = claim_name(&template.metadata.name, set.name(), ordinal);
+        world.find::<PersistentVolumeClaim>(id::PERSISTENT_VOLUME_CLAIM, set.namespace(), &name)
+    });
+    claims.filter_map(|claim| own_one(world, set, pod, &claim, owner)).collect()
+}
+
+fn own_one(
+    world: &World<'_>,
+    set: &Typed<StatefulSet>,
+    pod: &Typed<Pod>,
+    claim: &Typed<PersistentVolumeClaim>,
+    owner: Option<&Arc<Object>>,
+) -> Option<Action> {
+    let ours = |uid: &str| uid == set.uid() || uid == pod.uid();
+    let references = &claim.head().owners;
+    // Someone else controls it, or a former set or pod of the same name: it is not ours to change.
+    let foreign = |r: &corten_object::OwnerReference| {
+        !ours(&r.uid) && (r.controller || *r.name == *set.name() || *r.name == *pod.name())
+    };
+    if references.iter().any(foreign) {
+        return None;
+    }
+    let wanted = owner.map(|o| o.head.uid.as_str());
+    let present: Vec<_> = references.iter().filter(|r| ours(&r.uid)).collect();
+    let right = match wanted {
+        None => present.is_empty(),
+        Some(uid) => present.len() == 1 && present[0].uid == *uid && present[0].controller,
+    };
+    if right {
+        return None;
+    }
+    let Tree::List(mut rest) = owners::references_without(&claim.object, |r| ours(&r.uid)) else { return None };
+    rest.extend(owner.map(|o| owners::controller_reference(world, o)));
+    Some(Action::patch(&claim.object, tree!({"metadata": {"ownerReferences": (rest)}})))
+}
