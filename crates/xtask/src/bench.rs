@@ -189,7 +189,7 @@ impl Bench {
         let body = config_map("bench");
         client.json(Method::POST, path, "application/json", Some(&body)).await?;
         for clients in [1, 16] {
-            let get = |_| (Method::GET, format!("{path}/bench"), None);
+            let get = move |_| (Method::GET, format!("{path}/bench"), None);
             row(&format!("GET ConfigMap, {clients} clients"), self.load(clients, args.seconds, get).await?);
         }
         let counter = Arc::new(AtomicU64::new(0));
