@@ -1,5 +1,7 @@
 //! The server over real UDP and TCP sockets on loopback, with a second one as its upstream resolver.
 
+#![allow(clippy::unwrap_used, reason = "in tests")]
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;

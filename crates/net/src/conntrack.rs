@@ -36,10 +36,10 @@ pub(crate) fn delete_udp(socket: &mut Socket, stale: impl Fn(&Flow) -> bool) -> 
         |m| header(m, libc::AF_INET, 0),
         |payload| {
             let attributes = &payload[4..];
-            if let (Some(flow), Some(original)) = (read_flow(attributes), attribute(attributes, TUPLE_ORIGINAL)) {
-                if stale(&flow) {
-                    originals.push(original.to_vec());
-                }
+            if let (Some(flow), Some(original)) = (read_flow(attributes), attribute(attributes, TUPLE_ORIGINAL))
+                && stale(&flow)
+            {
+                originals.push(original.to_vec());
             }
         },
     );

@@ -66,12 +66,12 @@ impl HostState {
             let mut tx = Transaction::new(DOCKER_TABLE);
             let prefix = names.link_prefix();
             tx.insert_rule(DOCKER_CHAIN, |r| {
-                r.from_link(&prefix);
+                r.by_link_from(&prefix);
                 r.counter();
                 r.accept();
             });
             tx.insert_rule(DOCKER_CHAIN, |r| {
-                r.to_link(&prefix);
+                r.by_link_to(&prefix);
                 r.counter();
                 r.accept();
             });
@@ -102,6 +102,16 @@ impl HostState {
         }
         remove_file(&self.path)
     }
+}
+
+/// New links forward as `net.ipv4.conf.default` says, which hardened hosts switch off on its own.
+pub(crate) fn forward_from(link: &str) -> Result<(), NetError> {
+    let path = Path::new("/proc/sys/net/ipv4/conf").join(link).join("forwarding");
+    let now = fs::read_to_string(&path).map_err(|source| NetError::file(&path, source))?;
+    if now.trim() == "1" {
+        return Ok(());
+    }
+    fs::write(&path, "1").map_err(|source| NetError::file(&path, source))
 }
 
 fn network_manager_file(names: &Names) -> PathBuf {

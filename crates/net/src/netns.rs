@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rustix::mount::UnmountFlags;
@@ -84,6 +85,12 @@ pub(crate) fn visit<T>(target: &File, work: impl FnOnce() -> io::Result<T>) -> i
     move_into_link_name_space(home.as_fd(), Some(LinkNameSpaceType::Network))
         .expect("a thread may return to the namespace that it came from");
     outcome
+}
+
+/// Whether an open namespace file is the calling thread's own namespace.
+pub(crate) fn is_own(namespace: &File) -> io::Result<bool> {
+    let (one, other) = (namespace.metadata()?, std::fs::metadata(OWN)?);
+    Ok((one.dev(), one.ino()) == (other.dev(), other.ino()))
 }
 
 /// Moves the calling thread for good.

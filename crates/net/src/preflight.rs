@@ -238,10 +238,11 @@ fn resolv_conf_of(usual: &Path, upstream: &Path) -> io::Result<String> {
     };
     let servers: Vec<&str> = content.lines().filter_map(|line| line.trim().strip_prefix("nameserver")).collect();
     let is_stub = |server: &&str| matches!(server.trim(), "127.0.0.53" | "127.0.0.54");
-    if !servers.is_empty() && servers.iter().all(|server| is_stub(&server)) {
-        if let Ok(better) = fs::read_to_string(upstream) {
-            return Ok(better);
-        }
+    if !servers.is_empty()
+        && servers.iter().all(is_stub)
+        && let Ok(better) = fs::read_to_string(upstream)
+    {
+        return Ok(better);
     }
     Ok(content)
 }

@@ -1,5 +1,7 @@
 //! Pods' links, addresses and host ports on the real kernel, in namespaces of their own. Needs root.
 
+#![allow(clippy::unwrap_used, reason = "in tests")]
+
 mod common;
 
 use std::net::Ipv4Addr;
@@ -105,6 +107,35 @@ async fn a_failed_attach_leaves_nothing() {
     assert!(matches!(network.attach(request).await, Err(NetError::Kernel { .. })));
     assert!(network.allocations().is_empty());
     assert!(files_below(&m.path("state/pods")).is_empty());
+}
+
+#[tokio::test]
+async fn the_host_itself_is_never_wired() {
+    let m = Machine::new();
+    let network = m.network().await;
+    let request = AttachRequest { sandbox_id: "x".to_owned(), netns: m.path("host"), ..AttachRequest::default() };
+    let refused = network.attach(request).await.unwrap_err().to_string();
+    assert_eq!(refused, "sandbox x: its network namespace is the host's own one");
+    assert!(network.allocations().is_empty());
+}
+
+#[tokio::test]
+async fn links_without_a_record_are_removed_and_links_forward() {
+    let mut m = Machine::new();
+    m.inside("host", || std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")).unwrap();
+    m.inside("host", || std::fs::write("/proc/sys/net/ipv4/conf/default/forwarding", "0")).unwrap();
+    let network = m.network().await;
+    let a = m.pod(&network, "a", vec![]).await;
+    let b = m.pod(&network, "b", vec![]).await;
+    m.serve("a", (Ipv4Addr::UNSPECIFIED, 80), "a");
+    assert!(m.ask("b", (a.ip, 80)).is_ok(), "although new links do not forward by default");
+    drop(network);
+    std::fs::remove_file(m.path("state/pods/a.json")).unwrap();
+    std::fs::write(m.path("state/pods/b.json.new"), "").unwrap();
+    let _network = m.network().await;
+    let links = m.run("host", "ip -o link show");
+    assert!(!links.contains(&a.host_link) && links.contains(&b.host_link), "{links}");
+    assert_eq!(files_below(&m.path("state/pods")), [m.path("state/pods/b.json")]);
 }
 
 #[tokio::test]

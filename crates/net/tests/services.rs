@@ -1,5 +1,7 @@
 //! The service proxy on the real kernel, in namespaces of its own, with bridge filtering off. Needs root.
 
+#![allow(clippy::unwrap_used, reason = "in tests")]
+
 mod common;
 
 use std::collections::BTreeSet;

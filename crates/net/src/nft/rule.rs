@@ -181,19 +181,19 @@ impl<'a, 'b> Rule<'a, 'b> {
     }
 
     /// Matches names of the link that the packet came in by, by their beginning (as iptables' `-i NAME+`).
-    pub(crate) fn from_link(&mut self, beginning: &str) {
+    pub(crate) fn by_link_from(&mut self, beginning: &str) {
         self.meta(META_IIFNAME, Reg(0));
         self.compare(Reg(0), true, beginning.as_bytes());
     }
 
     /// Matches names of the link that the packet leaves by, by their beginning.
-    pub(crate) fn to_link(&mut self, beginning: &str) {
+    pub(crate) fn by_link_to(&mut self, beginning: &str) {
         self.meta(META_OIFNAME, Reg(0));
         self.compare(Reg(0), true, beginning.as_bytes());
     }
 
     /// Matches names of the link that the packet leaves by that begin otherwise.
-    pub(crate) fn not_to_link(&mut self, beginning: &str) {
+    pub(crate) fn by_link_not_to(&mut self, beginning: &str) {
         self.meta(META_OIFNAME, Reg(0));
         self.compare(Reg(0), false, beginning.as_bytes());
     }

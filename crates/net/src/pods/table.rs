@@ -52,7 +52,7 @@ pub(super) fn replace(
     tx.rule("postrouting", |r| {
         r.in_range(Field::SourceAddress, config.pod_cidr, true);
         r.in_range(Field::DestinationAddress, config.cluster_cidr, false);
-        r.not_to_link(&names.link_prefix());
+        r.by_link_not_to(&names.link_prefix());
         r.masquerade();
     });
     for allocation in allocations {

@@ -11,7 +11,7 @@ use super::{Allocation, AttachRequest, HostPort, NetConfig, PodAddress, table};
 use crate::host::HostState;
 use crate::netlink::Socket;
 use crate::route::{self, Mac, PodLink, Route, RouteBatch};
-use crate::{Names, NetError, Protocol, conntrack, netns, nft};
+use crate::{Names, NetError, Protocol, conntrack, host, netns, nft};
 
 /// The host's end of every pod link: the links are point to point, so one address serves all.
 pub(super) const HOST_MAC: Mac = [0xee; 6];
@@ -58,6 +58,7 @@ impl Wiring {
         let node_ip = range.node();
         prepare_node_link(&mut route, &names, &config, node_ip, mtu)?;
         table::replace(&mut netfilter, &names, &config, node_ip, &known)?;
+        delete_orphans(&mut route, &names, &known)?;
         host.open_firewalls(&mut netfilter, &names, config.host_netns.is_none())?;
         *lock(&allocations) = known.into_iter().map(|known| (known.sandbox_id.clone(), known)).collect();
         Ok(Wiring { names, cluster_mtu: mtu, node_ip, range, files, allocations, route, netfilter })
@@ -66,6 +67,11 @@ impl Wiring {
     pub(super) fn attach(&mut self, request: &AttachRequest) -> Result<PodAddress, NetError> {
         ipam::check_id(&request.sandbox_id)?;
         let namespace = File::open(&request.netns).map_err(|source| NetError::file(&request.netns, source))?;
+        let own = netns::is_own(&namespace).map_err(|source| NetError::file(&request.netns, source))?;
+        if own {
+            let id = &request.sandbox_id;
+            return Err(NetError::Invalid(format!("sandbox {id}: its network namespace is the host's own one")));
+        }
         let known = lock(&self.allocations).get(&request.sandbox_id).cloned();
         if let Some(known) = known {
             self.wire(&known, &namespace)?;
@@ -174,7 +180,8 @@ impl Wiring {
         let source = Some(self.node_ip);
         batch.route(Route { destination: address.ip, prefix: 32, link, gateway: None, source });
         // Without IPv6 in the kernel the address mode is unknown.
-        batch.send(&mut self.route, &[libc::EAFNOSUPPORT, libc::EOPNOTSUPP])
+        batch.send(&mut self.route, &[libc::EAFNOSUPPORT, libc::EOPNOTSUPP])?;
+        host::forward_from(&address.host_link)
     }
 
     /// Undoes a failed attach in one go.
@@ -233,7 +240,20 @@ fn prepare_node_link(
             Ipv4Addr::from(u32::from(destination) & u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0));
         batch.route(Route { destination, prefix, link, gateway: None, source: Some(node_ip) });
     }
-    batch.send(route, &[libc::EAFNOSUPPORT, libc::EOPNOTSUPP])
+    batch.send(route, &[libc::EAFNOSUPPORT, libc::EOPNOTSUPP])?;
+    host::forward_from(&name)
+}
+
+/// Links that no record knows: their record was lost.
+fn delete_orphans(route: &mut Socket, names: &Names, known: &[Allocation]) -> Result<(), NetError> {
+    for link in route::links(route, &names.link_prefix())? {
+        let is_known = known.iter().any(|allocation| allocation.address.host_link == link.name);
+        if !is_known && link.name != names.node_link() {
+            tracing::warn!(link = link.name, "removing a pod's link that no record knows");
+            route::delete_link(route, &link.name)?;
+        }
+    }
+    Ok(())
 }
 
 fn require_link(socket: &mut Socket, name: &str) -> Result<u32, NetError> {

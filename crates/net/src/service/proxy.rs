@@ -104,11 +104,12 @@ impl Proxy {
         let changes = self.change(changed, removed, &mut report.conflicts);
         report.added = changes.added.len();
         report.removed = changes.deleted.len();
-        if self.in_step && self.chains.len() <= CHAINS_MAX {
-            if let Err(error) = self.write(&changes) {
-                tracing::warn!(%error, "a change of services was refused; replacing the whole table");
-                self.in_step = false;
-            }
+        if self.in_step
+            && self.chains.len() <= CHAINS_MAX
+            && let Err(error) = self.write(&changes)
+        {
+            tracing::warn!(%error, "a change of services was refused; replacing the whole table");
+            self.in_step = false;
         }
         if !self.in_step || self.chains.len() > CHAINS_MAX {
             self.in_step = false;

@@ -171,13 +171,14 @@ fn converse(mut connection: TcpStream, tag: &str) {
 /// Reads one line, byte by byte, so that nothing of the next is lost.
 pub fn greeting(stream: &mut TcpStream) -> io::Result<String> {
     let mut line = String::new();
-    for byte in stream.bytes() {
-        match byte? {
-            b'\n' => return Ok(line),
-            byte => line.push(char::from(byte)),
+    let mut byte = [0];
+    loop {
+        stream.read_exact(&mut byte)?;
+        match byte {
+            [b'\n'] => return Ok(line),
+            [byte] => line.push(char::from(byte)),
         }
     }
-    Err(io::ErrorKind::UnexpectedEof.into())
 }
 
 pub fn exchange_udp(socket: &UdpSocket, address: impl Into<SocketAddr>) -> io::Result<String> {
