@@ -17,12 +17,23 @@ use crate::{Digest, Image, ImageConfig, ImageError, ImageStore, Reference, Resul
 pub struct Builtin<'a> {
     /// The executable, which is the running one.
     pub executable: &'a Path,
-    /// Every name that the image answers to; the first is its own.
-    pub names: &'a [&'a str],
     /// Names below `/bin` that lead to the executable.
     pub applets: &'a [&'a str],
+    /// The images that are made of it: one root, several ways to run. Never empty.
+    pub images: &'a [BuiltinImage<'a>],
+}
+
+/// One way to run the built-in root.
+#[derive(Clone, Copy, Debug)]
+pub struct BuiltinImage<'a> {
+    /// The image's name.
+    pub name: &'a str,
+    /// What runs, with the pod's arguments or else `cmd` behind it.
+    pub entrypoint: &'a [&'a str],
     /// How it runs when a pod does not say.
     pub cmd: &'a [&'a str],
+    /// `NAME=value`, besides PATH.
+    pub env: &'a [&'a str],
 }
 
 /// Libraries that are loaded by name at run time, where they exist: how libc looks up hosts and users.
@@ -48,11 +59,12 @@ const DIRS: &[(&str, u32)] = &[
 ];
 
 impl ImageStore {
-    /// Makes the built-in image, unless it is there and of this executable. Names that led to an older one then lead to it.
+    /// Makes the built-in images, unless they are there and of this executable. Other names that led to an older one then lead to
+    /// the first.
     pub fn ensure_builtin(&self, builtin: &Builtin<'_>) -> Result<Image> {
         let names: Vec<String> =
-            builtin.names.iter().map(|name| Ok(Reference::parse(name)?.name())).collect::<Result<_>>()?;
-        let own = names.first().ok_or_else(|| ImageError::Unsupported("a built-in image without a name".into()))?;
+            builtin.images.iter().map(|image| Ok(Reference::parse(image.name)?.name())).collect::<Result<_>>()?;
+        let own = names.first().ok_or_else(|| ImageError::Unsupported("a built-in root without an image".into()))?;
         let files = files(builtin.executable)?;
         let identity = identity(builtin, &files)?;
         let complete = self.layer_path(&identity).exists();
@@ -66,20 +78,32 @@ impl ImageStore {
                 let made = lay_out(&target, builtin, &files).and_then(|()| self.adopt_layer(&target, &identity));
                 made.inspect_err(|_| drop(remove_any(&target)))?;
             }
-            let config = ImageConfig {
-                cmd: builtin.cmd.iter().map(|&word| word.to_owned()).collect(),
-                env: vec!["PATH=/bin".into()],
-                working_dir: "/".into(),
-                ..ImageConfig::default()
-            };
             let old = self.list()?.into_iter().filter(|image| is_builtin(image) && !is_made_of(image, &identity));
-            let names: BTreeSet<String> = names.iter().cloned().chain(old.map(|image| image.name)).collect();
-            let names: Vec<String> = names.into_iter().collect();
-            let layer = Descriptor::new(oci::MEDIA_DIRECTORY, identity.clone(), 0);
-            self.add_image(&config_blob(config, identity), vec![layer], &names)?;
+            let strays: Vec<String> = old.map(|image| image.name).filter(|name| !names.contains(name)).collect();
+            for (i, (image, name)) in builtin.images.iter().zip(&names).enumerate() {
+                let mut names = vec![name.clone()];
+                names.extend(strays.iter().filter(|_| i == 0).cloned());
+                let layer = Descriptor::new(oci::MEDIA_DIRECTORY, identity.clone(), 0);
+                self.add_image(&config_blob(image.config(), identity.clone()), vec![layer], &names)?;
+            }
         }
         self.collect_garbage()?;
         self.resolve(own)
+    }
+}
+
+impl BuiltinImage<'_> {
+    fn config(&self) -> ImageConfig {
+        let owned = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<String>>();
+        let mut env = vec!["PATH=/bin".to_owned()];
+        env.extend(owned(self.env));
+        ImageConfig {
+            entrypoint: owned(self.entrypoint),
+            cmd: owned(self.cmd),
+            env,
+            working_dir: "/".into(),
+            ..ImageConfig::default()
+        }
     }
 }
 
@@ -152,7 +176,7 @@ fn inside(path: &Path) -> PathBuf {
 
 /// What tells this image from one of another executable, without reading all of it.
 fn identity(builtin: &Builtin<'_>, files: &[Shared]) -> Result<Digest> {
-    let mut text = format!("corten built-in image, layout 1\n{:?}\n{:?}\n", builtin.applets, builtin.cmd);
+    let mut text = format!("corten built-in image, layout 2\n{:?}\n{:?}\n", builtin.applets, builtin.images);
     for file in files {
         let meta = fs::metadata(&file.from).at("read", &file.from)?;
         let place = (meta.dev(), meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec());

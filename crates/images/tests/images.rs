@@ -8,7 +8,7 @@ use std::io::Write;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use corten_images::{BuildOptions, Builtin, Digest, ImageConfig, ImageError, ImageStore};
+use corten_images::{BuildOptions, Builtin, BuiltinImage, Digest, ImageConfig, ImageError, ImageStore};
 use serde_json::{Value, json};
 use tar::{EntryType, Header};
 
@@ -565,12 +565,21 @@ fn the_built_in_image_runs_this_very_program() {
     let executable = std::env::current_exe().unwrap();
     let builtin = Builtin {
         executable: &executable,
-        names: &["corten.dev/corten:test", "registry.k8s.io/pause:3.10.2"],
         applets: &["sleep", "httpd"],
-        cmd: &["/bin/sleep", "infinity"],
+        images: &[
+            BuiltinImage {
+                name: "corten.dev/corten:test",
+                entrypoint: &[],
+                cmd: &["/bin/sleep", "infinity"],
+                env: &[],
+            },
+            BuiltinImage { name: "corten.dev/web:v1", entrypoint: &["/bin/httpd"], cmd: &[], env: &["VERSION=v1"] },
+        ],
     };
     let image = p.store.ensure_builtin(&builtin).unwrap();
-    assert_eq!(p.store.resolve("registry.k8s.io/pause:3.10.2").unwrap().id, image.id);
+    let web = p.store.resolve("corten.dev/web:v1").unwrap();
+    assert_eq!((web.config.entrypoint.as_slice(), &web.layers), (&["/bin/httpd".to_owned()][..], &image.layers));
+    assert!(web.config.env.contains(&"VERSION=v1".to_owned()));
     assert_eq!(image.config.cmd, ["/bin/sleep", "infinity"]);
     let root = p.store.prepare(&image, "c").unwrap().lower_dirs.remove(0);
     assert_eq!(fs::metadata(root.join("tmp")).unwrap().mode() & 0o7777, 0o1777);
