@@ -24,6 +24,7 @@ pub mod deployment;
 pub mod endpoint_slice;
 pub mod endpoints;
 pub mod garbage_collector;
+pub mod job;
 pub mod namespace;
 pub mod replica_set;
 pub mod root_ca;
@@ -89,6 +90,8 @@ pub fn all(config: &Config) -> Vec<Box<dyn Controller>> {
         Box::new(replica_set::ReplicaSetController::REPLICATION),
         Box::new(stateful_set::StatefulSetController),
         Box::new(daemon_set::DaemonSetController),
+        Box::new(job::JobController),
+        Box::new(job::TtlController),
         Box::new(garbage_collector::GarbageCollector),
         Box::new(namespace::NamespaceController),
         Box::new(service_account::ServiceAccountController),

@@ -98,10 +98,10 @@ fn compare(a: &Typed<Pod>, a_rank: usize, b: &Typed<Pod>, b_rank: usize, now: Ti
         (_, None) => Some(Ordering::Greater),
         (Some(x), Some(y)) => Some(age_bucket(x, now).cmp(&age_bucket(y, now)).then_with(|| a.uid().cmp(b.uid()))),
     };
-    if a.is_ready() {
-        if let Some(order) = by_time(ready_since(a), ready_since(b)) {
-            return order;
-        }
+    if a.is_ready()
+        && let Some(order) = by_time(ready_since(a), ready_since(b))
+    {
+        return order;
     }
     let restarts = |p: &Pod| p.status.container_statuses.iter().map(|c| c.restart_count).max().unwrap_or(0);
     let order = restarts(b).cmp(&restarts(a));

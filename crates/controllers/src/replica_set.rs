@@ -171,13 +171,12 @@ impl ReplicaSetController {
     fn failure(&self, world: &World<'_>, set: &Set, new: &mut Tree, active: i64) {
         let failed = world.last.and_then(|o| o.first_error(Verb::Create).or_else(|| o.first_error(Verb::Delete)));
         match failed {
+            Some(_) if conditions::find(new, "ReplicaFailure").is_some() => {}
             Some(failed) => {
-                if conditions::find(new, "ReplicaFailure").is_none() {
-                    let reason = if failed.verb == Verb::Create { "FailedCreate" } else { "FailedDelete" };
-                    let message = failed.status.message.clone();
-                    let condition = NewCondition { kind: "ReplicaFailure", status: "True", reason, message };
-                    conditions::set(new, &condition, world.now, "");
-                }
+                let reason = if failed.verb == Verb::Create { "FailedCreate" } else { "FailedDelete" };
+                let message = failed.status.message.clone();
+                let condition = NewCondition { kind: "ReplicaFailure", status: "True", reason, message };
+                conditions::set(new, &condition, world.now, "");
             }
             // A process that has just begun does not know yet whether it still fails.
             None if world.last.is_some() || active == set.replicas => conditions::remove(new, "ReplicaFailure"),
