@@ -24,7 +24,11 @@ fn bench<R>(what: &str, bytes: usize, mut call: impl FnMut() -> R) {
 fn main() {
     let begun = Instant::now();
     let schema = builtin();
-    println!("table: {} types in {:?} (first use; includes the page faults)", schema.type_ids().count(), begun.elapsed());
+    println!(
+        "table: {} types in {:?} (first use; includes the page faults)",
+        schema.type_ids().count(),
+        begun.elapsed()
+    );
     let text = include_str!("pod.json").trim().as_bytes();
     let pod = schema.gvk("", "v1", "Pod").expect("pods are in the table");
     let decode = |bytes: &[u8]| decode_json(schema, pod, bytes, Options::default()).expect("the pod is valid").tree;

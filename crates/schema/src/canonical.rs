@@ -88,3 +88,27 @@ fn zero_entry(schema: &Schema, def: &TypeDef, at: u16) -> (Key, Tree) {
     let field = schema.member(&def.members[usize::from(at)]);
     (field.name.clone(), zero_member(schema, field))
 }
+
+/// Which members a struct has had.
+#[derive(Default)]
+pub(crate) struct Seen {
+    low: u128,
+    high: Vec<u16>,
+}
+
+impl Seen {
+    /// Notes a member; whether it was there before.
+    pub(crate) fn again(&mut self, at: u16) -> bool {
+        if at < 128 {
+            let bit = 1 << at;
+            let seen = self.low & bit != 0;
+            self.low |= bit;
+            return seen;
+        }
+        let seen = self.high.contains(&at);
+        if !seen {
+            self.high.push(at);
+        }
+        seen
+    }
+}

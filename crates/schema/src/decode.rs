@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use corten_tree::json::{JsonError, Kind, Reader};
 use corten_tree::{Key, Map, Tree};
 
-use crate::canonical::{self, Slot, UNKNOWN};
+use crate::canonical::{self, Seen, Slot, UNKNOWN};
 use crate::input::{Input, TreeReader};
 use crate::model::{Field, FieldType, Scalar, Schema, TypeDef, TypeId};
 use crate::scalars::{base64, duration, quantity, time};
@@ -455,30 +455,6 @@ impl<'a, I: Input<'a>> Decoder<'_, I> {
         };
         self.strict.truncate(mark);
         value
-    }
-}
-
-/// Which members a struct has had.
-#[derive(Default)]
-struct Seen {
-    low: u128,
-    high: Vec<u16>,
-}
-
-impl Seen {
-    /// Notes a member; whether it was there before.
-    fn again(&mut self, at: u16) -> bool {
-        if at < 128 {
-            let bit = 1 << at;
-            let seen = self.low & bit != 0;
-            self.low |= bit;
-            return seen;
-        }
-        let seen = self.high.contains(&at);
-        if !seen {
-            self.high.push(at);
-        }
-        seen
     }
 }
 

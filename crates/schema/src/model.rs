@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
 use corten_tree::Key;
 
@@ -13,7 +14,7 @@ pub struct TypeId(pub(crate) u32);
 #[derive(Debug, Default)]
 pub struct Schema {
     pub(crate) types: Vec<TypeDef>,
-    names: HashMap<Cow<'static, str>, TypeId>,
+    names: HashMap<Cow<'static, str>, TypeId, BuildHasherDefault<NameHasher>>,
     gvks: Vec<Gvk>,
     /// `apiextensions.v1.JSONSchemaProps`, which three special scalars hold.
     json_schema: Option<TypeId>,
@@ -361,8 +362,12 @@ impl SchemaBuilder {
         schema.gvks.sort_by_key(|g| (g.group, g.version, g.kind));
         schema.json_schema = schema.type_by_name("apiextensions.v1.JSONSchemaProps");
         for at in 0..schema.types.len() {
-            let mut members = Vec::with_capacity(schema.types[at].fields.len());
-            collect_members(&schema.types, TypeId(at as u32), "", &mut members, 0);
+            let count = schema.types[at].fields.len();
+            let (mut members, mut bases) = (Vec::with_capacity(count), Vec::with_capacity(count));
+            for field in 0..count {
+                bases.push(members.len() as u16);
+                collect_member(&schema.types, TypeId(at as u32), field, "", &mut members, 0);
+            }
             let names: Vec<&str> = members.iter().map(|m| &*schema.member(m).name).collect();
             let index = NameIndex::new(&names);
             let fields = &schema.types[at].fields;
@@ -370,7 +375,6 @@ impl SchemaBuilder {
                 (0..fields.len() as u16).filter(|f| fields[usize::from(*f)].number > 0).collect();
             by_number.sort_by_key(|f| fields[usize::from(*f)].number);
             let printed_zeros = (0..members.len() as u16).filter(|m| members[usize::from(*m)].emit_zero).collect();
-            let bases = bases(&schema.types, at, &members);
             let def = &mut schema.types[at];
             (def.members, def.index, def.by_number) = (members, index, by_number);
             (def.bases, def.printed_zeros) = (bases, printed_zeros);
@@ -382,42 +386,42 @@ impl SchemaBuilder {
 /// Inlined structs do not nest deeper than this; a cycle ends here.
 const INLINE_DEPTH_MAX: usize = 4;
 
-fn collect_members(types: &[TypeDef], ty: TypeId, via: &str, out: &mut Vec<Member>, depth: usize) {
-    for (at, field) in types[ty.0 as usize].fields.iter().enumerate() {
-        match field.ty {
-            FieldType::Struct(inner) if field.inline => {
-                if depth < INLINE_DEPTH_MAX {
-                    let via = if via.is_empty() { field.name.to_string() } else { format!("{via}.{}", &*field.name) };
-                    collect_members(types, inner, &via, out, depth + 1);
+fn collect_member(types: &[TypeDef], ty: TypeId, at: usize, via: &str, out: &mut Vec<Member>, depth: usize) {
+    let field = &types[ty.0 as usize].fields[at];
+    match field.ty {
+        FieldType::Struct(inner) if field.inline => {
+            if depth < INLINE_DEPTH_MAX {
+                let via = if via.is_empty() { field.name.to_string() } else { format!("{via}.{}", &*field.name) };
+                for at in 0..types[inner.0 as usize].fields.len() {
+                    collect_member(types, inner, at, &via, out, depth + 1);
                 }
             }
-            _ => out.push(Member {
-                owner: ty,
-                field: at as u16,
-                emit_zero: if field.is_go_struct() { !field.omit_zero } else { !(field.omit_empty || field.omit_zero) },
-                via: if via.is_empty() { Cow::Borrowed("") } else { Cow::Owned(via.to_owned()) },
-            }),
         }
+        _ => out.push(Member {
+            owner: ty,
+            field: at as u16,
+            emit_zero: if field.is_go_struct() { !field.omit_zero } else { !(field.omit_empty || field.omit_zero) },
+            via: if via.is_empty() { Cow::Borrowed("") } else { Cow::Owned(via.to_owned()) },
+        }),
     }
 }
 
-/// Where the members of each field of a type begin.
-fn bases(types: &[TypeDef], at: usize, members: &[Member]) -> Vec<u16> {
-    let mut base = 0;
-    let mut found = Vec::with_capacity(types[at].fields.len());
-    for field in &types[at].fields {
-        found.push(base);
-        base += match field.ty {
-            FieldType::Struct(inner) if field.inline => {
-                let mut inlined = Vec::new();
-                collect_members(types, inner, "", &mut inlined, 1);
-                inlined.len() as u16
-            }
-            _ => 1,
-        };
+/// A quick hash for the names of types, which come from a table or a checked custom resource definition.
+#[derive(Debug, Default)]
+struct NameHasher(u64);
+
+impl Hasher for NameHasher {
+    fn finish(&self) -> u64 {
+        self.0
     }
-    debug_assert_eq!(usize::from(base), members.len());
-    found
+
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.0 = (self.0.rotate_left(5) ^ u64::from_le_bytes(word)).wrapping_mul(0x517c_c1b7_2722_0a95);
+        }
+    }
 }
 
 /// Positions by name: open addressing over a hash of length and three bytes.

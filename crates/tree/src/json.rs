@@ -181,18 +181,16 @@ impl<'a> Reader<'a> {
         }
         self.at += 1;
         let start = self.at;
-        loop {
-            match self.bytes.get(self.at) {
-                Some(b'"') => {
-                    let text = self.utf8(start)?;
-                    self.at += 1;
-                    return Ok(text.into());
-                }
-                Some(b'\\') => return self.escaped(start).map(Into::into),
-                Some(0..=0x1f) => return Err(self.unexpected("in string literal")),
-                Some(_) => self.at += 1,
-                None => return Err(self.error("unexpected end of JSON input")),
+        self.at += plain_run(&self.bytes[start..]);
+        match self.bytes.get(self.at) {
+            Some(b'"') => {
+                let text = self.utf8(start)?;
+                self.at += 1;
+                Ok(text.into())
             }
+            Some(b'\\') => self.escaped(start).map(Into::into),
+            Some(_) => Err(self.unexpected("in string literal")),
+            None => Err(self.error("unexpected end of JSON input")),
         }
     }
 
@@ -204,9 +202,7 @@ impl<'a> Reader<'a> {
         let mut out = self.utf8(start)?.to_owned();
         loop {
             let run = self.at;
-            while !matches!(self.bytes.get(self.at), Some(b'"' | b'\\' | 0..=0x1f) | None) {
-                self.at += 1;
-            }
+            self.at += plain_run(&self.bytes[run..]);
             out.push_str(self.utf8(run)?);
             match self.bytes.get(self.at) {
                 Some(b'"') => {
@@ -403,6 +399,26 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// How many bytes there are before a quote, a backslash or a control character: eight at a time.
+fn plain_run(bytes: &[u8]) -> usize {
+    const LOW: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    // The high bit of each byte that is zero (and perhaps of bytes after it, which do not matter).
+    let zero = |word: u64| word.wrapping_sub(LOW) & !word & HIGH;
+    let (words, _) = bytes.as_chunks::<8>();
+    for (i, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let control = word.wrapping_sub(LOW * 0x20) & !word & HIGH;
+        let found = zero(word ^ (LOW * 0x22)) | zero(word ^ (LOW * 0x5c)) | control;
+        if found != 0 {
+            return i * 8 + found.trailing_zeros() as usize / 8;
+        }
+    }
+    let done = words.len() * 8;
+    let stop = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..=0x1f);
+    done + bytes[done..].iter().position(stop).unwrap_or(bytes.len() - done)
+}
+
 /// Reads one JSON document.
 pub fn parse(bytes: &[u8]) -> Result<Tree, JsonError> {
     let mut reader = Reader::new(bytes);
@@ -461,7 +477,22 @@ pub fn write(out: &mut Vec<u8>, tree: &Tree) {
 
 /// Appends an integer.
 pub fn write_int(out: &mut Vec<u8>, n: i64) {
-    out.extend_from_slice(n.to_string().as_bytes());
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    let mut left = n.unsigned_abs();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (left % 10) as u8;
+        left /= 10;
+        if left == 0 {
+            break;
+        }
+    }
+    if n < 0 {
+        at -= 1;
+        digits[at] = b'-';
+    }
+    out.extend_from_slice(&digits[at..]);
 }
 
 /// Appends a float as Go's `encoding/json` does: shortest form, exponent below 1e-6 and from 1e21.
@@ -480,41 +511,60 @@ pub fn write_float(out: &mut Vec<u8>, n: f64) {
     }
 }
 
+/// What a byte needs in a JSON text: 0 nothing, 1 a look at what follows, else the letter of its short escape, `u` for the long one.
+const ESCAPES: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut i = 0;
+    while i < 0x20 {
+        table[i] = b'u';
+        i += 1;
+    }
+    table[8] = b'b';
+    table[9] = b't';
+    table[10] = b'n';
+    table[12] = b'f';
+    table[13] = b'r';
+    table[b'"' as usize] = b'"';
+    table[b'\\' as usize] = b'\\';
+    table[b'<' as usize] = b'u';
+    table[b'>' as usize] = b'u';
+    table[b'&' as usize] = b'u';
+    table[0xe2] = 1;
+    table
+};
+
 /// Appends a text with Go's escapes: `<`, `>`, `&`, U+2028 and U+2029 too.
 pub fn write_str(out: &mut Vec<u8>, text: &str) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     out.push(b'"');
-    let bytes = text.as_bytes();
-    let mut run = 0;
-    for (i, byte) in bytes.iter().enumerate() {
-        let line_separator =
-            *byte == 0xe2 && bytes.get(i + 1) == Some(&0x80) && matches!(bytes.get(i + 2), Some(0xa8 | 0xa9));
-        let plain = !matches!(byte, 0..=0x1f | b'"' | b'\\' | b'<' | b'>' | b'&') && !line_separator;
-        if plain || i < run {
-            continue;
-        }
-        out.extend_from_slice(&bytes[run..i]);
-        run = i + 1;
-        match byte {
-            b'"' => out.extend_from_slice(b"\\\""),
-            b'\\' => out.extend_from_slice(b"\\\\"),
-            b'\n' => out.extend_from_slice(b"\\n"),
-            b'\r' => out.extend_from_slice(b"\\r"),
-            b'\t' => out.extend_from_slice(b"\\t"),
-            8 => out.extend_from_slice(b"\\b"),
-            12 => out.extend_from_slice(b"\\f"),
-            0xe2 => {
-                out.extend_from_slice(if bytes[i + 2] == 0xa8 { b"\\u2028" } else { b"\\u2029" });
-                run = i + 3;
-            }
-            other => {
+    let mut rest = text.as_bytes();
+    while let Some(at) = rest.iter().position(|byte| ESCAPES[usize::from(*byte)] != 0) {
+        let (plain, tail) = rest.split_at(at);
+        out.extend_from_slice(plain);
+        let byte = tail[0];
+        let mut passed = 1;
+        match ESCAPES[usize::from(byte)] {
+            1 => match tail {
+                [0xe2, 0x80, 0xa8, ..] => {
+                    out.extend_from_slice(b"\\u2028");
+                    passed = 3;
+                }
+                [0xe2, 0x80, 0xa9, ..] => {
+                    out.extend_from_slice(b"\\u2029");
+                    passed = 3;
+                }
+                _ => out.push(byte),
+            },
+            b'u' => {
                 out.extend_from_slice(b"\\u00");
-                out.push(HEX[usize::from(other >> 4)]);
-                out.push(HEX[usize::from(other & 15)]);
+                out.push(HEX[usize::from(byte >> 4)]);
+                out.push(HEX[usize::from(byte & 15)]);
             }
+            letter => out.extend_from_slice(&[b'\\', letter]),
         }
+        rest = &tail[passed..];
     }
-    out.extend_from_slice(&bytes[run.min(bytes.len())..]);
+    out.extend_from_slice(rest);
     out.push(b'"');
 }
 

@@ -4,7 +4,7 @@ use corten_tree::{Key, Map, Tree, json};
 
 use super::ProtobufError;
 use super::wire::{Reader, Value};
-use crate::canonical::{self, Slot};
+use crate::canonical::{self, Seen, Slot};
 use crate::model::{FieldType, Scalar, Schema, TypeDef, TypeId};
 use crate::scalars::time::ZERO_SECONDS;
 use crate::scalars::{Timestamp, base64, duration, quantity};
@@ -31,7 +31,10 @@ fn mismatch<T>(value: Value<'_>) -> Outcome<T> {
 }
 
 fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text.to_owned(),
+        Err(_) => String::from_utf8_lossy(bytes).into_owned(),
+    }
 }
 
 /// The bytes of field `number` in a message that wraps one value.
@@ -54,14 +57,22 @@ impl Decoder<'_> {
         self.depth += 1;
         let start = self.slots.len();
         let def = self.schema.def(ty);
-        self.fields(def, def, 0, start, bytes)?;
+        self.fields(def, def, 0, start, bytes, &mut Seen::default())?;
         self.depth -= 1;
         self.finish_collections(def, start);
         Ok(Tree::Map(canonical::finish_struct(self.schema, def, &mut self.slots, start)))
     }
 
     /// The fields of `def`, whose members begin at `base` among those of `outer`, which has its slots from `start` on.
-    fn fields(&mut self, outer: &TypeDef, def: &TypeDef, base: u16, start: usize, bytes: &[u8]) -> Outcome<()> {
+    fn fields(
+        &mut self,
+        outer: &TypeDef,
+        def: &TypeDef,
+        base: u16,
+        start: usize,
+        bytes: &[u8],
+        seen: &mut Seen,
+    ) -> Outcome<()> {
         let mut reader = Reader::new(bytes);
         let mut next = 0;
         while let Some((number, value)) = reader.next()? {
@@ -85,7 +96,7 @@ impl Decoder<'_> {
                         return Err(ProtobufError::Depth);
                     }
                     self.depth += 1;
-                    self.fields(outer, self.schema.def(*inner), position, start, bytes)?;
+                    self.fields(outer, self.schema.def(*inner), position, start, bytes, seen)?;
                     self.depth -= 1;
                     continue;
                 }
@@ -93,9 +104,11 @@ impl Decoder<'_> {
                 (FieldType::Map(item), value) => self.map_entry(position, &field.name, item, value, start),
                 (ty, value) => self.value(ty, value).map(|tree| {
                     let member = &outer.members[usize::from(position)];
-                    let old = self.slots[start..].iter().position(|slot| slot.0 == position);
-                    if let Some(old) = old {
-                        self.slots.remove(start + old);
+                    if seen.again(position) {
+                        // Of a repeated field the last value counts.
+                        if let Some(old) = self.slots[start..].iter().position(|slot| slot.0 == position) {
+                            self.slots.remove(start + old);
+                        }
                     }
                     if canonical::keeps(member, field, &tree, true) {
                         self.slots.push((position, field.name.clone(), tree));

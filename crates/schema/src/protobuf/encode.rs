@@ -139,6 +139,9 @@ fn scalar_value(out: &mut Writer, schema: &Schema, number: u32, scalar: Scalar, 
 }
 
 fn time_message(out: &mut Writer, scalar: Scalar, text: &str) {
+    if text.is_empty() {
+        return;
+    }
     let micro = scalar == Scalar::MicroTime;
     let layout = if micro { time::Layout::Micros } else { time::Layout::Seconds };
     if let Ok(moment) = time::parse(text, layout) {

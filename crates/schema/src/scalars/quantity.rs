@@ -335,6 +335,10 @@ pub fn canonical(text: &str) -> Result<Cow<'_, str>, QuantityError> {
     if plain && (1..=15).contains(&digits) && !text.starts_with('0') && !text[..digits].ends_with("000") {
         return Ok(Cow::Borrowed(text));
     }
+    let binary = matches!(&text[digits..], "Ki" | "Mi" | "Gi" | "Ti");
+    if binary && (1..=3).contains(&digits) && !text.starts_with('0') {
+        return Ok(Cow::Borrowed(text));
+    }
     let quantity: Quantity = text.parse()?;
     Ok(match quantity.text {
         Some(_) => Cow::Borrowed(text),
