@@ -16,6 +16,9 @@ pub(crate) const NETWORK_MANAGER: &str = "/run/NetworkManager";
 pub(crate) const DOCKER_TABLE: &str = "filter";
 pub(crate) const DOCKER_CHAIN: &str = "DOCKER-USER";
 
+/// An empty chain of this name in the pods' table tells other clusters that forwarding was off.
+pub(crate) const FORWARDING_NOTE: &str = "ip-forward-was-off";
+
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Changes {
     /// `ip_forward` as it was, if we changed it.
@@ -50,14 +53,26 @@ impl HostState {
     }
 
     /// Lets the host route packets. The namespace is the calling thread's.
-    pub(crate) fn enable_forwarding(&mut self) -> Result<(), NetError> {
+    ///
+    /// Another cluster may have switched it on before us: whoever goes last switches it off, so we take its note over.
+    pub(crate) fn enable_forwarding(&mut self, socket: &mut Socket) -> Result<(), NetError> {
         let before = fs::read_to_string(IP_FORWARD).map_err(|source| NetError::file(IP_FORWARD, source))?;
         if before.trim() == "1" {
+            let noted = |chain: &nft::Listed| chain.table.starts_with("corten-") && chain.chain == FORWARDING_NOTE;
+            if self.changes.ip_forward.is_none() && nft::list_chains(socket)?.iter().any(noted) {
+                self.changes.ip_forward = Some("0".to_owned());
+                self.save()?;
+            }
             return Ok(());
         }
         self.changes.ip_forward.get_or_insert_with(|| before.trim().to_owned());
         self.save()?;
         fs::write(IP_FORWARD, "1").map_err(|source| NetError::file(IP_FORWARD, source))
+    }
+
+    /// Whether the host did not forward before the first cluster came.
+    pub(crate) fn forwarding_was_off(&self) -> bool {
+        self.changes.ip_forward.is_some()
     }
 
     /// Opens what Docker would drop, and keeps NetworkManager away from our links.
@@ -106,7 +121,16 @@ impl HostState {
 
 /// New links forward as `net.ipv4.conf.default` says, which hardened hosts switch off on its own.
 pub(crate) fn forward_from(link: &str) -> Result<(), NetError> {
-    let path = Path::new("/proc/sys/net/ipv4/conf").join(link).join("forwarding");
+    switch_on(link, "forwarding")
+}
+
+/// Lets packets of 127.0.0.1 pass a link, as `localhost:PORT` on a host port needs it.
+pub(crate) fn route_loopback(link: &str) -> Result<(), NetError> {
+    switch_on(link, "route_localnet")
+}
+
+fn switch_on(link: &str, setting: &str) -> Result<(), NetError> {
+    let path = Path::new("/proc/sys/net/ipv4/conf").join(link).join(setting);
     let now = fs::read_to_string(&path).map_err(|source| NetError::file(&path, source))?;
     if now.trim() == "1" {
         return Ok(());

@@ -7,7 +7,7 @@ mod common;
 use std::net::Ipv4Addr;
 
 use common::*;
-use corten_net::{AttachRequest, NetError, PodNetwork, Protocol, netns, teardown_all};
+use corten_net::{AttachRequest, HostPort, NetError, PodNetwork, Protocol, netns, teardown_all};
 
 #[tokio::test]
 async fn pods_reach_each_other_the_host_and_the_outside() {
@@ -42,6 +42,7 @@ async fn host_ports_lead_to_their_pod() {
 
     assert_eq!(m.ask("outside", (HOST_OUTSIDE_IP, 8080)).unwrap(), format!("a {OUTSIDE_IP}"));
     assert_eq!(m.ask("host", (HOST_OUTSIDE_IP, 8080)).unwrap(), format!("a {HOST_OUTSIDE_IP}"));
+    assert_eq!(m.ask("host", (Ipv4Addr::LOCALHOST, 8080)).unwrap(), format!("a {NODE_IP}"), "localhost");
     assert_eq!(m.ask("b", (NODE_IP, 8080)).unwrap(), format!("a {}", b.ip));
     assert_eq!(m.ask("a", (NODE_IP, 8080)).unwrap(), format!("a {NODE_IP}"), "to itself");
     let socket = m.udp("outside");
@@ -58,6 +59,69 @@ async fn host_ports_lead_to_their_pod() {
     assert_ne!(c.ip, a.ip, "an address rests before it comes back");
     m.serve_udp("c", (Ipv4Addr::UNSPECIFIED, 53), "c");
     assert_eq!(exchange_udp(&socket, (HOST_OUTSIDE_IP, 8053)).unwrap(), format!("c {OUTSIDE_IP}"), "no stale flow");
+}
+
+/// As upstream's conformance test of host ports asks for.
+#[tokio::test]
+async fn one_host_port_on_different_addresses() {
+    let mut m = Machine::new();
+    let network = m.network().await;
+    let on = |host_ip, protocol| HostPort { host_ip: Some(host_ip), ..host_port(54323, 8080, protocol) };
+    m.pod(&network, "a", vec![on(Ipv4Addr::LOCALHOST, Protocol::Tcp)]).await;
+    m.pod(&network, "b", vec![on(HOST_OUTSIDE_IP, Protocol::Tcp)]).await;
+    m.pod(&network, "c", vec![on(HOST_OUTSIDE_IP, Protocol::Udp)]).await;
+    m.serve("a", (Ipv4Addr::UNSPECIFIED, 8080), "a");
+    m.serve("b", (Ipv4Addr::UNSPECIFIED, 8080), "b");
+    m.serve_udp("c", (Ipv4Addr::UNSPECIFIED, 8080), "c");
+    assert!(m.ask("host", (Ipv4Addr::LOCALHOST, 54323)).unwrap().starts_with("a "));
+    assert!(m.ask("host", (HOST_OUTSIDE_IP, 54323)).unwrap().starts_with("b "));
+    assert!(exchange_udp(&m.udp("host"), (HOST_OUTSIDE_IP, 54323)).unwrap().starts_with("c "));
+    let netns = m.pin("d");
+    let everywhere = vec![host_port(54323, 8080, Protocol::Tcp)];
+    let request = AttachRequest { sandbox_id: "d".to_owned(), netns, host_ports: everywhere, ip: None };
+    assert!(matches!(network.attach(request).await, Err(NetError::HostPortTaken { .. })));
+}
+
+#[tokio::test]
+async fn pods_do_not_reach_the_hosts_loopback() {
+    let mut m = Machine::new();
+    let network = m.network().await;
+    m.pod(&network, "a", vec![host_port(8080, 80, Protocol::Tcp)]).await;
+    m.serve("host", (Ipv4Addr::LOCALHOST, 99), "secret");
+    // A privileged pod that sends packets for 127.0.0.1 out of its link.
+    m.run("a", "ip route delete local 127.0.0.1 dev lo table local");
+    m.run("a", "ip route delete local 127.0.0.0/8 dev lo table local");
+    m.run("a", "sysctl -q -w net.ipv4.conf.eth0.route_localnet=1");
+    m.run("a", &format!("ip route add 127.0.0.1/32 via {NODE_IP} dev eth0"));
+    assert!(m.ask("a", (Ipv4Addr::LOCALHOST, 99)).is_err());
+}
+
+#[tokio::test]
+async fn two_clusters_side_by_side() {
+    let mut m = Machine::new();
+    let network = m.network().await;
+    let mut config = m.net_config();
+    config.cluster = "other".to_owned();
+    config.pod_cidr = (Ipv4Addr::new(10, 245, 0, 0), 24);
+    config.cluster_cidr = (Ipv4Addr::new(10, 245, 0, 0), 16);
+    config.service_cidr = (Ipv4Addr::new(10, 112, 0, 0), 12);
+    config.state_dir = m.path("other-state");
+    let other = PodNetwork::new(config).await.unwrap();
+    m.pod(&network, "a", vec![]).await;
+    let b = m.pod(&other, "b", vec![]).await;
+    m.serve("b", (Ipv4Addr::UNSPECIFIED, 80), "b");
+    m.serve("outside", (OUTSIDE_IP, 80), "outside");
+    assert_eq!(m.ask("host", (b.ip, 80)).unwrap(), format!("b {}", other.node_ip()));
+    drop(network);
+    let state = m.path("state");
+    m.inside("host", || teardown_all("test", &state).map_err(std::io::Error::other)).unwrap();
+    assert_eq!(m.ask("b", (OUTSIDE_IP, 80)).unwrap(), format!("outside {HOST_OUTSIDE_IP}"), "still forwarded");
+    drop(other);
+    let state = m.path("other-state");
+    m.inside("host", || teardown_all("other", &state).map_err(std::io::Error::other)).unwrap();
+    assert_eq!(m.run("host", "ip -o link show").lines().count(), 2, "lo and the uplink");
+    let forward = m.inside("host", || std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward")).unwrap();
+    assert_eq!(forward, "0\n", "the last one restores what the first one found");
 }
 
 #[tokio::test]

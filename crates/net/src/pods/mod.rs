@@ -184,5 +184,5 @@ pub(crate) fn try_links(names: &Names) -> Result<(), NetError> {
 
 /// Makes the pods' table in the calling thread's (throwaway) namespace.
 pub(crate) fn try_table(names: &Names, config: &NetConfig) -> Result<(), NetError> {
-    table::replace(&mut nft::open()?, names, config, config.pod_cidr.0, &[])
+    table::replace(&mut nft::open()?, names, config, &[], false)
 }

@@ -2,7 +2,9 @@
 
 use std::net::Ipv4Addr;
 
+use super::ipam::Range;
 use super::{Allocation, HostPort, NetConfig};
+use crate::host::FORWARDING_NOTE;
 use crate::netlink::Socket;
 use crate::nft::{AddressType, ChainType, Data, Field, Hook, Maps, Part, Reg, Rule, SetSpec, Transaction, Verdict};
 use crate::{Names, NetError};
@@ -17,16 +19,22 @@ const HOST_PORTS: SetSpec = SetSpec {
 const HAIRPIN: SetSpec =
     SetSpec { name: "hairpin", key: &[Part::Address, Part::Address], maps: Maps::Nothing, dynamic: None };
 
+const LOOPBACK: (Ipv4Addr, u8) = (Ipv4Addr::LOCALHOST, 8);
+
 /// Replaces the whole table in one step.
 pub(super) fn replace(
     socket: &mut Socket,
     names: &Names,
     config: &NetConfig,
-    node_ip: Ipv4Addr,
     allocations: &[Allocation],
+    forwarding_was_off: bool,
 ) -> Result<(), NetError> {
+    let node_ip = Range::new(config.pod_cidr)?.node();
     let mut tx = Transaction::new(&names.pod_table());
     tx.replace_table();
+    if forwarding_was_off {
+        tx.chain(FORWARDING_NOTE);
+    }
     tx.set(&HOST_PORTS);
     tx.set(&HAIRPIN);
     tx.chain("to-host-ports");
@@ -37,11 +45,15 @@ pub(super) fn replace(
     for chain in ["prerouting", "output"] {
         tx.rule(chain, |r| {
             r.address_type(AddressType::LocalDestination);
-            r.in_range(Field::DestinationAddress, (Ipv4Addr::LOCALHOST, 8), false);
             r.verdict(Verdict::Jump("to-host-ports"));
         });
     }
     tx.base_chain("postrouting", ChainType::Nat, Hook::Postrouting, 100);
+    tx.rule("postrouting", |r| {
+        r.in_range(Field::SourceAddress, LOOPBACK, true);
+        r.in_range(Field::DestinationAddress, config.pod_cidr, true);
+        r.translate_source(node_ip);
+    });
     tx.rule("postrouting", |r| {
         r.translated();
         r.load(Field::SourceAddress, Reg(0));
@@ -54,6 +66,14 @@ pub(super) fn replace(
         r.in_range(Field::DestinationAddress, config.cluster_cidr, false);
         r.by_link_not_to(&names.link_prefix());
         r.masquerade();
+    });
+    // Links of pods with host ports may carry packets of 127.0.0.1, for `localhost:PORT`; a pod must not send any. After
+    // connection tracking and before answers are translated back.
+    tx.base_chain("guard", ChainType::Filter, Hook::Prerouting, -150);
+    tx.rule("guard", |r| {
+        r.by_link_from(&names.link_prefix());
+        r.in_range(Field::DestinationAddress, LOOPBACK, true);
+        r.verdict(Verdict::Drop);
     });
     for allocation in allocations {
         add_elements(&mut tx, allocation);

@@ -54,10 +54,10 @@ impl Wiring {
                 .map_or(DEFAULT_MTU, |link| link.mtu),
         };
         let mut host = HostState::load(&config.state_dir)?;
-        host.enable_forwarding()?;
+        host.enable_forwarding(&mut netfilter)?;
         let node_ip = range.node();
         prepare_node_link(&mut route, &names, &config, node_ip, mtu)?;
-        table::replace(&mut netfilter, &names, &config, node_ip, &known)?;
+        table::replace(&mut netfilter, &names, &config, &known, host.forwarding_was_off())?;
         delete_orphans(&mut route, &names, &known)?;
         host.open_firewalls(&mut netfilter, &names, config.host_netns.is_none())?;
         *lock(&allocations) = known.into_iter().map(|known| (known.sandbox_id.clone(), known)).collect();
@@ -148,7 +148,8 @@ impl Wiring {
             batch.send(&mut self.route, &[])?;
         }
         self.wire_pod_end(&mut pod, address)?;
-        self.wire_host_end(address)
+        self.wire_host_end(address)?;
+        if allocation.host_ports.is_empty() { Ok(()) } else { host::route_loopback(&address.host_link) }
     }
 
     fn wire_pod_end(&self, pod: &mut Socket, address: &PodAddress) -> Result<(), NetError> {
