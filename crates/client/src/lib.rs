@@ -17,5 +17,6 @@ pub use api::{
 pub use http::HttpClient;
 pub use http_api::{HttpApi, collection_path, is_transient, query_escape};
 pub use node_api::{
-    ByteStream, ExecExit, ExecRequest, ExecSession, LogRequest, NodeApi, PodTarget, PortForwardRequest, TerminalSize,
+    ByteStream, Duplex, ExecExit, ExecRequest, ExecSession, LogRequest, NodeApi, PodTarget, PortForwardRequest,
+    TerminalSize,
 };

@@ -1,1 +1,35 @@
-//! Executes pod plans: workers, probes, logs, the exec and log server.
+//! The node agent: registers the node, runs its pods, answers for their logs and commands, programs services and DNS.
+//!
+//! It talks to the cluster through the `Api` trait only. What to do for a pod is decided in `podplan`; this crate carries it
+//! out: one worker task per pod, each of which observes, plans, writes the status and starts jobs. Containers run under shims
+//! of their own and outlive the agent: a new agent finds them by the labels that the old one gave to the runtime.
+//!
+//! Nothing polls. A worker wakes for its pod's changes, for exits (pidfds), for results of its jobs and probes, and at the time
+//! that its plan names.
+
+mod agent;
+mod config;
+mod events;
+mod exec;
+mod facts;
+mod forward;
+mod images;
+mod labels;
+mod logs;
+mod node_api;
+mod node_object;
+mod pod;
+mod pods;
+mod services;
+mod shared;
+mod sources;
+mod volumes;
+mod watcher;
+mod write;
+
+pub use agent::{Agent, AgentError};
+pub use config::Config;
+pub use images::{DirectoryImages, ImageConfig, ImageFailure, ImageSource, PreparedImage, PullRequest, StoreImages};
+
+/// What the node says its version is.
+pub const KUBELET_VERSION: &str = "v1.37.2+corten.0";

@@ -1,0 +1,236 @@
+//! Starting and stopping the agent.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use corten_base::{Entropy, OnError, OnStop, SystemEntropy, Tasks};
+use corten_client::{Api, NodeApi};
+use corten_dns::{DnsConfig, DnsServer, RecordSource, ResolvConf, Zone};
+use corten_net::{NetConfig, PodNetwork, ProxyConfig, ServiceProxy};
+use corten_runtime::{Runtime, RuntimeConfig};
+use tokio::sync::watch;
+
+use crate::events::{About, Recorder};
+use crate::images::ImageSource;
+use crate::node_api::LocalNode;
+use crate::pods::{self, PodTable};
+use crate::services::{self, ServiceTable, Targets};
+use crate::shared::Shared;
+use crate::sources::SourceCache;
+use crate::{Config, facts, labels, node_object};
+
+/// Why an agent could not start or stop.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The container runtime.
+    #[error("container runtime: {0}")]
+    Runtime(#[from] corten_runtime::Error),
+    /// Pod network or service proxy.
+    #[error("network: {0}")]
+    Network(#[from] corten_net::NetError),
+    /// Cluster DNS.
+    #[error("cluster DNS: {0}")]
+    Dns(#[from] corten_dns::DnsError),
+    /// A directory.
+    #[error("{path}: {source}")]
+    Directory {
+        /// Which one.
+        path: std::path::PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Anything else.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// A running agent.
+pub struct Agent {
+    shared: Arc<Shared>,
+    node: Arc<LocalNode>,
+    proxy: Option<ServiceProxy>,
+}
+
+impl Agent {
+    /// Takes over what a former agent left, registers the node and begins to work. Returns once the network is ready and
+    /// the background tasks run; registration goes on in them until the API answers.
+    pub async fn start(
+        config: Config,
+        api: Arc<dyn Api>,
+        images: Arc<dyn ImageSource>,
+        tasks: Tasks,
+    ) -> Result<Agent, AgentError> {
+        for path in [&config.data_dir, &config.run_dir] {
+            let failed = |source| AgentError::Directory { path: path.clone(), source };
+            std::fs::create_dir_all(path).map_err(failed)?;
+        }
+        let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
+        let runtime = Runtime::new(RuntimeConfig {
+            state_dir: config.run_dir.join("containers"),
+            exe: config.exe.clone(),
+            cgroup_root: format!("corten-{}", config.cluster),
+        })?;
+        let network = PodNetwork::new(NetConfig {
+            cluster: config.cluster.clone(),
+            pod_cidr: config.pod_cidr,
+            cluster_cidr: config.cluster_cidr,
+            service_cidr: config.service_cidr,
+            state_dir: config.run_dir.join("network"),
+            mtu: None,
+            host_netns: config.host_netns.clone(),
+        })
+        .await?;
+        let shared = Arc::new(Shared {
+            events: Recorder::start(api.clone(), &tasks, &config.node_name),
+            sources: SourceCache::new(api.clone(), tasks.clone()),
+            services: Arc::new(ServiceTable::default()),
+            facts: facts::observe(&config.data_dir),
+            clock: tasks.clock(),
+            runtime: Arc::new(runtime),
+            config,
+            api,
+            tasks,
+            entropy,
+            network,
+            images,
+        });
+        let targets = if shared.config.serve_services { Some(serve(&shared).await?) } else { None };
+        let proxy = targets.as_ref().map(|t| t.proxy.clone());
+        let pods = PodTable::default();
+        let agent = Agent { node: Arc::new(LocalNode { shared: shared.clone(), pods: pods.clone() }), shared, proxy };
+        agent.run(targets, pods);
+        Ok(agent)
+    }
+
+    fn run(&self, targets: Option<Targets>, pods: PodTable) {
+        let shared = &self.shared;
+        let services_read = watch::channel(false).0;
+        let targets = Arc::new(std::sync::Mutex::new(targets));
+        {
+            let (shared, ready) = (shared.clone(), services_read.clone());
+            shared.tasks.clone().run("node-services", OnError::Restart, OnStop::Abort, move || {
+                let targets = targets.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                let targets = targets.as_ref().map(|t| Targets {
+                    node_name: t.node_name.clone(),
+                    proxy: t.proxy.clone(),
+                    zone: t.zone.clone(),
+                });
+                let (api, clock, table) = (shared.api.clone(), shared.clock.clone(), shared.services.clone());
+                services::run(api, clock, table, targets, ready.clone())
+            });
+        }
+        {
+            let shared = shared.clone();
+            shared
+                .tasks
+                .clone()
+                .run("node-lease", OnError::Restart, OnStop::Abort, move || node_object::renew_lease(shared.clone()));
+        }
+        let shared = shared.clone();
+        shared.tasks.clone().run("node-pods", OnError::Restart, OnStop::Abort, move || {
+            let (shared, pods, mut ready) = (shared.clone(), pods.clone(), services_read.subscribe());
+            async move {
+                node_object::register(&shared).await?;
+                let about = About {
+                    kind: "Node",
+                    name: shared.config.node_name.clone(),
+                    uid: shared.config.node_name.clone(),
+                    ..About::default()
+                };
+                shared.events.record(about.clone(), false, "Starting", "Starting kubelet.");
+                let message = format!("Node {} status is now: NodeReady", shared.config.node_name);
+                shared.events.record(about, false, "NodeReady", message);
+                // Containers learn of services through their environment: not before these have been read.
+                let _ = ready.wait_for(|ready| *ready).await;
+                pods::run(shared, pods, watch::channel(false).0).await
+            }
+        });
+    }
+
+    /// What the API server asks of this node.
+    pub fn node_api(&self) -> Arc<dyn NodeApi> {
+        self.node.clone()
+    }
+
+    /// The node's address in the pod range: pods reach the host there.
+    pub fn gateway(&self) -> std::net::Ipv4Addr {
+        self.shared.network.node_ip()
+    }
+
+    /// Kills all containers and takes away everything that the agent has made on this machine. The task tree must have been
+    /// stopped before.
+    pub async fn teardown(self) -> Result<(), AgentError> {
+        let shared = self.shared.clone();
+        let sandboxes = self.shared.blocking(|s| -> corten_runtime::Result<Vec<String>> {
+            for container in s.runtime.list_containers()? {
+                s.runtime.delete_container(&container.id)?;
+            }
+            let found = s.runtime.list_sandboxes()?;
+            Ok(found.into_iter().map(|b| b.id).collect())
+        });
+        for id in sandboxes.await.map_err(AgentError::Other)?? {
+            shared.network.detach(&id).await?;
+            let removed = shared.blocking(move |s| s.runtime.remove_sandbox(&id)).await;
+            removed.map_err(AgentError::Other)??;
+        }
+        if let Some(proxy) = &self.proxy {
+            proxy.teardown().await?;
+        }
+        let unmounted = shared.blocking(|s| crate::volumes::unmount_all(&s.config.data_dir.join("pods"))).await;
+        unmounted.map_err(AgentError::Other)?.map_err(|e| AgentError::Other(e.to_string()))?;
+        let cluster = shared.config.cluster.clone();
+        let state = shared.config.run_dir.join("network");
+        let cleaned = shared.blocking(move |_| corten_net::teardown_all(&cluster, &state)).await;
+        cleaned.map_err(AgentError::Other)??;
+        drop((self.node, self.proxy, self.shared));
+        if let Ok(shared) = Arc::try_unwrap(shared)
+            && let Ok(runtime) = Arc::try_unwrap(shared.runtime)
+        {
+            runtime.shutdown()?;
+        }
+        Ok(())
+    }
+
+    /// Tells the API that this node no longer takes pods. Containers go on running.
+    pub async fn say_not_ready(&self) {
+        if let Err(error) = node_object::write_status(&self.shared, false).await {
+            tracing::debug!(error, "the node's status could not be written");
+        }
+    }
+
+    /// How many containers run.
+    pub fn running(&self) -> Result<usize, AgentError> {
+        let found = self.shared.runtime.list_containers()?;
+        let of_pod = |c: &&corten_runtime::Container| {
+            crate::pod::start::is_running(&c.status) && !labels::get(&c.labels, labels::POD_UID).is_empty()
+        };
+        Ok(found.iter().filter(of_pod).count())
+    }
+}
+
+/// The service proxy and DNS of this machine.
+async fn serve(shared: &Arc<Shared>) -> Result<Targets, AgentError> {
+    let config = &shared.config;
+    let node_ip = shared.network.node_ip();
+    let proxy = ServiceProxy::new(ProxyConfig {
+        cluster: config.cluster.clone(),
+        cluster_cidr: config.cluster_cidr,
+        service_cidr: config.service_cidr,
+        node_ip,
+        host_netns: config.host_netns.clone(),
+    })
+    .await?;
+    let zone = Arc::new(Zone::new(&config.cluster_domain));
+    let host = corten_net::upstream_resolv_conf().unwrap_or_default();
+    let upstream = ResolvConf::parse(&host).nameservers;
+    let upstream = upstream.iter().filter_map(|n| n.parse().ok()).map(|ip| SocketAddr::new(ip, 53)).collect();
+    let mut listen = vec![SocketAddr::from((node_ip, 53))];
+    listen.extend(&config.dns_listen);
+    if config.host_netns.is_none() {
+        let dns = DnsConfig { listen, upstream, upstream_timeout: Duration::from_secs(2), ..DnsConfig::default() };
+        let server = DnsServer::bind(dns, zone.clone() as Arc<dyn RecordSource>).await?;
+        shared.tasks.spawn("dns", OnStop::Abort, server.run());
+    }
+    Ok(Targets { node_name: config.node_name.clone(), proxy, zone })
+}

@@ -1,0 +1,195 @@
+//! The node's own objects: Node with its status, and its Lease.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use corten_base::Timestamp;
+use corten_client::Failure;
+use corten_kinds::id;
+use corten_object::{ObjectKey, time};
+use corten_tree::Tree;
+
+use crate::shared::Shared;
+use crate::{KUBELET_VERSION, write};
+
+/// How often the lease is renewed; it lasts 40 s.
+const RENEW: Duration = Duration::from_secs(10);
+const LEASE_SECONDS: i64 = 40;
+const LEASE_NAMESPACE: &str = "kube-node-lease";
+
+/// Creates or completes the Node object, and writes its status.
+pub async fn register(shared: &Arc<Shared>) -> Result<(), String> {
+    let key = ObjectKey::new(id::NODE, "", &shared.config.node_name);
+    let mut body = Tree::map();
+    body.insert("apiVersion", "v1");
+    body.insert("kind", "Node");
+    body.set("metadata.name", &shared.config.node_name);
+    let mut labels = Tree::map();
+    for (name, value) in node_labels(shared) {
+        labels.insert(name, value);
+    }
+    body.set("metadata.labels", labels.clone());
+    let (cidr, bits) = shared.config.pod_cidr;
+    let cidr = format!("{cidr}/{bits}");
+    body.set("spec.podCIDR", cidr.as_str());
+    body.set("spec.podCIDRs", Tree::List(vec![cidr.as_str().into()]));
+    match write::create(&shared.api, key.clone(), body).await {
+        Ok(_) => {}
+        Err(failure) if failure.status.is_already_exists() => {
+            let mut patch = Tree::map();
+            patch.set("metadata.labels", labels);
+            write::merge(&shared.api, key, patch).await.map_err(text)?;
+        }
+        Err(failure) => return Err(text(failure)),
+    }
+    write_status(shared, true).await
+}
+
+fn text(failure: Failure) -> String {
+    failure.status.to_string()
+}
+
+fn node_labels(shared: &Shared) -> Vec<(String, String)> {
+    let arch = shared.facts.architecture;
+    let fixed = [
+        ("beta.kubernetes.io/arch", arch),
+        ("beta.kubernetes.io/os", "linux"),
+        ("kubernetes.io/arch", arch),
+        ("kubernetes.io/hostname", shared.config.node_name.as_str()),
+        ("kubernetes.io/os", "linux"),
+    ];
+    let fixed = fixed.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned()));
+    fixed.chain(shared.config.labels.iter().cloned()).collect()
+}
+
+/// Writes the node's status; `ready` is false when the agent stops.
+pub async fn write_status(shared: &Arc<Shared>, ready: bool) -> Result<(), String> {
+    let key = ObjectKey::new(id::NODE, "", &shared.config.node_name);
+    let before = shared.api.get(&key).await.map_err(|s| s.to_string())?;
+    let before = before.to_tree();
+    let now = shared.clock.now();
+    let mut status = Tree::map();
+    let amounts = amounts(shared);
+    status.insert("capacity", amounts.clone());
+    status.insert("allocatable", amounts);
+    status.insert("conditions", conditions(before.list_at("status.conditions"), ready, now));
+    let address = |kind: &str, address: String| {
+        let mut tree = Tree::map();
+        tree.insert("type", kind);
+        tree.insert("address", address);
+        tree
+    };
+    status.insert(
+        "addresses",
+        Tree::List(vec![
+            address("InternalIP", shared.config.node_ip.to_string()),
+            address("Hostname", shared.config.node_name.clone()),
+        ]),
+    );
+    status.set("daemonEndpoints.kubeletEndpoint.Port", 10250_i64);
+    status.insert("nodeInfo", node_info(shared));
+    status.insert("images", images(shared).await);
+    let mut body = Tree::map();
+    body.insert("status", status);
+    write::merge_status(&shared.api, key, body).await.map(drop).map_err(text)
+}
+
+async fn images(shared: &Arc<Shared>) -> Tree {
+    let mut listed = shared.images.list().await;
+    // The 50 largest, as upstream's nodeStatusMaxImages.
+    listed.sort_by_key(|(_, size)| std::cmp::Reverse(*size));
+    listed.truncate(50);
+    let one = |(names, size): (Vec<String>, i64)| {
+        let mut tree = Tree::map();
+        tree.insert("names", names);
+        tree.insert("sizeBytes", size);
+        tree
+    };
+    Tree::List(listed.into_iter().map(one).collect())
+}
+
+fn amounts(shared: &Shared) -> Tree {
+    let facts = &shared.facts;
+    let mut out = Tree::map();
+    out.insert("cpu", facts.cpus.to_string());
+    out.insert("ephemeral-storage", format!("{}Ki", facts.storage / 1024));
+    out.insert("hugepages-1Gi", "0");
+    out.insert("hugepages-2Mi", "0");
+    out.insert("memory", format!("{}Ki", facts.memory / 1024));
+    out.insert("pods", shared.config.pods_max.to_string());
+    out
+}
+
+fn conditions(before: &[Tree], ready: bool, now: Timestamp) -> Tree {
+    let ready = match ready {
+        true => ("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
+        false => ("Ready", "False", "KubeletNotReady", "node is shutting down"),
+    };
+    let rows = [
+        ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+        ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+        ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+        ready,
+    ];
+    let mut out: Vec<Tree> = before.iter().filter(|c| !rows.iter().any(|r| r.0 == c.str_at("type"))).cloned().collect();
+    for (kind, status, reason, message) in rows {
+        let same = before.iter().find(|c| c.str_at("type") == kind && c.str_at("status") == status);
+        let since = same.map(|c| c.str_at("lastTransitionTime").to_owned()).filter(|t| !t.is_empty());
+        let mut tree = Tree::map();
+        tree.insert("type", kind);
+        tree.insert("status", status);
+        tree.insert("lastHeartbeatTime", time::format(now));
+        tree.insert("lastTransitionTime", since.unwrap_or_else(|| time::format(now)));
+        tree.insert("reason", reason);
+        tree.insert("message", message);
+        out.push(tree);
+    }
+    Tree::List(out)
+}
+
+fn node_info(shared: &Shared) -> Tree {
+    let facts = &shared.facts;
+    let mut out = Tree::map();
+    out.insert("machineID", &facts.machine_id);
+    out.insert("systemUUID", &facts.system_uuid);
+    out.insert("bootID", &facts.boot_id);
+    out.insert("kernelVersion", &facts.kernel);
+    out.insert("osImage", &facts.os_image);
+    out.insert("containerRuntimeVersion", format!("corten://{}", env!("CARGO_PKG_VERSION")));
+    out.insert("kubeletVersion", KUBELET_VERSION);
+    out.insert("kubeProxyVersion", "");
+    out.insert("operatingSystem", "linux");
+    out.insert("architecture", facts.architecture);
+    if facts.swap > 0 {
+        out.set("swap.capacity", facts.swap);
+    }
+    out
+}
+
+/// Renews the node's lease until it is dropped.
+pub async fn renew_lease(shared: Arc<Shared>) -> Result<(), String> {
+    let name = &shared.config.node_name;
+    let key = ObjectKey::new(id::LEASE, LEASE_NAMESPACE, name);
+    loop {
+        let now = time::format_micro(shared.clock.now());
+        let mut patch = Tree::map();
+        patch.set("spec.renewTime", now.as_str());
+        patch.set("spec.holderIdentity", name);
+        patch.set("spec.leaseDurationSeconds", LEASE_SECONDS);
+        let renewed = match write::merge(&shared.api, key.clone(), patch.clone()).await {
+            Err(failure) if failure.status.is_not_found() => {
+                let mut body = patch;
+                body.insert("apiVersion", "coordination.k8s.io/v1");
+                body.insert("kind", "Lease");
+                body.set("metadata.name", name);
+                body.set("metadata.namespace", LEASE_NAMESPACE);
+                write::create(&shared.api, key.clone(), body).await
+            }
+            other => other,
+        };
+        if let Err(failure) = renewed {
+            tracing::debug!(error = %failure.status, "the node's lease was not renewed");
+        }
+        shared.clock.sleep(RENEW).await;
+    }
+}

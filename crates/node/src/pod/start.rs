@@ -1,0 +1,164 @@
+//! Starting a container: image, environment, volumes, creation, start, postStart hook.
+
+use corten_podplan::env;
+use corten_podplan::{ContainerKind, StartFailure};
+use corten_runtime::ContainerStatus;
+use corten_views::Container;
+
+use super::{Message, PodContext, hooks, kill, observe, spec};
+use crate::images::{PreparedImage, PullRequest};
+use crate::sources::Reader;
+use crate::volumes;
+
+/// What a start needs beside the pod.
+pub struct StartJob {
+    pub container: Container,
+    pub kind: ContainerKind,
+    pub attempt: u32,
+    pub sandbox: String,
+    pub ips: Vec<String>,
+    pub reader: Reader,
+    /// The runtime's id of `targetContainerName`.
+    pub target: Option<String>,
+}
+
+fn failure(reason: &'static str, message: impl Into<String>) -> StartFailure {
+    StartFailure { reason, message: message.into() }
+}
+
+/// Starts a container and tells the worker about each step.
+pub async fn run(ctx: PodContext, job: StartJob) {
+    let name = job.container.name.clone();
+    let outcome = start(&ctx, &job).await;
+    if let Err(failed) = &outcome
+        && !matches!(failed.reason, "ErrImagePull" | "PostStartHookError")
+    {
+        ctx.event(&name, true, "Failed", format!("Error: {}", failed.message));
+    }
+    ctx.tell(Message::Started(name, outcome)).await;
+}
+
+async fn start(ctx: &PodContext, job: &StartJob) -> Result<(), StartFailure> {
+    let shared = &ctx.shared;
+    let id = shared.entropy.uid().replace('-', "") + &shared.entropy.uid().replace('-', "");
+    let image = image(ctx, job, &id).await?;
+    let outcome = create_and_start(ctx, job, &image, &id).await;
+    if outcome.is_err() {
+        let look = id.clone();
+        let known = shared.blocking(move |s| s.runtime.container(&look).is_ok()).await;
+        if known == Ok(false) {
+            shared.images.release(id).await;
+        }
+    }
+    outcome
+}
+
+async fn create_and_start(
+    ctx: &PodContext,
+    job: &StartJob,
+    image: &PreparedImage,
+    id: &str,
+) -> Result<(), StartFailure> {
+    let (shared, container) = (&ctx.shared, &job.container);
+    let config = |message: String| failure("CreateContainerConfigError", message);
+    let sources = job.reader.sources(ctx, &job.ips).await.map_err(config)?;
+    let environment = env::environment(&ctx.pod, container, &sources).map_err(|e| config(e.to_string()))?;
+    let mounted = volumes::mounted(ctx, &job.reader).await;
+    let mounted = mounted.map_err(|(volume, error)| config(format!("volume {volume:?}: {error}")))?;
+    let inputs = spec::Inputs { ctx, job, image, environment, mounted: &mounted, id };
+    let runtime_spec = spec::build(inputs).map_err(config)?;
+    let made = shared.blocking(move |s| s.runtime.create_container(&runtime_spec)).await;
+    let made = made.map_err(|e| failure("CreateContainerError", e))?;
+    made.map_err(|e| failure("CreateContainerError", e.to_string()))?;
+    report(ctx, id).await;
+    ctx.event(&container.name, false, "Created", "Container created");
+    let begun = {
+        let id = id.to_owned();
+        shared.blocking(move |s| s.runtime.start_container(&id)).await
+    };
+    let shim = match begun.map_err(|e| failure("RunContainerError", e))? {
+        Ok(shim) => shim,
+        Err(error) => {
+            report(ctx, id).await;
+            let message = format!("failed to start containerd task {:?}: {error}", container.name);
+            let message = if error.is_start_error() { error.to_string() } else { message };
+            return Err(failure("RunContainerError", message));
+        }
+    };
+    watch_exit(ctx, id, shim);
+    report(ctx, id).await;
+    ctx.event(&container.name, false, "Started", "Container started");
+    let hook = container.lifecycle.as_ref().and_then(|l| l.post_start.as_ref());
+    if let Some(hook) = hook
+        && let Err(error) = hooks::run(ctx, id, container, hook, &job.ips).await
+    {
+        ctx.event(&container.name, true, "FailedPostStartHook", "PostStartHook failed");
+        ctx.event(&container.name, false, "Killing", "FailedPostStartHook");
+        kill::now(ctx, id, ctx.pod.spec.termination_grace_period_seconds.unwrap_or(30)).await;
+        return Err(failure("PostStartHookError", error));
+    }
+    Ok(())
+}
+
+async fn image(ctx: &PodContext, job: &StartJob, lease: &str) -> Result<PreparedImage, StartFailure> {
+    let (shared, container) = (&ctx.shared, &job.container);
+    let name = &container.image;
+    let present = shared.images.present(name).await;
+    let pulls = container.image_pull_policy == "Always" || !present;
+    if pulls && container.image_pull_policy != "Never" {
+        ctx.event(&container.name, false, "Pulling", format!("Pulling image {name:?}"));
+    }
+    let request = PullRequest {
+        image: name.clone(),
+        policy: container.image_pull_policy.clone(),
+        credentials: job.reader.credentials(&ctx.pod),
+        lease: lease.to_owned(),
+    };
+    let began = shared.clock.now();
+    match shared.images.prepare(request).await {
+        Ok(image) => {
+            let took = shared.clock.now().duration_since(began).as_millis();
+            let message = match pulls {
+                true => format!("Successfully pulled image {name:?} in {took}ms. Image size: {} bytes.", image.size),
+                false => format!("Container image {name:?} already present on machine"),
+            };
+            ctx.event(&container.name, false, "Pulled", message);
+            Ok(image)
+        }
+        Err(failed) => {
+            let message = match failed.reason {
+                "ErrImagePull" => format!("Failed to pull image {name:?}: {}", failed.message),
+                _ => failed.message,
+            };
+            ctx.event(&container.name, true, "Failed", &message);
+            ctx.event(&container.name, true, "Failed", format!("Error: {}", failed.reason));
+            Err(failure(failed.reason, message))
+        }
+    }
+}
+
+/// Tells the worker what the runtime now says of a container.
+pub async fn report(ctx: &PodContext, id: &str) {
+    let owned = id.to_owned();
+    let found = ctx.shared.blocking(move |s| s.runtime.container(&owned).map(|c| observe::container(&c))).await;
+    if let Ok(Ok(found)) = found {
+        ctx.tell(Message::Container(found)).await;
+    }
+}
+
+/// Tells the worker when a container ends.
+pub fn watch_exit(ctx: &PodContext, id: &str, shim: corten_runtime::RunningShim) {
+    let (outer, id) = (ctx.clone(), id.to_owned());
+    ctx.shared.tasks.spawn("container-exit", corten_base::OnStop::Abort, async move {
+        if let Err(error) = observe::readable(shim.pidfd).await {
+            tracing::warn!(container = id, %error, "cannot wait for the container's end");
+        }
+        report(&outer, &id).await;
+        outer.tell(Message::Exited(id)).await;
+    });
+}
+
+/// Whether a container of the runtime runs.
+pub fn is_running(status: &ContainerStatus) -> bool {
+    matches!(status, ContainerStatus::Running { .. })
+}

@@ -1,0 +1,44 @@
+//! Taking away what is left of a pod.
+
+use corten_runtime::Error;
+
+use super::{PodContext, sandbox};
+use crate::{labels, volumes};
+
+/// Takes away sandboxes, containers, network and volumes of a pod; its logs stay.
+pub async fn run(ctx: &PodContext) -> Result<(), String> {
+    let uid = ctx.uid().to_owned();
+    let found = ctx.shared.blocking(move |s| -> Result<(Vec<String>, Vec<String>), Error> {
+        let of_pod = |l: &std::collections::BTreeMap<String, String>| labels::get(l, labels::POD_UID) == uid;
+        let mut containers = Vec::new();
+        for container in s.runtime.list_containers()?.into_iter().filter(|c| of_pod(&c.labels)) {
+            s.runtime.delete_container(&container.id)?;
+            containers.push(container.id);
+        }
+        let sandboxes = s.runtime.list_sandboxes()?.into_iter().filter(|b| of_pod(&b.labels));
+        Ok((containers, sandboxes.map(|b| b.id).collect()))
+    });
+    let (containers, sandboxes) = found.await?.map_err(|e| e.to_string())?;
+    for id in containers {
+        ctx.shared.images.release(id).await;
+    }
+    for id in sandboxes {
+        sandbox::remove(ctx, &id).await?;
+    }
+    volumes::remove(ctx).await
+}
+
+/// Removes the last traces: logs and the pod's directory.
+pub async fn purge(ctx: &PodContext) {
+    let paths = [ctx.log_dir(), ctx.dir()];
+    let removed = ctx.shared.blocking(move |_| {
+        for path in &paths {
+            if let Err(error) = std::fs::remove_dir_all(path)
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                tracing::warn!(path = %path.display(), %error, "cannot remove a pod's directory");
+            }
+        }
+    });
+    drop(removed.await);
+}

@@ -1,0 +1,526 @@
+//! The worker of one pod: observes, plans, writes the status, starts jobs, waits.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use corten_base::{OnStop, Timestamp};
+use corten_object::{Object, ObjectKey, Revision};
+use corten_podplan::{
+    Action, Lifecycle, Memory, NodeFacts, Observed, ObservedContainer, ObservedSandbox, Plan, ProbeKind, Run,
+    container_of, support,
+};
+use corten_tree::Tree;
+use corten_views::{Pod, PodStatus};
+use jiff::SignedDuration;
+use tokio::sync::{mpsc, watch};
+
+use super::kill::Killing;
+use super::start::StartJob;
+use super::{INBOX_MAX, Message, PodContext, Stopper, kill, observe, probes, sandbox, start, teardown};
+use crate::shared::Shared;
+use crate::sources::{Changes, Reader};
+use crate::{volumes, write};
+
+/// Pause after a failed write or a failed teardown.
+const RETRY: SignedDuration = SignedDuration::from_secs(1);
+
+/// The pod's object as it was last seen.
+#[derive(Clone)]
+pub struct Update {
+    pub object: Arc<Object>,
+    /// Whether it has gone from the API.
+    pub gone: bool,
+}
+
+/// What a former agent left of a pod.
+#[derive(Default)]
+pub struct Inventory {
+    pub containers: Vec<corten_runtime::Container>,
+    pub sandboxes: Vec<corten_runtime::Sandbox>,
+}
+
+/// The worker of one pod.
+pub struct Worker {
+    ctx: PodContext,
+    key: ObjectKey,
+    updates: watch::Receiver<Update>,
+    inbox: mpsc::Receiver<Message>,
+    gone: bool,
+    memory: Memory,
+    previous: PodStatus,
+    /// The status that the API has, and at which revision.
+    stored: (Tree, Revision),
+    containers: HashMap<String, ObservedContainer>,
+    sandbox: Option<ObservedSandbox>,
+    starting: BTreeSet<String>,
+    sandbox_starting: bool,
+    tearing_down: bool,
+    torn_down: bool,
+    deleted: bool,
+    kills: HashMap<String, Killing>,
+    probes: HashMap<(String, ProbeKind), Stopper>,
+    hold: Option<(Reader, Changes)>,
+    generation: Option<i64>,
+    retry_at: Option<Timestamp>,
+}
+
+impl Worker {
+    pub fn new(shared: Arc<Shared>, updates: watch::Receiver<Update>) -> Worker {
+        let first = updates.borrow().clone();
+        let pod = view(&first);
+        let (outbox, inbox) = mpsc::channel(INBOX_MAX);
+        let stored = (first.object.to_tree().get("status").cloned().unwrap_or_default(), first.object.head.revision);
+        Worker {
+            key: first.object.key(),
+            previous: pod.status.clone(),
+            ctx: PodContext { shared, pod, outbox },
+            updates,
+            inbox,
+            gone: first.gone,
+            memory: Memory::default(),
+            stored,
+            containers: HashMap::new(),
+            sandbox: None,
+            starting: BTreeSet::new(),
+            sandbox_starting: false,
+            tearing_down: false,
+            torn_down: false,
+            deleted: false,
+            kills: HashMap::new(),
+            probes: HashMap::new(),
+            hold: None,
+            generation: None,
+            retry_at: None,
+        }
+    }
+
+    /// Works until the pod is gone for good. What a former agent left is taken over first.
+    pub async fn run(mut self, inventory: Inventory) {
+        self.adopt(inventory).await;
+        self.note_generation().await;
+        loop {
+            let wake_at = self.step().await;
+            if self.gone && self.memory.lifecycle() == Lifecycle::Cleaned {
+                teardown::purge(&self.ctx).await;
+                self.ctx.shared.sources.forget(self.ctx.uid());
+                return;
+            }
+            self.wait(wake_at).await;
+        }
+    }
+
+    async fn adopt(&mut self, inventory: Inventory) {
+        let newest = inventory.sandboxes.iter().max_by_key(|s| s.created_at);
+        if let Some(found) = newest {
+            let allocations = self.ctx.shared.network.allocations();
+            let address = allocations.iter().find(|a| a.sandbox_id == found.id).map(|a| a.address.ip.to_string());
+            let networked = found.netns.is_none() || address.is_some();
+            self.sandbox = Some(ObservedSandbox {
+                id: found.id.clone(),
+                attempt: crate::labels::number(&found.labels, crate::labels::ATTEMPT),
+                ready: found.ready && networked,
+                ips: address.into_iter().collect(),
+            });
+        }
+        for container in &inventory.containers {
+            let seen = observe::container(container);
+            if seen.is_running() {
+                self.watch_exit(&seen.id).await;
+            }
+            self.containers.insert(seen.id.clone(), seen);
+        }
+    }
+
+    async fn watch_exit(&self, id: &str) {
+        let owned = id.to_owned();
+        let shim = self.ctx.shared.blocking(move |s| s.runtime.running_shim(&owned)).await;
+        match shim {
+            Ok(Ok(Some(shim))) => start::watch_exit(&self.ctx, id, shim),
+            // It has ended between the two looks.
+            _ => {
+                let (ctx, id) = (self.ctx.clone(), id.to_owned());
+                let tasks = ctx.shared.tasks.clone();
+                tasks.spawn("container-look", OnStop::Abort, async move { start::report(&ctx, &id).await });
+            }
+        }
+    }
+
+    /// Fields that cannot be honoured, and objects that the pod refers to: looked at when the spec changes.
+    async fn note_generation(&mut self) {
+        let generation = self.ctx.pod.metadata.generation;
+        if self.generation == Some(generation) || self.ctx.pod.is_terminal() {
+            return;
+        }
+        let first = self.generation.is_none();
+        self.generation = Some(generation);
+        if first && self.containers.is_empty() {
+            let update = self.updates.borrow().clone();
+            let refusals = support::refusals(&update.object.to_tree());
+            if !refusals.is_empty() {
+                let list: Vec<String> = refusals.iter().map(ToString::to_string).collect();
+                let message = format!("Pod was rejected: {}", list.join("; "));
+                self.ctx.event("", true, "FieldNotSupported", &message);
+                self.memory.end("FieldNotSupported", message);
+                return;
+            }
+        }
+        if !self.ctx.pod.is_terminating() {
+            self.hold = Some(self.ctx.shared.sources.hold(&self.ctx.pod).await);
+        }
+    }
+
+    fn reader(&self) -> Option<Reader> {
+        self.hold.as_ref().map(|(reader, _)| reader.clone())
+    }
+
+    fn observed(&self) -> Observed {
+        Observed {
+            sandbox: self.sandbox.clone(),
+            containers: self.containers.values().cloned().collect(),
+            starting: self.starting.iter().cloned().collect(),
+            sandbox_starting: self.sandbox_starting,
+            torn_down: self.torn_down,
+        }
+    }
+
+    /// Plans, starts what is to be done, writes the status. When to look again.
+    async fn step(&mut self) -> Option<Timestamp> {
+        let now = self.ctx.shared.clock.now();
+        let facts = NodeFacts { host_ips: vec![self.ctx.shared.config.node_ip.to_string()] };
+        let observed = self.observed();
+        let pod = self.ctx.pod.clone();
+        let plan = corten_podplan::plan(&pod, &observed, &self.previous, &mut self.memory, &facts, now);
+        let Plan { actions, status, events, wake_at, probes } = plan;
+        for event in events {
+            self.ctx.event(&event.container, event.warning, event.reason, event.message);
+        }
+        match serde_json::from_slice(&status.to_json()) {
+            Ok(view) => self.previous = view,
+            Err(error) => tracing::error!(%error, "the status that was made cannot be read"),
+        }
+        self.retry_at = self.retry_at.filter(|at| now < *at);
+        let mut delete = false;
+        for action in actions {
+            match action {
+                Action::Delete => delete = true,
+                other => self.execute(other),
+            }
+        }
+        self.keep_probes(probes);
+        let written = self.gone || self.write_status(status).await;
+        if delete && written && !self.gone && !self.deleted {
+            self.delete().await;
+        }
+        let refresh = self.hold.as_ref().and_then(|(reader, _)| reader.refresh_at());
+        [wake_at, self.retry_at, refresh.filter(|at| now < *at)].into_iter().flatten().min()
+    }
+
+    fn execute(&mut self, action: Action) {
+        match action {
+            Action::CreateSandbox { attempt, replaces } if !self.sandbox_starting => {
+                let Some(reader) = self.reader() else { return };
+                self.sandbox_starting = true;
+                let ctx = self.ctx.clone();
+                if let Some(old) = &replaces {
+                    self.containers.retain(|_, c| c.sandbox != *old);
+                    self.ctx.event(
+                        "",
+                        false,
+                        "SandboxChanged",
+                        "Pod sandbox changed, it will be killed and re-created.",
+                    );
+                }
+                self.job(async move {
+                    let outcome = sandbox::create(&ctx, attempt, replaces, &reader).await;
+                    ctx.tell(Message::Sandbox(outcome)).await;
+                });
+            }
+            Action::Start { container, kind, attempt } => self.start(&container, kind, attempt),
+            Action::Kill { id, container, grace_seconds, pre_stop, message, .. } => {
+                let deadline = self.ctx.shared.clock.now() + SignedDuration::from_secs(grace_seconds);
+                match self.kills.get(&id) {
+                    Some(killing) => killing.shorten(deadline),
+                    None => {
+                        self.ctx.event(&container, false, "Killing", message);
+                        let spec = container_of(&self.ctx.pod, &container).cloned();
+                        let ips = self.ips();
+                        let killing = kill::begin(&self.ctx, &id, spec, grace_seconds, pre_stop, ips);
+                        self.kills.insert(id, killing);
+                    }
+                }
+            }
+            Action::RemoveContainer { id } => {
+                self.containers.remove(&id);
+                let ctx = self.ctx.clone();
+                self.job(async move {
+                    let owned = id.clone();
+                    let removed = ctx.shared.blocking(move |s| s.runtime.delete_container(&owned)).await;
+                    if let Ok(Err(error)) = removed {
+                        tracing::warn!(container = id, %error, "cannot remove an ended container");
+                    }
+                    ctx.shared.images.release(id.clone()).await;
+                    ctx.tell(Message::Removed(id)).await;
+                });
+            }
+            Action::TearDown if !self.tearing_down && self.retry_at.is_none() => {
+                self.tearing_down = true;
+                self.probes.clear();
+                let ctx = self.ctx.clone();
+                self.job(async move {
+                    let outcome = teardown::run(&ctx).await;
+                    ctx.tell(Message::TornDown(outcome)).await;
+                });
+            }
+            Action::CreateSandbox { .. } | Action::TearDown | Action::Delete => {}
+        }
+    }
+
+    fn start(&mut self, name: &str, kind: corten_podplan::ContainerKind, attempt: u32) {
+        let Some(reader) = self.reader() else { return };
+        let Some(container) = container_of(&self.ctx.pod, name).cloned() else { return };
+        let Some(sandbox) = self.sandbox.as_ref() else { return };
+        let target = &container.target_container_name;
+        let target = self.containers.values().find(|c| c.name == *target && c.is_running()).map(|c| c.id.clone());
+        let job = StartJob { container, kind, attempt, sandbox: sandbox.id.clone(), ips: self.ips(), reader, target };
+        self.starting.insert(name.to_owned());
+        self.job(start::run(self.ctx.clone(), job));
+    }
+
+    fn ips(&self) -> Vec<String> {
+        self.sandbox.as_ref().map(|s| s.ips.clone()).unwrap_or_default()
+    }
+
+    fn job(&self, future: impl Future<Output = ()> + Send + 'static) {
+        self.ctx.shared.tasks.spawn("pod-job", OnStop::Abort, future);
+    }
+
+    /// Starts the probes that are missing and stops those that are no longer wanted.
+    fn keep_probes(&mut self, wanted: Vec<corten_podplan::ProbeWanted>) {
+        let key = |w: &corten_podplan::ProbeWanted| (w.id.clone(), w.kind);
+        let keys: BTreeSet<(String, ProbeKind)> = wanted.iter().map(key).collect();
+        self.probes.retain(|k, _| keys.contains(k));
+        for probe in wanted {
+            if self.probes.contains_key(&key(&probe)) {
+                continue;
+            }
+            let Some(container) = container_of(&self.ctx.pod, &probe.container).cloned() else { continue };
+            let at = key(&probe);
+            let stopper = probes::start(&self.ctx, probe, container, self.ips());
+            self.probes.insert(at, stopper);
+        }
+    }
+
+    /// Writes the status if it differs from what the API has. False: it is to be tried again.
+    async fn write_status(&mut self, status: Tree) -> bool {
+        const OWNED: [&str; 6] = ["message", "reason", "podIP", "podIPs", "hostIP", "hostIPs"];
+        let (stored, _) = &self.stored;
+        let mut patch = Tree::map();
+        for (key, value) in status.as_map().into_iter().flat_map(|m| m.iter()) {
+            if !stored.get(key).is_some_and(|old| value.semantically_equal(old)) {
+                patch.insert(key.to_owned(), value.clone());
+            }
+        }
+        for key in OWNED {
+            if status.get(key).is_none() && stored.get(key).is_some_and(|v| !v.is_empty_value()) {
+                patch.insert(key, Tree::Null);
+            }
+        }
+        if patch.as_map().is_none_or(|m| m.is_empty()) {
+            return true;
+        }
+        let mut body = Tree::map();
+        body.set("metadata.uid", self.ctx.uid());
+        body.insert("status", patch);
+        match write::merge_status(&self.ctx.shared.api, self.key.clone(), body).await {
+            Ok(written) => {
+                if let Some(object) = written.object {
+                    self.note_stored(&object);
+                }
+                true
+            }
+            Err(failure) if failure.status.is_not_found() => {
+                // The watch will say so; nothing can be written until then.
+                true
+            }
+            Err(failure) => {
+                tracing::warn!(pod = %self.key, error = %failure.status, "the pod's status cannot be written");
+                self.retry_soon();
+                false
+            }
+        }
+    }
+
+    fn note_stored(&mut self, object: &Object) {
+        if object.head.revision >= self.stored.1 {
+            self.stored = (object.to_tree().get("status").cloned().unwrap_or_default(), object.head.revision);
+        }
+    }
+
+    fn retry_soon(&mut self) {
+        self.retry_at = Some(self.ctx.shared.clock.now() + RETRY);
+    }
+
+    async fn delete(&mut self) {
+        let outcome = write::delete_now(&self.ctx.shared.api, self.key.clone(), self.ctx.uid()).await;
+        match outcome {
+            Ok(_) => self.deleted = true,
+            Err(failure) if failure.status.is_not_found() || failure.status.is_conflict() => self.deleted = true,
+            Err(failure) => {
+                tracing::warn!(pod = %self.key, error = %failure.status, "the pod cannot be deleted");
+                self.retry_soon();
+            }
+        }
+    }
+
+    async fn wait(&mut self, wake_at: Option<Timestamp>) {
+        let shared = self.ctx.shared.clone();
+        let sleep = async {
+            match wake_at {
+                Some(at) => shared.clock.sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        let changed = async {
+            match &mut self.hold {
+                Some((_, changes)) => changes.changed().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            seen = self.updates.changed() => match seen {
+                Ok(()) => self.note_update().await,
+                // The agent is stopping: the task will be dropped.
+                Err(_) => std::future::pending().await,
+            },
+            Some(message) = self.inbox.recv() => {
+                self.handle(message);
+                while let Ok(more) = self.inbox.try_recv() {
+                    self.handle(more);
+                }
+            }
+            () = changed => self.refresh_volumes().await,
+            () = sleep => {
+                let now = shared.clock.now();
+                let due = self.hold.as_ref().and_then(|(r, _)| r.refresh_at()).is_some_and(|at| now >= at);
+                if due {
+                    self.refresh_volumes().await;
+                }
+            }
+        }
+    }
+
+    async fn note_update(&mut self) {
+        let update = self.updates.borrow_and_update().clone();
+        self.gone |= update.gone;
+        let mut pod = view(&update);
+        if self.gone && !pod.is_terminating() {
+            // It went without a word: end it with its own grace.
+            let mut ended = Pod::clone(&pod);
+            ended.metadata.deletion_timestamp = Some(self.ctx.shared.clock.now());
+            pod = Arc::new(ended);
+        }
+        self.note_stored(&update.object);
+        self.ctx.pod = pod;
+        self.note_generation().await;
+    }
+
+    async fn refresh_volumes(&mut self) {
+        let Some(reader) = self.reader() else { return };
+        if self.sandbox.is_none() {
+            return;
+        }
+        if let Err(error) = volumes::refresh(&self.ctx, &reader, &self.ips()).await {
+            tracing::debug!(pod = %self.key, error, "volumes were not refreshed");
+            self.retry_at = Some(self.ctx.shared.clock.now() + SignedDuration::from_secs(10));
+        }
+    }
+
+    fn handle(&mut self, message: Message) {
+        let now = self.ctx.shared.clock.now();
+        match message {
+            Message::Sandbox(outcome) => {
+                self.sandbox_starting = false;
+                match outcome {
+                    Ok(sandbox) => {
+                        self.memory.note_sandbox_made();
+                        self.sandbox = Some(sandbox);
+                    }
+                    Err(error) => {
+                        tracing::warn!(pod = %self.key, error, "no sandbox");
+                        self.sandbox = None;
+                        self.memory.note_sandbox_failure(now);
+                    }
+                }
+            }
+            Message::Container(seen) => {
+                if self.tearing_down {
+                    return;
+                }
+                if !seen.is_running() {
+                    self.kills.remove(&seen.id);
+                }
+                self.containers.insert(seen.id.clone(), seen);
+            }
+            Message::Exited(id) => {
+                self.kills.remove(&id);
+                let lost = self.containers.get_mut(&id).filter(|c| c.is_running());
+                if let Some(container) = lost {
+                    // The shim has gone and the runtime could not say more.
+                    let Run::Running { started_at } = container.run else { return };
+                    container.run = Run::Exited {
+                        exit_code: 255,
+                        signal: 0,
+                        oom_killed: false,
+                        started_at: Some(started_at),
+                        finished_at: now,
+                    };
+                }
+            }
+            Message::Started(name, outcome) => {
+                self.starting.remove(&name);
+                match outcome {
+                    Ok(()) => self.memory.note_started(&name),
+                    Err(failure) => self.memory.note_start_failure(&name, failure, now),
+                }
+            }
+            Message::Removed(id) => drop(self.containers.remove(&id)),
+            Message::Probe { id, container, kind, ok, output } => self.note_probe(&id, &container, kind, ok, output),
+            Message::TornDown(outcome) => {
+                self.tearing_down = false;
+                match outcome {
+                    Ok(()) => {
+                        self.torn_down = true;
+                        self.containers.clear();
+                        self.sandbox = None;
+                        self.hold = None;
+                    }
+                    Err(error) => {
+                        tracing::warn!(pod = %self.key, error, "the pod's things cannot be taken away yet");
+                        self.ctx.event("", true, "FailedKillPod", format!("error killing pod: {error}"));
+                        self.retry_soon();
+                    }
+                }
+            }
+        }
+    }
+
+    fn note_probe(&mut self, id: &str, container: &str, kind: ProbeKind, ok: bool, output: String) {
+        if !self.probes.contains_key(&(id.to_owned(), kind)) {
+            return;
+        }
+        if !ok {
+            self.ctx.event(container, true, "Unhealthy", probes::failed_message(kind, &output));
+        }
+        let spec = container_of(&self.ctx.pod, container);
+        if let Some(probe) = spec.and_then(|c| kind.of(c)) {
+            self.memory.note_probe(id, kind, probe, ok);
+        }
+    }
+}
+
+fn view(update: &Update) -> Arc<Pod> {
+    update.object.view::<Pod>().unwrap_or_else(|error| {
+        tracing::error!(%error, "a pod cannot be read");
+        Arc::new(Pod::default())
+    })
+}

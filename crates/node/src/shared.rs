@@ -1,0 +1,55 @@
+//! What all parts of an agent share.
+
+use std::sync::Arc;
+
+use corten_base::{Clock, Entropy, Tasks};
+use corten_client::Api;
+use corten_net::PodNetwork;
+use corten_runtime::Runtime;
+
+use crate::Config;
+use crate::events::Recorder;
+use crate::facts::Facts;
+use crate::images::ImageSource;
+use crate::services::ServiceTable;
+use crate::sources::SourceCache;
+
+/// What all parts of an agent share.
+pub struct Shared {
+    pub config: Config,
+    pub api: Arc<dyn Api>,
+    pub tasks: Tasks,
+    pub clock: Arc<dyn Clock>,
+    pub entropy: Arc<dyn Entropy>,
+    pub runtime: Arc<Runtime>,
+    pub network: PodNetwork,
+    pub images: Arc<dyn ImageSource>,
+    pub events: Recorder,
+    pub sources: SourceCache,
+    pub services: Arc<ServiceTable>,
+    pub facts: Facts,
+}
+
+impl Shared {
+    /// Runs a call of the runtime where it may block.
+    pub async fn blocking<T: Send + 'static>(
+        self: &Arc<Self>,
+        call: impl FnOnce(&Shared) -> T + Send + 'static,
+    ) -> Result<T, String> {
+        let shared = self.clone();
+        let joined = tokio::task::spawn_blocking(move || call(&shared)).await;
+        joined.map_err(|error| format!("internal error: {error}"))
+    }
+
+    /// What the downward API says of the node, for a pod with these addresses.
+    pub fn downward_facts(&self, pod_ips: &[String]) -> corten_podplan::downward::Facts {
+        let host = self.config.node_ip.to_string();
+        corten_podplan::downward::Facts {
+            pod_ips: if pod_ips.is_empty() { vec![host.clone()] } else { pod_ips.to_vec() },
+            host_ips: vec![host],
+            milli_cpu: self.facts.cpus * 1000,
+            memory: self.facts.memory,
+            ephemeral_storage: self.facts.storage,
+        }
+    }
+}
