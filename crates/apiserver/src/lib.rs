@@ -1,5 +1,20 @@
 //! HTTP in, pipeline, HTTP out.
+//!
+//! [`Server::start`] listens and answers; [`Server::api_as`] is the same API without sockets, for the components of this
+//! process. Both call the pipeline (`pipeline`): one function per verb, for every kind, for every caller. Only `http` knows
+//! paths, headers and encodings.
 
+mod bootstrap;
+mod core;
+mod discovery;
+mod flow;
+mod http;
+mod local;
+mod metrics;
+mod pipeline;
+mod reviews;
 mod server;
+mod streams;
 
+pub use bootstrap::VERSION;
 pub use server::{Server, ServerConfig, StartError};

@@ -4,13 +4,17 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use corten_admission::Cidr;
-use corten_auth::{Material, PkiError, User};
+use corten_admission::{Cidr, ServiceAllocator};
+use corten_auth::{Authenticator, Material, PkiError, User};
 use corten_base::{Clock, Entropy, Tasks};
 use corten_cache::Cache;
 use corten_client::{Api, NodeApi};
 use corten_object::Status;
 use corten_store::Store;
+
+use crate::core::{Core, Parts};
+use crate::local::LocalApi;
+use crate::{bootstrap, http};
 
 /// What the server is made of and how it is reached.
 pub struct ServerConfig {
@@ -59,14 +63,32 @@ pub enum StartError {
 
 /// A running API server. It stops with the task tree: open requests are finished first.
 pub struct Server {
+    core: Arc<Core>,
     addresses: Vec<SocketAddr>,
 }
 
 impl Server {
     /// Writes what is missing of the bootstrap objects, then listens.
     pub async fn start(config: ServerConfig) -> Result<Server, StartError> {
-        let _ = config;
-        Err(StartError::Bootstrap(Status::internal("not there yet")))
+        let services = ServiceAllocator::new(config.service_cidr, config.entropy.clone());
+        let authenticator = Authenticator::new(config.material.signer.clone(), config.static_tokens);
+        let core = Arc::new(Core::new(Parts {
+            store: config.store,
+            cache: config.cache,
+            clock: config.clock,
+            entropy: config.entropy,
+            tasks: config.tasks,
+            authenticator,
+            node_api: config.node_api,
+            services,
+        }));
+        core.services.load(&*core);
+        let listeners = http::listen(&config.listen).await?;
+        let addresses: Vec<SocketAddr> = listeners.iter().map(|(_, address)| *address).collect();
+        let port = addresses.first().map_or(6443, SocketAddr::port);
+        bootstrap::ensure(&core, config.advertise, port, &config.material.ca_cert_pem).await?;
+        http::serve(&core, listeners, Arc::new(config.material.server_tls()?));
+        Ok(Server { core, addresses })
     }
 
     /// The addresses listened on.
@@ -76,7 +98,6 @@ impl Server {
 
     /// The API as a user of this process sees it: no sockets, no authentication, all else.
     pub fn api_as(&self, user: User) -> Arc<dyn Api> {
-        let _ = user;
-        unreachable!("no server has started")
+        Arc::new(LocalApi::new(self.core.clone(), user))
     }
 }

@@ -1,0 +1,171 @@
+//! The objects that every cluster has, made when they are missing.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use corten_auth::{User, bootstrap as policy};
+use corten_client::WriteOptions;
+use corten_kinds::id;
+use corten_object::{KindId, ObjectKey, Status};
+use corten_tree::{Tree, tree};
+use futures::stream::{self, StreamExt};
+
+use crate::core::Core;
+use crate::pipeline::{Body, Request};
+
+/// The version that `/version` answers: the API is that of Kubernetes v1.37.2.
+pub const VERSION: &str = "v1.37.2+corten.0";
+
+/// How many objects are written at once: enough for the store to group them into few commits.
+const AT_ONCE: usize = 64;
+
+/// `/version`
+pub(crate) fn version() -> Tree {
+    tree!({"major": "1", "minor": "37", "emulationMajor": "1", "emulationMinor": "37", "minCompatibilityMajor": "1",
+        "minCompatibilityMinor": "36", "gitVersion": VERSION, "gitCommit": "", "gitTreeState": "clean",
+        "buildDate": "1970-01-01T00:00:00Z", "goVersion": "", "compiler": "rustc",
+        "platform": (format!("{}/{}", std::env::consts::OS, arch()))})
+}
+
+/// The machine's architecture in Go's words.
+fn arch() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+/// Makes what is missing. On a cluster that has everything this only looks.
+pub(crate) async fn ensure(core: &Arc<Core>, advertise: IpAddr, port: u16, ca_pem: &str) -> Result<(), Status> {
+    ensure_all(core, namespaces()).await?;
+    let mut rest = policy::objects();
+    rest.extend(priority_classes());
+    rest.push(storage_class());
+    rest.push(authentication_config(ca_pem));
+    if let Some(ip) = core.services.range().nth(1) {
+        rest.push(kubernetes_service(&ip.to_string(), port));
+    }
+    ensure_all(core, rest).await?;
+    ensure_endpoints(core, advertise, port).await
+}
+
+fn kind_of(core: &Core, object: &Tree) -> Result<KindId, Status> {
+    let (api_version, kind) = (object.str_at("apiVersion"), object.str_at("kind"));
+    let found = core.registry.gvk(api_version, kind);
+    found.map(|k| k.id).ok_or_else(|| Status::internal(format!("no kind {api_version} {kind}")))
+}
+
+async fn ensure_all(core: &Arc<Core>, objects: Vec<Tree>) -> Result<(), Status> {
+    let mut missing = Vec::new();
+    for object in objects {
+        let (namespace, name) = (object.str_at("metadata.namespace"), object.str_at("metadata.name"));
+        let key = ObjectKey::new(kind_of(core, &object)?, namespace, name);
+        if core.cache.get(&key).is_none() {
+            missing.push((key, object));
+        }
+    }
+    let user = User::apiserver();
+    let made = stream::iter(missing).map(|(key, object)| create(core, &user, key, object)).buffer_unordered(AT_ONCE);
+    let results: Vec<Result<(), Status>> = made.collect().await;
+    results.into_iter().collect()
+}
+
+async fn create(core: &Arc<Core>, user: &User, key: ObjectKey, object: Tree) -> Result<(), Status> {
+    let kind = core.registry.get(key.kind);
+    let options = WriteOptions::default();
+    let request = Request {
+        user,
+        kind,
+        version: &kind.versions[0],
+        namespace: &key.namespace,
+        name: "",
+        subresource: "",
+        options: &options,
+    };
+    match core.create(request, Body::Tree(object)).await {
+        Err(status) if !status.is_already_exists() => Err(status),
+        _ => Ok(()),
+    }
+}
+
+fn namespaces() -> Vec<Tree> {
+    let make = |name: &str| {
+        tree!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name,
+            "labels": {"kubernetes.io/metadata.name": name}}, "spec": {"finalizers": ["kubernetes"]}})
+    };
+    ["default", "kube-system", "kube-public", "kube-node-lease"].into_iter().map(make).collect()
+}
+
+/// `pkg/apis/scheduling/v1/helpers.go`
+fn priority_classes() -> Vec<Tree> {
+    let make = |name: &str, value: i64, description: &str| {
+        tree!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name},
+            "value": value, "description": description})
+    };
+    vec![
+        make("system-node-critical", 2_000_001_000, "For pods that must not move from the node that they serve."),
+        make("system-cluster-critical", 2_000_000_000, "For pods that the cluster cannot work without."),
+    ]
+}
+
+fn storage_class() -> Tree {
+    tree!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "local-path",
+        "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}},
+        "provisioner": "corten.dev/local-path", "reclaimPolicy": "Delete", "volumeBindingMode": "WaitForFirstConsumer"})
+}
+
+/// Lets servers in the cluster check client certificates (`pkg/controlplane/controller/clusterauthenticationtrust`).
+fn authentication_config(ca_pem: &str) -> Tree {
+    tree!({"apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"},
+        "data": {"client-ca-file": ca_pem}})
+}
+
+/// `pkg/controlplane/controller/kubernetesservice`
+fn kubernetes_service(ip: &str, port: u16) -> Tree {
+    tree!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "kubernetes", "namespace": "default",
+        "labels": {"component": "apiserver", "provider": "kubernetes"}},
+        "spec": {"type": "ClusterIP", "clusterIP": ip, "clusterIPs": [ip], "sessionAffinity": "None",
+            "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": (i64::from(port))}]}})
+}
+
+/// The one endpoint of the `kubernetes` Service; it may have moved since the last start.
+async fn ensure_endpoints(core: &Arc<Core>, advertise: IpAddr, port: u16) -> Result<(), Status> {
+    let (ip, port) = (advertise.to_string(), i64::from(port));
+    let labels = tree!({"endpointslice.kubernetes.io/skip-mirror": "true"});
+    let endpoints = tree!({"apiVersion": "v1", "kind": "Endpoints",
+        "metadata": {"name": "kubernetes", "namespace": "default", "labels": labels},
+        "subsets": [{"addresses": [{"ip": (ip.as_str())}], "ports": [{"name": "https", "port": port, "protocol": "TCP"}]}]});
+    let family = if advertise.is_ipv6() { "IPv6" } else { "IPv4" };
+    let slice = tree!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"kubernetes.io/service-name": "kubernetes"}},
+        "addressType": family, "endpoints": [{"addresses": [(ip.as_str())], "conditions": {"ready": true}}],
+        "ports": [{"name": "https", "port": port, "protocol": "TCP"}]});
+    let user = User::apiserver();
+    for (kind, object, path) in [(id::ENDPOINTS, endpoints, "subsets"), (id::ENDPOINT_SLICE, slice, "endpoints")] {
+        let key = ObjectKey::new(kind, "default", "kubernetes");
+        let Some(old) = core.cache.get(&key) else {
+            create(core, &user, key, object).await?;
+            continue;
+        };
+        let old = old.to_tree();
+        let same = |part: &str| old.get(part).unwrap_or(&Tree::Null).semantically_equal(object.get(part).unwrap_or(&Tree::Null));
+        if same(path) && same("ports") {
+            continue;
+        }
+        let kind = core.registry.get(kind);
+        let options = WriteOptions::default();
+        let request = Request {
+            user: &user,
+            kind,
+            version: &kind.versions[0],
+            namespace: "default",
+            name: "kubernetes",
+            subresource: "",
+            options: &options,
+        };
+        core.update(request, Body::Tree(object)).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,209 @@
+//! What every request needs: store, cache, kinds, clock, and who may do what.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use corten_admission::ServiceAllocator;
+use corten_auth::{Attributes, Authenticator, Rbac, Source, User, denial};
+use corten_base::{Clock, Entropy, Revision, Tasks};
+use corten_cache::Cache;
+use corten_client::NodeApi;
+use corten_kinds::{Kind, Registry, id};
+use corten_object::{KindId, Object, ObjectKey, Reason, Status};
+use corten_schema::Schema;
+use corten_store::Store;
+use corten_tree::Tree;
+
+use crate::flow::Flow;
+use crate::metrics::Metrics;
+
+/// How long a read waits for a revision that a client named and that is not here yet
+/// (`apiserver/pkg/storage/cacher/watch_cache.go`, `blockTimeout`).
+const FUTURE_WAIT: Duration = Duration::from_secs(3);
+
+/// Shared by all requests.
+pub(crate) struct Core {
+    pub store: Arc<dyn Store>,
+    pub cache: Cache,
+    pub registry: Arc<Registry>,
+    pub schema: &'static Schema,
+    pub clock: Arc<dyn Clock>,
+    pub entropy: Arc<dyn Entropy>,
+    pub tasks: Tasks,
+    pub authenticator: Authenticator,
+    pub node_api: Arc<dyn NodeApi>,
+    pub services: ServiceAllocator,
+    pub flow: Flow,
+    pub metrics: Metrics,
+    rbac: RwLock<(u64, Arc<Rbac>)>,
+    /// Grows with every write of a role or a binding; whoever sees it ahead of the built policy builds it anew.
+    rbac_wanted: AtomicU64,
+    rbac_building: Mutex<()>,
+}
+
+/// The parts of a [`Core`] that the server's configuration gives.
+pub(crate) struct Parts {
+    pub store: Arc<dyn Store>,
+    pub cache: Cache,
+    pub clock: Arc<dyn Clock>,
+    pub entropy: Arc<dyn Entropy>,
+    pub tasks: Tasks,
+    pub authenticator: Authenticator,
+    pub node_api: Arc<dyn NodeApi>,
+    pub services: ServiceAllocator,
+}
+
+impl Core {
+    pub fn new(parts: Parts) -> Core {
+        Core {
+            registry: parts.cache.registry().clone(),
+            store: parts.store,
+            cache: parts.cache,
+            schema: corten_schema::builtin(),
+            clock: parts.clock,
+            entropy: parts.entropy,
+            tasks: parts.tasks,
+            authenticator: parts.authenticator,
+            node_api: parts.node_api,
+            services: parts.services,
+            flow: Flow::default(),
+            metrics: Metrics::default(),
+            rbac: RwLock::new((0, Arc::new(Rbac::default()))),
+            rbac_wanted: AtomicU64::new(1),
+            rbac_building: Mutex::new(()),
+        }
+    }
+
+    /// The roles and bindings as of the last write that was answered.
+    pub fn rbac(&self) -> Arc<Rbac> {
+        let current = || {
+            let built = self.rbac.read().unwrap_or_else(PoisonError::into_inner);
+            (built.0 >= self.rbac_wanted.load(Ordering::Acquire)).then(|| built.1.clone())
+        };
+        if let Some(rbac) = current() {
+            return rbac;
+        }
+        let _building = self.rbac_building.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(rbac) = current() {
+            return rbac;
+        }
+        let wanted = self.rbac_wanted.load(Ordering::Acquire);
+        let rbac = Arc::new(Rbac::build(self));
+        *self.rbac.write().unwrap_or_else(PoisonError::into_inner) = (wanted, rbac.clone());
+        rbac
+    }
+
+    /// Notes that objects of a kind were written, before the write is answered.
+    pub fn note_write(&self, kind: KindId) {
+        if [id::ROLE, id::ROLE_BINDING, id::CLUSTER_ROLE, id::CLUSTER_ROLE_BINDING].contains(&kind) {
+            self.rbac_wanted.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    /// Whether a request is allowed; the 403 if not.
+    pub fn authorize(&self, attributes: &Attributes<'_>) -> Result<(), Status> {
+        match self.rbac().authorize(attributes) {
+            Some(_) => Ok(()),
+            None => Err(denial(attributes)),
+        }
+    }
+
+    /// Waits until the cache shows all that the store has now.
+    pub async fn fresh(&self) -> Result<Revision, Status> {
+        let revision = self.store.current_revision().await.map_err(store_error)?;
+        if self.cache.revision() < revision {
+            self.cache.wait_for(revision).await;
+        }
+        Ok(revision)
+    }
+
+    /// Waits until the cache shows a revision that a client named; 504 if that does not come.
+    pub async fn at_least(&self, revision: Revision) -> Result<(), Status> {
+        if self.cache.revision() >= revision {
+            return Ok(());
+        }
+        let reached = self.cache.wait_for(revision);
+        let limit = self.clock.sleep(FUTURE_WAIT);
+        futures::pin_mut!(reached);
+        match futures::future::select(reached, limit).await {
+            futures::future::Either::Left(_) => Ok(()),
+            futures::future::Either::Right(_) => {
+                let now = self.cache.revision();
+                let mut status = Status::new(
+                    Reason::Timeout,
+                    format!("Too large resource version: {revision}, current: {now}"),
+                );
+                status.causes.push(corten_object::Cause {
+                    reason: "ResourceVersionTooLarge".into(),
+                    message: "Too large resource version".into(),
+                    field: String::new(),
+                });
+                status.retry_after_seconds = Some(1);
+                Err(status)
+            }
+        }
+    }
+
+    /// The kind under which objects of `kind` are stored.
+    pub fn stored<'a>(&'a self, kind: &'a Arc<Kind>) -> &'a Arc<Kind> {
+        self.registry.stored(kind)
+    }
+
+    /// The object's JSON at a version: its own bytes where that is how it is stored.
+    pub fn at_version(&self, kind: &Kind, version: &str, object: &Object) -> Option<Tree> {
+        let same = kind.stored_as.is_none() && *kind.versions[0] == *version;
+        if same {
+            return None;
+        }
+        let mut tree = object.to_tree();
+        from_storage(kind, version, &mut tree);
+        Some(tree)
+    }
+}
+
+/// Turns a stored object's tree into what a served version of a kind shows.
+pub(crate) fn from_storage(kind: &Kind, version: &str, tree: &mut Tree) {
+    if let Some(conversion) = kind.conversion(version) {
+        (conversion.from_storage)(tree);
+    }
+    let gvk = kind.gvk(version);
+    tree.set("apiVersion", gvk.api_version());
+    tree.set("kind", gvk.kind);
+}
+
+impl Source for Core {
+    fn object(&self, key: &ObjectKey) -> Option<Arc<Object>> {
+        self.cache.get(key)
+    }
+
+    fn objects(&self, kind: KindId) -> Vec<Arc<Object>> {
+        self.cache.read().list(kind).cloned().collect()
+    }
+}
+
+/// What a client sees of a failure of the store.
+pub(crate) fn store_error(error: corten_store::Error) -> Status {
+    use corten_store::Error;
+    match error {
+        Error::Compacted { .. } => Status::expired(
+            "The provided continue parameter is too old to display a consistent list result. You can start a new list without \
+             the continue parameter.",
+        ),
+        Error::DiskFull { .. } | Error::Stopped(_) | Error::Closed => {
+            Status::new(Reason::ServiceUnavailable, error.to_string())
+        }
+        Error::OutcomeUnknown(_) => Status::new(Reason::Timeout, error.to_string()),
+        other => Status::internal(other),
+    }
+}
+
+/// The attributes of a request about a resource.
+pub(crate) fn attributes<'a>(
+    user: &'a User,
+    verb: &'a str,
+    kind: &'a Kind,
+    (namespace, name, subresource): (&'a str, &'a str, &'a str),
+) -> Attributes<'a> {
+    Attributes { user, verb, group: &kind.group, resource: &kind.plural, subresource, namespace, name, path: "" }
+}

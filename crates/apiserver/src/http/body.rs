@@ -1,0 +1,105 @@
+//! Answers' bodies: in one piece, as a list of shared slices, or as they come.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use corten_object::Object;
+use futures::stream::{BoxStream, Stream, StreamExt};
+use hyper::body::{Frame, SizeHint};
+
+/// Bytes that are handed to the connection at once.
+const CHUNK: usize = 64 * 1024;
+
+/// A response's body.
+pub(crate) enum Body {
+    Full(Option<Bytes>),
+    List(ListBody),
+    Stream(BoxStream<'static, Bytes>),
+}
+
+/// A list in JSON: the objects' own bytes between a head and a tail. Copied to the connection, never encoded.
+pub(crate) struct ListBody {
+    pub head: Option<Bytes>,
+    pub items: std::vec::IntoIter<Arc<Object>>,
+    pub first: bool,
+    pub done: bool,
+}
+
+impl ListBody {
+    pub fn new(head: Vec<u8>, items: Vec<Arc<Object>>) -> ListBody {
+        ListBody { head: Some(head.into()), items: items.into_iter(), first: true, done: false }
+    }
+
+    fn chunk(&mut self) -> Option<Bytes> {
+        if self.done {
+            return None;
+        }
+        let mut out = BytesMut::with_capacity(CHUNK + 8 * 1024);
+        if let Some(head) = self.head.take() {
+            out.put(head);
+        }
+        while out.len() < CHUNK {
+            let Some(object) = self.items.next() else {
+                out.put_slice(b"]}\n");
+                self.done = true;
+                break;
+            };
+            if !std::mem::replace(&mut self.first, false) {
+                out.put_u8(b',');
+            }
+            object.write_json(&mut out);
+        }
+        Some(out.freeze())
+    }
+
+    /// The whole list at once, for compression.
+    pub fn collect(mut self) -> Vec<u8> {
+        let mut out = Vec::new();
+        while let Some(chunk) = self.chunk() {
+            out.extend_from_slice(&chunk);
+        }
+        out
+    }
+}
+
+/// A body in one piece.
+pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
+    Body::Full(Some(bytes.into()))
+}
+
+/// A body as it comes.
+pub(crate) fn stream(stream: impl Stream<Item = Bytes> + Send + 'static) -> Body {
+    Body::Stream(stream.boxed())
+}
+
+impl hyper::body::Body for Body {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let next = match &mut *self {
+            Body::Full(bytes) => bytes.take().filter(|b| !b.is_empty()),
+            Body::List(list) => list.chunk(),
+            Body::Stream(stream) => futures::ready!(stream.poll_next_unpin(cx)),
+        };
+        Poll::Ready(next.map(|bytes| Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Body::Full(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
+            Body::List(list) => list.done,
+            Body::Stream(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Body::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
+            _ => SizeHint::default(),
+        }
+    }
+}

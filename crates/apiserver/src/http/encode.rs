@@ -1,0 +1,212 @@
+//! Objects, lists and tables as bytes.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use corten_base::Revision;
+use corten_kinds::{Kind, RowContext};
+use corten_object::{Object, Status};
+use corten_schema::{TypeId, encode_json, protobuf};
+use corten_tree::json::{Kind as JsonKind, Reader};
+use corten_tree::{Tree, tree};
+
+use super::body::{Body, ListBody, full};
+use super::negotiate::{Form, Format, Shape};
+use crate::core::{Core, from_storage};
+use crate::pipeline::Listed;
+
+/// What a Table's rows carry besides their cells (`includeObject`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum IncludeObject {
+    Nothing,
+    Metadata,
+    Object,
+}
+
+impl IncludeObject {
+    pub fn parse(text: &str) -> IncludeObject {
+        match text {
+            "None" => IncludeObject::Nothing,
+            "Object" => IncludeObject::Object,
+            _ => IncludeObject::Metadata,
+        }
+    }
+}
+
+/// How answers about objects of one kind are written for one client.
+#[derive(Clone)]
+pub(crate) struct Encoder {
+    pub core: Arc<Core>,
+    pub kind: Arc<Kind>,
+    pub version: Arc<str>,
+    pub form: Form,
+    pub include: IncludeObject,
+}
+
+impl Encoder {
+    /// One object.
+    pub fn object(&self, object: &Object) -> Result<Bytes, Status> {
+        match self.form.shape {
+            Shape::Table => Ok(self.tree(&self.table(&[object], None, true))),
+            Shape::Partial => Ok(self.partial(object)),
+            Shape::Whole => Ok(self.whole(object)),
+        }
+    }
+
+    fn whole(&self, object: &Object) -> Bytes {
+        match (self.form.format, self.core.at_version(&self.kind, &self.version, object)) {
+            (Format::Json, None) => object.to_json(),
+            (Format::Json, Some(tree)) => match self.kind.type_of(&self.version) {
+                Some(ty) => encode_json(self.core.schema, ty, &tree).into(),
+                None => tree.to_json().into(),
+            },
+            (_, tree) => self.tree(&tree.unwrap_or_else(|| object.to_tree())),
+        }
+    }
+
+    /// The object at the version that is served.
+    pub fn served_tree(&self, object: &Object) -> Tree {
+        let mut tree = object.to_tree();
+        if self.core.at_version(&self.kind, &self.version, object).is_some() {
+            from_storage(&self.kind, &self.version, &mut tree);
+        }
+        tree
+    }
+
+    /// Any tree with `apiVersion` and `kind`.
+    pub fn tree(&self, tree: &Tree) -> Bytes {
+        tree_bytes(&self.core, self.form.format, tree)
+    }
+
+    fn partial(&self, object: &Object) -> Bytes {
+        if self.form.format == Format::Json {
+            let json = object.to_json();
+            let metadata = metadata_slice(&json).unwrap_or(b"{}");
+            let mut out = br#"{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":"#.to_vec();
+            out.extend_from_slice(metadata);
+            out.push(b'}');
+            return out.into();
+        }
+        self.tree(&partial_tree(object))
+    }
+
+    /// A list.
+    pub fn list(&self, listed: Listed) -> Body {
+        match self.form.shape {
+            Shape::Table => {
+                let objects: Vec<&Object> = listed.items.iter().map(|o| &**o).collect();
+                full(self.tree(&self.table(&objects, Some(&listed), true)))
+            }
+            Shape::Partial => {
+                let items: Vec<Tree> = listed.items.iter().map(|o| partial_tree(o)).collect();
+                let list = tree!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
+                    "metadata": (list_metadata(&listed)), "items": (Tree::List(items))});
+                full(self.tree(&list))
+            }
+            Shape::Whole => self.whole_list(listed),
+        }
+    }
+
+    fn whole_list(&self, listed: Listed) -> Body {
+        let gvk = self.kind.gvk(&self.version);
+        let same = listed.items.first().is_none_or(|o| self.core.at_version(&self.kind, &self.version, o).is_none());
+        let mut head = tree!({"kind": (format!("{}List", gvk.kind)), "apiVersion": (gvk.api_version()),
+            "metadata": (list_metadata(&listed))});
+        if self.form.format == Format::Json && same {
+            let mut head = head.to_json();
+            head.pop();
+            head.extend_from_slice(b",\"items\":[");
+            return Body::List(ListBody::new(head, listed.items));
+        }
+        let items: Vec<Tree> = listed.items.iter().map(|o| self.served_tree(o)).collect();
+        head.insert("items", Tree::List(items));
+        full(self.tree(&head))
+    }
+
+    /// Objects as rows (`apiserver/pkg/registry/rest/table.go`, `pkg/printers`).
+    pub fn table(&self, objects: &[&Object], listed: Option<&Listed>, headers: bool) -> Tree {
+        let context = RowContext { now: self.core.clock.now() };
+        let rows: Vec<Tree> = objects
+            .iter()
+            .map(|object| {
+                let mut row = tree!({"cells": (Tree::List(self.kind.row(object, &context)))});
+                match self.include {
+                    IncludeObject::Nothing => {}
+                    IncludeObject::Metadata => row.insert("object", partial_tree(object)),
+                    IncludeObject::Object => row.insert("object", self.served_tree(object)),
+                }
+                row
+            })
+            .collect();
+        let revision = objects.first().map_or(Revision::ZERO, |o| o.head.revision);
+        let metadata = match listed {
+            Some(listed) => list_metadata(listed),
+            None => tree!({"resourceVersion": (revision.to_string())}),
+        };
+        let definitions = if headers { self.column_definitions() } else { Tree::Null };
+        tree!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata,
+            "columnDefinitions": definitions, "rows": (Tree::List(rows))})
+    }
+
+    fn column_definitions(&self) -> Tree {
+        let define = |c: &corten_kinds::RuntimeColumn| {
+            tree!({"name": (&c.name), "type": (c.kind.as_str()), "format": (&c.format), "description": "",
+                "priority": (i64::from(c.priority))})
+        };
+        Tree::List(self.kind.columns.iter().map(define).collect())
+    }
+}
+
+fn list_metadata(listed: &Listed) -> Tree {
+    let mut metadata = tree!({"resourceVersion": (listed.revision.to_string())});
+    if let Some(next) = &listed.next {
+        metadata.insert("continue", next.as_str());
+    }
+    if let Some(remaining) = listed.remaining {
+        metadata.insert("remainingItemCount", i64::try_from(remaining).unwrap_or(i64::MAX));
+    }
+    metadata
+}
+
+fn partial_tree(object: &Object) -> Tree {
+    let json = object.to_json();
+    let metadata = metadata_slice(&json).and_then(|m| corten_tree::json::parse(m).ok()).unwrap_or_default();
+    tree!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
+}
+
+/// The bytes of an object's metadata.
+fn metadata_slice(json: &[u8]) -> Option<&[u8]> {
+    let mut reader = Reader::new(json);
+    reader.begin_map().ok()?;
+    while let Some(key) = reader.next_key().ok()? {
+        if key == "metadata" && reader.peek().ok()? == JsonKind::Map {
+            return reader.skip().ok();
+        }
+        reader.skip().ok()?;
+    }
+    None
+}
+
+/// Any tree with `apiVersion` and `kind` in a format.
+pub(crate) fn tree_bytes(core: &Core, format: Format, tree: &Tree) -> Bytes {
+    let ty = type_of(core, tree);
+    match (format, ty) {
+        (Format::Json, Some(ty)) => encode_json(core.schema, ty, tree).into(),
+        (Format::Json, None) => tree.to_json().into(),
+        (Format::Yaml, _) => {
+            let json: serde_json::Value = serde_json::from_slice(&tree.to_json()).unwrap_or_default();
+            serde_saphyr::to_string(&json).unwrap_or_default().into()
+        }
+        (Format::Protobuf, Some(ty)) => protobuf::encode_object(core.schema, ty, tree).into(),
+        (Format::Protobuf, None) => tree.to_json().into(),
+    }
+}
+
+fn type_of(core: &Core, tree: &Tree) -> Option<TypeId> {
+    let (api_version, kind) = (tree.str_at("apiVersion"), tree.str_at("kind"));
+    // Tables hold any object in their rows: they are written as they are.
+    if kind == "Table" {
+        return None;
+    }
+    core.schema.api_version_kind(api_version, kind)
+}

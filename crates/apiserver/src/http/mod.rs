@@ -1,0 +1,122 @@
+//! HTTP in, HTTP out: connections, paths, headers, encodings. Nothing in here decides; it calls the pipeline.
+
+mod body;
+mod encode;
+mod handle;
+mod negotiate;
+mod query;
+mod resource;
+mod route;
+mod watch;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use corten_auth::{User, user_of_certificate};
+use corten_base::OnStop;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+pub(crate) use body::{Body as HttpBody, full, stream};
+pub(crate) use handle::{Call, failure, respond};
+pub(crate) use query::Query;
+pub(crate) use route::Resource;
+
+use crate::StartError;
+use crate::core::Core;
+
+/// How many streams one HTTP/2 connection may have at once (informers use one per kind).
+const STREAMS_MAX: u32 = 250;
+/// How long a TLS handshake may take.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+
+/// A connection's peer.
+pub(crate) struct Peer {
+    /// Who the client certificate names, if there was one.
+    pub user: Option<Arc<User>>,
+    /// Whether it is on this machine: answers to it are not compressed.
+    pub local: bool,
+}
+
+/// Opens the sockets.
+pub(crate) async fn listen(addresses: &[SocketAddr]) -> Result<Vec<(TcpListener, SocketAddr)>, StartError> {
+    let mut listeners = Vec::new();
+    for address in addresses {
+        let failed = |source| StartError::Listen { address: *address, source };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let bound = listener.local_addr().map_err(failed)?;
+        listeners.push((listener, bound));
+    }
+    Ok(listeners)
+}
+
+/// Answers on the sockets until the task tree stops.
+pub(crate) fn serve(core: &Arc<Core>, listeners: Vec<(TcpListener, SocketAddr)>, tls: Arc<rustls::ServerConfig>) {
+    for (listener, _) in listeners {
+        let (core, tls) = (core.clone(), TlsAcceptor::from(tls.clone()));
+        let tasks = core.tasks.clone();
+        tasks.spawn("api listener", OnStop::Abort, async move {
+            loop {
+                match listener.accept().await {
+                    Ok((stream, peer)) => {
+                        let connection = connection(core.clone(), tls.clone(), stream, peer);
+                        core.tasks.spawn("api connection", OnStop::Drain, connection);
+                    }
+                    Err(error) => {
+                        // Out of file descriptors, as a rule: the others' end makes room.
+                        tracing::warn!(%error, "accepting a connection failed");
+                        core.clock.sleep(Duration::from_millis(50)).await;
+                    }
+                }
+            }
+        });
+    }
+}
+
+async fn connection(core: Arc<Core>, tls: TlsAcceptor, stream: TcpStream, peer: SocketAddr) {
+    // Small answers must not wait for the peer's acknowledgement.
+    let _ = stream.set_nodelay(true);
+    let stream = match tokio::time::timeout(HANDSHAKE_MAX, tls.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            tracing::debug!(%peer, %error, "TLS handshake failed");
+            return;
+        }
+        Err(_) => return,
+    };
+    let certificate = stream.get_ref().1.peer_certificates().and_then(|c| c.first());
+    let user = certificate.and_then(|der| user_of_certificate(der).ok()).map(Arc::new);
+    let peer = Arc::new(Peer { user, local: peer.ip().is_loopback() });
+    let stopping = core.tasks.stopping();
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
+        let (core, peer) = (core.clone(), peer.clone());
+        async move {
+            let began = Instant::now();
+            let answered = handle::handle(&core, &peer, request).await;
+            let code = answered.response.status().as_u16();
+            core.metrics.count(answered.verb, answered.labels(), code, began.elapsed());
+            Ok::<_, std::convert::Infallible>(answered.response)
+        }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new());
+    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(STREAMS_MAX);
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    tokio::select! {
+        result = connection.as_mut() => {
+            if let Err(error) = result {
+                tracing::debug!(%error, "connection ended");
+            }
+            return;
+        }
+        () = stopping => connection.as_mut().graceful_shutdown(),
+    }
+    // Requests that are being answered are finished; watches end with the tree's stop.
+    let _ = connection.await;
+}

@@ -1,0 +1,178 @@
+//! Watch events as frames: a line of JSON, or length-delimited protobuf.
+
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use corten_base::Revision;
+use corten_cache::{Encoding, Transition};
+use corten_object::{Object, Status};
+use corten_tree::{Tree, tree};
+use futures::stream::{self, Stream};
+
+use super::encode::{Encoder, tree_bytes};
+use super::negotiate::{Format, Shape};
+use crate::pipeline::{WatchItem, Watching};
+
+/// Frames that are ready are sent together up to this size.
+const CHUNK: usize = 64 * 1024;
+
+/// The body of a watch. It ends with the watch, or when `stopping` completes.
+pub(super) fn frames(
+    encoder: Encoder,
+    watching: Watching,
+    stopping: impl Future<Output = ()> + Send + 'static,
+) -> impl Stream<Item = Bytes> + Send + 'static {
+    let state = (Framer { encoder, headers: true }, watching, Box::pin(stopping));
+    stream::unfold(state, |(mut framer, mut watching, mut stopping)| async move {
+        let item = tokio::select! {
+            item = watching.next() => item?,
+            () = &mut stopping => return None,
+        };
+        let first = framer.frame(item);
+        let mut out = BytesMut::new();
+        let mut chunk = first;
+        // Whatever is ready goes along, so that a burst is one write.
+        while chunk.len() + out.len() < CHUNK {
+            let Some(item) = watching.try_next() else { break };
+            if out.is_empty() {
+                out.put(std::mem::take(&mut chunk));
+            }
+            out.put(framer.frame(item));
+        }
+        let bytes = if out.is_empty() { chunk } else { out.freeze() };
+        Some((bytes, (framer, watching, stopping)))
+    })
+}
+
+struct Framer {
+    encoder: Encoder,
+    /// Whether the next Table still needs its column definitions.
+    headers: bool,
+}
+
+impl Framer {
+    fn frame(&mut self, item: WatchItem) -> Bytes {
+        match item {
+            WatchItem::Initial(object) => self.object("ADDED", &object),
+            WatchItem::Change(seen) => {
+                let name = match seen.transition {
+                    Transition::Added => "ADDED",
+                    Transition::Modified => "MODIFIED",
+                    Transition::Deleted => "DELETED",
+                };
+                match self.shared() {
+                    Some(encoding) => {
+                        seen.event.frame(seen.transition, encoding, |object| self.encode(name, object))
+                    }
+                    None => self.object(name, seen.object()),
+                }
+            }
+            WatchItem::Bookmark(revision, initial_end) => self.bookmark(revision, initial_end),
+            WatchItem::Error(status) => self.error(&status),
+        }
+    }
+
+    /// Whether all watchers of this form get the same bytes.
+    fn shared(&self) -> Option<Encoding> {
+        let e = &self.encoder;
+        let stored = e.kind.stored_as.is_none() && *e.kind.versions[0] == *e.version;
+        match (e.form.shape, e.form.format) {
+            (Shape::Whole, Format::Json) if stored => Some(Encoding::Json),
+            (Shape::Whole, Format::Protobuf) if stored => Some(Encoding::Protobuf),
+            _ => None,
+        }
+    }
+
+    fn object(&mut self, name: &str, object: &Arc<Object>) -> Bytes {
+        if self.encoder.form.shape == Shape::Table {
+            let headers = std::mem::replace(&mut self.headers, false);
+            let table = self.encoder.table(&[&**object], None, headers);
+            return self.wrap(name, &self.encoder.tree(&table));
+        }
+        self.encode(name, object)
+    }
+
+    fn encode(&self, name: &str, object: &Object) -> Bytes {
+        match self.encoder.object(object) {
+            Ok(bytes) => self.wrap(name, &bytes),
+            Err(status) => self.error(&status),
+        }
+    }
+
+    fn bookmark(&mut self, revision: Revision, initial_end: bool) -> Bytes {
+        let gvk = self.encoder.kind.gvk(&self.encoder.version);
+        let mut metadata = tree!({"resourceVersion": (revision.to_string()), "creationTimestamp": null});
+        if initial_end {
+            metadata.insert("annotations", tree!({"k8s.io/initial-events-end": "true"}));
+        }
+        let whole = tree!({"kind": (gvk.kind.as_str()), "apiVersion": (gvk.api_version()), "metadata": metadata});
+        let tree = match self.encoder.form.shape {
+            Shape::Whole => whole,
+            Shape::Partial => {
+                let mut partial = whole;
+                partial.insert("kind", "PartialObjectMetadata");
+                partial.insert("apiVersion", "meta.k8s.io/v1");
+                partial
+            }
+            Shape::Table => tree!({"kind": "Table", "apiVersion": "meta.k8s.io/v1",
+                "metadata": {"resourceVersion": (revision.to_string())}, "columnDefinitions": null,
+                "rows": [{"cells": null, "object": whole}]}),
+        };
+        self.wrap("BOOKMARK", &self.encoder.tree(&tree))
+    }
+
+    fn error(&self, status: &Status) -> Bytes {
+        let tree: Tree = status.to_tree();
+        self.wrap("ERROR", &tree_bytes(&self.encoder.core, self.encoder.form.format, &tree))
+    }
+
+    /// `WatchEvent` around an encoded object.
+    fn wrap(&self, name: &str, object: &[u8]) -> Bytes {
+        match self.encoder.form.format {
+            Format::Protobuf => protobuf_frame(name, object),
+            Format::Json => {
+                let mut out = BytesMut::with_capacity(object.len() + 32);
+                out.put_slice(b"{\"type\":\"");
+                out.put_slice(name.as_bytes());
+                out.put_slice(b"\",\"object\":");
+                out.put_slice(object.trim_ascii_end());
+                out.put_slice(b"}\n");
+                out.freeze()
+            }
+            Format::Yaml => {
+                let mut out = BytesMut::new();
+                out.put_slice(format!("type: {name}\nobject:\n").as_bytes());
+                for line in object.split(|b| *b == b'\n').filter(|l| !l.is_empty()) {
+                    out.put_slice(b"  ");
+                    out.put_slice(line);
+                    out.put_u8(b'\n');
+                }
+                out.put_slice(b"---\n");
+                out.freeze()
+            }
+        }
+    }
+}
+
+/// `meta.v1.WatchEvent { 1: type, 2: RawExtension { 1: raw } }` behind its length in four bytes.
+fn protobuf_frame(name: &str, object: &[u8]) -> Bytes {
+    let field = |out: &mut Vec<u8>, tag: u8, bytes: &[u8]| {
+        out.push(tag);
+        let mut n = bytes.len();
+        while n >= 0x80 {
+            out.push((n & 0x7f) as u8 | 0x80);
+            n >>= 7;
+        }
+        out.push(n as u8);
+        out.extend_from_slice(bytes);
+    };
+    let mut raw = Vec::with_capacity(object.len() + 8);
+    field(&mut raw, 0x0a, object);
+    let mut event = Vec::with_capacity(raw.len() + 24);
+    field(&mut event, 0x0a, name.as_bytes());
+    field(&mut event, 0x12, &raw);
+    let mut out = BytesMut::with_capacity(event.len() + 4);
+    out.put_u32(u32::try_from(event.len()).expect("objects are far smaller than 4 GiB"));
+    out.put_slice(&event);
+    out.freeze()
+}

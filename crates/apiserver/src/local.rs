@@ -1,0 +1,173 @@
+//! The API for components of this process: the same pipeline without sockets and authentication.
+
+use std::sync::Arc;
+
+use corten_auth::User;
+use corten_base::{BoxFuture, Revision};
+use corten_cache::Transition;
+use corten_client::{
+    Api, ApiList, Failure, ListOptions, Target, WatchEvent, WatchEventKind, Write, WriteOptions, Written,
+};
+use corten_kinds::{SubresourceKind, Verbs};
+use corten_object::{KindId, Object, ObjectKey, Status};
+use futures::stream::{self, BoxStream, StreamExt};
+
+use crate::core::Core;
+use crate::pipeline::{
+    Answer, Body, ListRequest, PatchBody, Request, RevisionMatch, WatchItem, WatchRequest, parameters_of,
+};
+
+/// The API as one user sees it.
+pub(crate) struct LocalApi {
+    core: Arc<Core>,
+    user: User,
+}
+
+impl LocalApi {
+    pub fn new(core: Arc<Core>, user: User) -> LocalApi {
+        LocalApi { core, user }
+    }
+
+    fn list_request(options: ListOptions, revision: RevisionMatch) -> ListRequest {
+        ListRequest {
+            namespace: options.namespace,
+            labels: options.labels,
+            fields: options.fields,
+            revision,
+            limit: 0,
+            start: None,
+        }
+    }
+
+    async fn do_write(&self, write: Write, options: &WriteOptions) -> Result<Answer, Status> {
+        let _place = self.core.flow.enter(&self.user, true)?;
+        let (key, subresource) = match &write {
+            Write::Create { target, .. } | Write::Update { target, .. } | Write::Patch { target, .. } => {
+                let Target { key, subresource } = target;
+                (key.clone(), *subresource)
+            }
+            Write::Delete { key, .. } => (key.clone(), ""),
+        };
+        let kind = self.core.registry.get(key.kind).clone();
+        let version = kind.versions[0].clone();
+        let request = Request {
+            user: &self.user,
+            kind: &kind,
+            version: &version,
+            namespace: &key.namespace,
+            name: &key.name,
+            subresource,
+            options,
+        };
+        let part = request.sub().map(|s| s.kind);
+        match write {
+            Write::Create { body, .. } => match part {
+                None if kind.verbs == Verbs::CreateOnly => self.core.review(request, Body::Tree(body)).await,
+                None => self.core.create(Request { name: "", ..request }, Body::Tree(body)).await,
+                Some(SubresourceKind::Action { .. }) => self.core.act(request, Body::Tree(body)).await,
+                Some(_) => Err(Status::method_not_allowed()),
+            },
+            Write::Update { body, .. } => match part {
+                Some(SubresourceKind::Scale { .. }) => self.core.update_scale(request, Body::Tree(body)).await,
+                _ => self.core.update(request, Body::Tree(body)).await,
+            },
+            Write::Patch { patch, body, .. } => {
+                let patch = PatchBody { kind: patch, body: body.to_json().into() };
+                match part {
+                    Some(SubresourceKind::Scale { .. }) => self.core.patch_scale(request, patch).await,
+                    _ => self.core.patch(request, patch).await,
+                }
+            }
+            Write::Delete { options, .. } => self.core.delete(request, &parameters_of(&options)).await,
+        }
+    }
+}
+
+impl Api for LocalApi {
+    fn get<'a>(&'a self, key: &'a ObjectKey) -> BoxFuture<'a, Result<Arc<Object>, Status>> {
+        Box::pin(async move {
+            let kind = self.core.registry.get(key.kind);
+            let options = WriteOptions::default();
+            let request = Request {
+                user: &self.user,
+                kind,
+                version: &kind.versions[0],
+                namespace: &key.namespace,
+                name: &key.name,
+                subresource: "",
+                options: &options,
+            };
+            self.core.get(request, RevisionMatch::MostRecent).await
+        })
+    }
+
+    fn list(&self, kind: KindId, options: ListOptions) -> BoxFuture<'_, Result<ApiList, Status>> {
+        Box::pin(async move {
+            let kind = self.core.registry.get(kind);
+            let request = LocalApi::list_request(options, RevisionMatch::MostRecent);
+            let listed = self.core.list(&self.user, kind, &request).await?;
+            Ok(ApiList { items: listed.items, revision: listed.revision })
+        })
+    }
+
+    fn watch(
+        &self,
+        kind: KindId,
+        options: ListOptions,
+        after: Revision,
+    ) -> BoxFuture<'_, Result<BoxStream<'static, Result<WatchEvent, Status>>, Status>> {
+        Box::pin(async move {
+            let kind = self.core.registry.get(kind);
+            let request = WatchRequest {
+                list: LocalApi::list_request(options, RevisionMatch::Exact(after)),
+                bookmarks: true,
+                initial_events: false,
+                timeout: None,
+            };
+            let watching = self.core.watch(&self.user, kind, &request).await?;
+            let events = stream::unfold(watching, |mut watching| async move {
+                let event = match watching.next().await? {
+                    WatchItem::Error(status) => Err(status),
+                    item => Ok(event(item)),
+                };
+                Some((event, watching))
+            });
+            Ok(events.boxed())
+        })
+    }
+
+    fn write(&self, write: Write, options: WriteOptions) -> BoxFuture<'_, Result<Written, Failure>> {
+        Box::pin(async move {
+            match self.do_write(write, &options).await {
+                Ok(answer) => {
+                    Ok(Written { object: answer.object, answer: answer.tree, revision: answer.revision })
+                }
+                Err(status) => {
+                    let revision = self.core.store.current_revision().await.unwrap_or(self.core.cache.revision());
+                    Err(Failure { status, revision })
+                }
+            }
+        })
+    }
+}
+
+fn event(item: WatchItem) -> WatchEvent {
+    match item {
+        WatchItem::Initial(object) => {
+            WatchEvent { kind: WatchEventKind::Added, revision: object.head.revision, object: Some(object) }
+        }
+        WatchItem::Change(seen) => WatchEvent {
+            kind: match seen.transition {
+                Transition::Added => WatchEventKind::Added,
+                Transition::Modified => WatchEventKind::Modified,
+                Transition::Deleted => WatchEventKind::Deleted,
+            },
+            revision: seen.revision(),
+            object: Some(seen.object().clone()),
+        },
+        WatchItem::Bookmark(revision, _) => {
+            WatchEvent { kind: WatchEventKind::Bookmark, object: None, revision }
+        }
+        WatchItem::Error(_) => unreachable!("errors are not events; the caller has taken them out"),
+    }
+}

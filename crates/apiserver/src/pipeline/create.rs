@@ -1,0 +1,174 @@
+//! Create.
+
+use corten_admission::{self as admission, Operation};
+use corten_base::Revision;
+use corten_kinds::{Kind, WriteContext};
+use corten_object::{ObjectKey, Status};
+use corten_tree::Tree;
+
+use super::commit::{Commit, CommitError};
+use super::{Answer, Body, Request, metadata, unstored};
+use crate::core::{Core, attributes};
+
+/// How often a generated name is tried (`registry/generic/registry/store.go`, `maxNameGenerationCreateAttempts`).
+const NAME_ATTEMPTS: usize = 8;
+/// Random characters behind a generateName.
+const SUFFIX: usize = 5;
+/// Longest part of a generateName that is kept (`apiserver/pkg/storage/names/generate.go`).
+const GENERATED_BASE_MAX: usize = 58;
+
+impl Core {
+    /// Makes an object.
+    pub async fn create(&self, request: Request<'_>, body: Body) -> Result<Answer, Status> {
+        let names = (request.namespace, request.name, "");
+        self.authorize(&attributes(request.user, "create", request.kind, names))?;
+        let decoded = self.decode(&request, body)?;
+        self.create_decoded(request, decoded.tree, decoded.warnings).await
+    }
+
+    /// The part of a create after authorization and decoding; an apply or an update of a missing object comes here, too.
+    pub(super) async fn create_decoded(
+        &self,
+        request: Request<'_>,
+        body: Tree,
+        mut warnings: Vec<String>,
+    ) -> Result<Answer, Status> {
+        if !body.str_at("metadata.resourceVersion").is_empty() {
+            return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
+        }
+        self.fresh().await?;
+        let generate = body.str_at("metadata.name").is_empty() && request.name.is_empty();
+        let base = body.str_at("metadata.generateName").to_owned();
+        let mut attempts = if generate && !base.is_empty() { NAME_ATTEMPTS } else { 1 };
+        loop {
+            attempts -= 1;
+            let mut tree = body.clone();
+            if generate && !base.is_empty() {
+                let cut = base.char_indices().map(|(i, c)| i + c.len_utf8()).take_while(|i| *i <= GENERATED_BASE_MAX);
+                let kept = &base[..cut.last().unwrap_or(0)];
+                tree.set("metadata.name", format!("{kept}{}", self.entropy.suffix(SUFFIX)));
+            }
+            match self.create_once(request, tree, &mut warnings).await {
+                Err(status) if status.is_already_exists() && attempts > 0 => {}
+                Ok(answer) => return Ok(Answer { warnings, ..answer }),
+                Err(status) => return Err(status),
+            }
+        }
+    }
+
+    async fn create_once(
+        &self,
+        request: Request<'_>,
+        mut tree: Tree,
+        warnings: &mut Vec<String>,
+    ) -> Result<Answer, Status> {
+        let stored = self.stored(request.kind).clone();
+        metadata::match_request(&request, &stored, &mut tree)?;
+        let name = tree.str_at("metadata.name").to_owned();
+        let key = ObjectKey::new(stored.id, tree.str_at("metadata.namespace"), &name);
+        let reservation = self.prepare_new(&request, &stored, &key, &mut tree, warnings)?;
+        let json = self.encode(&stored, &mut tree)?;
+        let taken = || Status::already_exists(&request.kind.group, &request.kind.plural, &name);
+        if self.cache.get(&key).is_some() {
+            return Err(taken());
+        }
+        if request.options.dry_run {
+            let revision = self.cache.revision();
+            return Ok(Answer::of(201, unstored(&stored, json, Revision::ZERO)?, revision, Vec::new()));
+        }
+        let commit = Commit {
+            kind: &stored,
+            key: key.clone(),
+            expected: Revision::ZERO,
+            value: Some(json.clone()),
+            owners_alive: &request.options.owners_alive,
+        };
+        let revision = match self.commit(commit).await {
+            Ok(revision) => revision,
+            // The name is taken, or an owner has changed: who asks again sees which.
+            Err(CommitError::Conflict) if request.options.owners_alive.is_empty() => return Err(taken()),
+            Err(CommitError::Conflict) => {
+                self.fresh().await?;
+                let why = "an owner has changed";
+                let changed = || Status::conflict(&request.kind.group, &request.kind.plural, &name, why);
+                return Err(if self.cache.get(&key).is_some() { taken() } else { changed() });
+            }
+            Err(CommitError::Status(status)) => return Err(status),
+        };
+        reservation.keep();
+        Ok(Answer::of(201, self.committed(&stored, &key, json, revision)?, revision, Vec::new()))
+    }
+
+    /// Everything between decoding and the commit: mutate, default, prepare, allocate, validate, admit.
+    fn prepare_new(
+        &self,
+        request: &Request<'_>,
+        stored: &Kind,
+        key: &ObjectKey,
+        tree: &mut Tree,
+        warnings: &mut Vec<String>,
+    ) -> Result<admission::Reservation<'_>, Status> {
+        let now = self.clock.now();
+        metadata::strip_for_create(tree);
+        metadata::stamp(tree, self.entropy.uid(), now, stored);
+        let default = |tree: &mut Tree| {
+            if let Some(default) = stored.hooks.default {
+                default(tree);
+            }
+        };
+        default(tree);
+        let admission = self.admission(request, stored, Operation::Create, key.name.as_str(), now);
+        warnings.extend(admission::mutate(&admission, tree, None)?);
+        default(tree);
+        if let Some(prepare) = stored.hooks.prepare_create {
+            prepare(tree, &WriteContext { now });
+        }
+        let reservation = self.services.reserve(key, tree, None).map_err(|errors| {
+            Status::invalid(&stored.group, &stored.kind, key.name.as_str(), &errors)
+        })?;
+        let mut errors = Vec::new();
+        metadata::validate(stored, tree, &mut errors);
+        if let Some(validate) = stored.hooks.validate {
+            validate(tree, &mut errors);
+        }
+        if !errors.is_empty() {
+            return Err(Status::invalid(&stored.group, &stored.kind, key.name.as_str(), &errors));
+        }
+        if let Some(warn) = stored.hooks.warnings {
+            warnings.extend(warn(tree, None));
+        }
+        self.warn_unserved(stored, warnings);
+        warnings.extend(admission::validate(&admission, Some(tree), None)?);
+        Ok(reservation)
+    }
+
+    /// A kind that nothing acts on yet says so.
+    pub(super) fn warn_unserved(&self, stored: &Kind, warnings: &mut Vec<String>) {
+        if stored.served_by.is_none() {
+            warnings.push(format!("{} is stored, but nothing in Corten acts on it yet", stored.kind));
+        }
+    }
+
+    /// What the admission plugins get to know of a request.
+    pub(crate) fn admission<'a>(
+        &'a self,
+        request: &Request<'a>,
+        stored: &'a Kind,
+        operation: Operation,
+        name: &'a str,
+        now: corten_base::Timestamp,
+    ) -> admission::Request<'a> {
+        admission::Request {
+            operation,
+            kind: stored,
+            namespace: if stored.namespaced() { request.namespace } else { "" },
+            name,
+            subresource: request.subresource,
+            user: request.user,
+            dry_run: request.options.dry_run,
+            now,
+            entropy: &*self.entropy,
+            source: self,
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! From a request's body to a canonical tree of the storage version.
+
+use bytes::Bytes;
+use corten_kinds::Kind;
+use corten_object::Status;
+use corten_schema::{Options, TypeId, UnknownFields, canonicalise, decode_json, protobuf};
+use corten_tree::{Tree, json};
+
+use super::Request;
+use crate::core::Core;
+
+/// A body as it arrived.
+#[derive(Debug, Clone)]
+pub(crate) enum Body {
+    Tree(Tree),
+    Json(Bytes),
+    Yaml(Bytes),
+    Protobuf(Bytes),
+}
+
+impl Body {
+    /// The body without a schema: options and patches.
+    pub fn to_tree(&self) -> Result<Tree, Status> {
+        match self {
+            Body::Tree(tree) => Ok(tree.clone()),
+            Body::Json(bytes) => json::parse(bytes).map_err(|e| Status::bad_request(e.message)),
+            Body::Yaml(bytes) => yaml(bytes),
+            Body::Protobuf(bytes) => {
+                let schema = corten_schema::builtin();
+                let (_, tree) =
+                    protobuf::decode_object(schema, bytes).map_err(|e| Status::bad_request(e.to_string()))?;
+                Ok(tree)
+            }
+        }
+    }
+}
+
+/// YAML as a tree; JSON is YAML.
+pub(crate) fn yaml(bytes: &[u8]) -> Result<Tree, Status> {
+    let text = std::str::from_utf8(bytes).map_err(|_| Status::bad_request("yaml: control characters are not allowed"))?;
+    let value: serde_json::Value =
+        serde_saphyr::from_str(text).map_err(|e| Status::bad_request(format!("error converting YAML to JSON: {e}")))?;
+    json::parse(value.to_string().as_bytes()).map_err(|e| Status::bad_request(e.message))
+}
+
+/// A decoded body.
+pub(crate) struct Decoded {
+    /// At the storage version of the stored kind (or of the subresource's own type).
+    pub tree: Tree,
+    pub warnings: Vec<String>,
+}
+
+impl Core {
+    /// Decodes an object of the request's kind, checks its fields as the request wants, and converts it.
+    pub fn decode(&self, request: &Request<'_>, body: Body) -> Result<Decoded, Status> {
+        let kind = request.kind;
+        let ty = kind.type_of(request.version).ok_or_else(Status::no_such_resource)?;
+        let gvk = kind.gvk(request.version);
+        let mut decoded = self.decode_as(request, body, ty, &gvk.api_version(), &gvk.kind)?;
+        self.to_storage(kind, request.version, &mut decoded.tree)?;
+        Ok(decoded)
+    }
+
+    /// Decodes a body of a type that is not the kind's own (Scale, Binding, reviews).
+    pub fn decode_as(
+        &self,
+        request: &Request<'_>,
+        body: Body,
+        ty: TypeId,
+        api_version: &str,
+        kind: &str,
+    ) -> Result<Decoded, Status> {
+        let version = api_version.rsplit('/').next().unwrap_or(api_version);
+        let ignore = request.options.field_validation == "Ignore";
+        let unknown = if ignore { UnknownFields::Ignore } else { UnknownFields::Report };
+        let options = Options { unknown, ..Options::default() };
+        let bad = |e: corten_schema::DecodeError| request.undecodable(version, kind, e);
+        let decoded = match body {
+            Body::Json(bytes) => decode_json(self.schema, ty, &bytes, options).map_err(bad)?,
+            Body::Yaml(bytes) => canonicalise(self.schema, ty, &yaml(&bytes)?, options).map_err(bad)?,
+            Body::Tree(tree) => canonicalise(self.schema, ty, &tree, options).map_err(bad)?,
+            Body::Protobuf(bytes) => self.decode_protobuf(&bytes, ty)?,
+        };
+        let mut tree = decoded.tree;
+        check_type(&tree, api_version, kind)?;
+        tree.insert("apiVersion", api_version);
+        tree.insert("kind", kind);
+        let warnings = self.strictness(request, decoded.strict, version, kind)?;
+        Ok(Decoded { tree, warnings })
+    }
+
+    fn strictness(
+        &self,
+        request: &Request<'_>,
+        found: Vec<String>,
+        version: &str,
+        kind: &str,
+    ) -> Result<Vec<String>, Status> {
+        match request.options.field_validation.as_str() {
+            _ if found.is_empty() => Ok(found),
+            "Strict" => {
+                let why = format!("strict decoding error: {}", found.join(", "));
+                Err(request.undecodable(version, kind, why))
+            }
+            _ => Ok(found),
+        }
+    }
+
+    fn decode_protobuf(&self, bytes: &[u8], ty: TypeId) -> Result<corten_schema::Decoded, Status> {
+        let bad = |e: protobuf::ProtobufError| Status::bad_request(e.to_string());
+        let envelope = protobuf::Envelope::read(bytes).map_err(bad)?;
+        let mut tree = protobuf::decode(self.schema, ty, envelope.raw).map_err(bad)?;
+        if !envelope.api_version.is_empty() {
+            tree.insert("apiVersion", envelope.api_version);
+        }
+        if !envelope.kind.is_empty() {
+            tree.insert("kind", envelope.kind);
+        }
+        Ok(corten_schema::Decoded { tree, strict: Vec::new() })
+    }
+
+    /// A DeleteOptions message; its group is of no account.
+    pub fn decode_delete_options(&self, bytes: &[u8]) -> Result<Tree, Status> {
+        let ty = self.schema.gvk("", "v1", "DeleteOptions").ok_or_else(Status::no_such_resource)?;
+        Ok(self.decode_protobuf(bytes, ty)?.tree)
+    }
+
+    /// Converts a tree of a served version to the storage version of the stored kind.
+    pub fn to_storage(&self, kind: &std::sync::Arc<Kind>, version: &str, tree: &mut Tree) -> Result<(), Status> {
+        let stored = self.stored(kind);
+        let same = kind.stored_as.is_none() && *kind.versions[0] == *version;
+        if same {
+            return Ok(());
+        }
+        if let Some(conversion) = kind.conversion(version) {
+            (conversion.to_storage)(tree);
+        }
+        let gvk = stored.gvk(&stored.versions[0]);
+        tree.set("apiVersion", gvk.api_version());
+        tree.set("kind", gvk.kind);
+        let ty = stored.type_of(&stored.versions[0]).ok_or_else(Status::no_such_resource)?;
+        let options = Options { unknown: UnknownFields::Ignore, ..Options::default() };
+        let decoded = canonicalise(self.schema, ty, tree, options).map_err(Status::internal)?;
+        *tree = decoded.tree;
+        Ok(())
+    }
+
+    /// The canonical bytes of a stored kind's tree, without resourceVersion.
+    pub fn encode(&self, stored: &Kind, tree: &mut Tree) -> Result<Bytes, Status> {
+        tree.remove("metadata.resourceVersion");
+        let ty = stored.type_of(&stored.versions[0]).ok_or_else(Status::no_such_resource)?;
+        Ok(corten_schema::encode_json(self.schema, ty, tree).into())
+    }
+}
+
+/// The body's own apiVersion and kind, where it has them, must be the request's.
+fn check_type(tree: &Tree, api_version: &str, kind: &str) -> Result<(), Status> {
+    let (found_version, found_kind) = (tree.str_at("apiVersion"), tree.str_at("kind"));
+    if !found_kind.is_empty() && found_kind != kind {
+        return Err(Status::bad_request(format!(
+            "the kind in the data ({found_kind}) does not match the expected kind ({kind})"
+        )));
+    }
+    if !found_version.is_empty() && found_version != api_version {
+        return Err(Status::bad_request(format!(
+            "the API version in the data ({found_version}) does not match the expected API version ({api_version})"
+        )));
+    }
+    Ok(())
+}

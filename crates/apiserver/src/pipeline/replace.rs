@@ -1,0 +1,356 @@
+//! Update and patch, of objects and of their status: both replace what is there by what a change makes of it.
+
+use bytes::Bytes;
+use corten_admission::{self as admission, Operation};
+use corten_base::Revision;
+use corten_client::PatchKind;
+use corten_kinds::{Kind, SubresourceKind, Verbs, WriteContext};
+use corten_object::{Object, Reason, Status};
+use corten_schema::{Options, canonicalise};
+use corten_tree::Tree;
+
+use super::commit::{Commit, CommitError};
+use super::{Answer, Body, Request, metadata, unstored};
+use crate::core::{Core, attributes, from_storage};
+
+/// How often a change is applied to a newer state when another write came between
+/// (`apiserver/pkg/endpoints/handlers/patch.go`, `maxRetryWhenPatchConflicts`).
+const CONFLICT_RETRIES: usize = 5;
+
+/// A patch as it arrived.
+#[derive(Debug, Clone)]
+pub(crate) struct PatchBody {
+    pub kind: PatchKind,
+    pub body: Bytes,
+}
+
+/// What makes a new state of an old one.
+enum Change {
+    /// This is the new state (at the storage version).
+    Put(Tree),
+    /// A patch of the state at the request's version.
+    Patch(PatchBody),
+}
+
+impl Core {
+    /// Replaces an object or its status.
+    pub async fn update(&self, request: Request<'_>, body: Body) -> Result<Answer, Status> {
+        let names = (request.namespace, request.name, request.subresource);
+        self.authorize(&attributes(request.user, "update", request.kind, names))?;
+        let decoded = self.decode(&request, body)?;
+        let create = request.kind.create_on_update && request.subresource.is_empty();
+        if create && self.fresh().await.is_ok() && self.cache.get(&request.key(self.stored(request.kind))).is_none() {
+            self.authorize(&attributes(request.user, "create", request.kind, (request.namespace, request.name, "")))?;
+            let mut tree = decoded.tree;
+            tree.remove("metadata.resourceVersion");
+            return self.create_decoded(request, tree, decoded.warnings).await;
+        }
+        self.replace(request, Change::Put(decoded.tree), decoded.warnings).await
+    }
+
+    /// Patches an object or its status.
+    pub async fn patch(&self, request: Request<'_>, patch: PatchBody) -> Result<Answer, Status> {
+        let names = (request.namespace, request.name, request.subresource);
+        self.authorize(&attributes(request.user, "patch", request.kind, names))?;
+        if patch.kind == PatchKind::Apply {
+            return self.apply(request, super::decode::yaml(&patch.body)?).await;
+        }
+        self.replace(request, Change::Patch(patch), Vec::new()).await
+    }
+
+    /// Replaces an object by a state that was made of its present one; the state's resourceVersion is the condition.
+    /// The caller has authorized the request.
+    pub(super) async fn replace_with(&self, request: Request<'_>, new: Tree) -> Result<Answer, Status> {
+        let decoded = self.decode(&request, Body::Tree(new))?;
+        self.replace(request, Change::Put(decoded.tree), decoded.warnings).await
+    }
+
+    async fn replace(
+        &self,
+        request: Request<'_>,
+        change: Change,
+        warnings: Vec<String>,
+    ) -> Result<Answer, Status> {
+        let stored = self.stored(request.kind).clone();
+        let key = request.key(&stored);
+        let modified = || Status::modified(&request.kind.group, &request.kind.plural, request.name);
+        for _ in 0..CONFLICT_RETRIES {
+            self.fresh().await?;
+            let old = self.cache.get(&key).ok_or_else(|| request.not_found())?;
+            let mut found = warnings.clone();
+            let (mut new, conditional) = self.changed(&request, &stored, &change, &old, &mut found)?;
+            let old_tree = old.to_tree();
+            let reservation = self.prepare_changed(&request, &stored, &mut new, &old_tree, &mut found)?;
+            let json = self.encode(&stored, &mut new)?;
+            if json == *old.stored() {
+                return Ok(Answer::of(200, old, self.cache.revision(), found));
+            }
+            if request.options.dry_run {
+                let shown = unstored(&stored, json, old.head.revision)?;
+                return Ok(Answer::of(200, shown, self.cache.revision(), found));
+            }
+            let gone = goes_now(&new);
+            let commit = Commit {
+                kind: &stored,
+                key: key.clone(),
+                expected: old.head.revision,
+                value: (!gone).then(|| json.clone()),
+                owners_alive: &request.options.owners_alive,
+            };
+            match self.commit(commit).await {
+                Ok(revision) if gone => {
+                    drop(reservation);
+                    self.services.release(&key);
+                    return Ok(Answer::of(200, unstored(&stored, json, revision)?, revision, found));
+                }
+                Ok(revision) => {
+                    reservation.keep();
+                    let object = self.committed(&stored, &key, json, revision)?;
+                    return Ok(Answer::of(200, object, revision, found));
+                }
+                Err(CommitError::Conflict) if conditional => return Err(modified()),
+                Err(CommitError::Conflict) => {}
+                Err(CommitError::Status(status)) => return Err(status),
+            }
+        }
+        Err(modified())
+    }
+
+    /// The state that the change makes of `old`, at the storage version, and whether it insists on the old's revision.
+    fn changed(
+        &self,
+        request: &Request<'_>,
+        stored: &Kind,
+        change: &Change,
+        old: &Object,
+        warnings: &mut Vec<String>,
+    ) -> Result<(Tree, bool), Status> {
+        let mut new = match change {
+            Change::Put(tree) => tree.clone(),
+            Change::Patch(patch) => {
+                let decoded = self.patched(request, patch, old)?;
+                warnings.extend(decoded.warnings);
+                decoded.tree
+            }
+        };
+        metadata::match_request(request, stored, &mut new)?;
+        let wanted = new.str_at("metadata.resourceVersion");
+        let conditional = match change {
+            Change::Put(_) => !wanted.is_empty() && wanted != "0",
+            // A patch works on the state that it finds; its resourceVersion is that one's unless the patch sets it.
+            Change::Patch(_) => wanted != old.head.revision.to_string() && !wanted.is_empty(),
+        };
+        let (group, plural) = (&request.kind.group, &request.kind.plural);
+        if conditional && wanted != old.head.revision.to_string() {
+            return Err(Status::modified(group, plural, request.name));
+        }
+        let uid = new.str_at("metadata.uid");
+        if !uid.is_empty() && old.head.uid != uid {
+            let found = &old.head.uid;
+            let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {found}");
+            return Err(Status::conflict(group, plural, request.name, why));
+        }
+        Ok((new, conditional))
+    }
+
+    /// The patched object, decoded as a body would be.
+    fn patched(
+        &self,
+        request: &Request<'_>,
+        patch: &PatchBody,
+        old: &Object,
+    ) -> Result<super::decode::Decoded, Status> {
+        let mut tree = old.to_tree();
+        if self.at_version(request.kind, request.version, old).is_some() {
+            from_storage(request.kind, request.version, &mut tree);
+        }
+        let ty = request.kind.type_of(request.version).ok_or_else(Status::no_such_resource)?;
+        let (patched, strict) = self.apply_patch(request, patch, tree, ty)?;
+        let decoded = self.decode(request, Body::Tree(patched))?;
+        Ok(super::decode::Decoded { warnings: [strict, decoded.warnings].concat(), ..decoded })
+    }
+
+    /// Applies a patch to a tree of a type. Strict errors of the patch itself are reported as those of its result.
+    pub(super) fn apply_patch(
+        &self,
+        request: &Request<'_>,
+        patch: &PatchBody,
+        tree: Tree,
+        ty: corten_schema::TypeId,
+    ) -> Result<(Tree, Vec<String>), Status> {
+        use corten_object::patch::{self, PatchKind as Form};
+        let form = match patch.kind {
+            PatchKind::Json => Form::Json,
+            PatchKind::Merge => Form::Merge,
+            PatchKind::Strategic => Form::Strategic,
+            PatchKind::Apply => {
+                let why = "server-side apply is not supported for this subresource";
+                return Err(Status::new(Reason::UnsupportedMediaType, why));
+            }
+        };
+        let patched = patch::apply(form, self.schema, ty, tree, &patch.body).map_err(|e| patch_status(&e))?;
+        match request.options.field_validation.as_str() {
+            "Ignore" => Ok((patched.tree, Vec::new())),
+            "Strict" if !patched.strict.is_empty() => {
+                Err(Status::bad_request(format!("strict decoding error: {}", patched.strict.join(", "))))
+            }
+            _ => Ok((patched.tree, patched.strict)),
+        }
+    }
+
+    /// Everything between decoding and the commit of a changed object.
+    fn prepare_changed(
+        &self,
+        request: &Request<'_>,
+        stored: &Kind,
+        new: &mut Tree,
+        old: &Tree,
+        warnings: &mut Vec<String>,
+    ) -> Result<admission::Reservation<'_>, Status> {
+        let now = self.clock.now();
+        let mut errors = Vec::new();
+        metadata::keep_system_fields(new, old);
+        let part = request.sub().map(|s| s.kind);
+        match part {
+            None => {
+                if stored.has_status() {
+                    copy_or_remove(new, old, "status");
+                }
+            }
+            Some(SubresourceKind::Status) => keep_all_but_status(new, old),
+            Some(SubresourceKind::Update) => {
+                let merge = stored.hooks.subresource.ok_or_else(Status::method_not_allowed)?;
+                merge(request.subresource, new, old, &mut errors);
+            }
+            Some(_) => return Err(Status::method_not_allowed()),
+        }
+        if let Some(default) = stored.hooks.default {
+            default(new);
+        }
+        let admission = self.admission(request, stored, Operation::Update, request.name, now);
+        warnings.extend(admission::mutate(&admission, new, Some(old))?);
+        if let (None, Some(prepare)) = (part, stored.hooks.prepare_update) {
+            prepare(new, old, &WriteContext { now });
+        }
+        // What was a change of form only is none: the generation counts decoded, defaulted states.
+        *new = self.canonical(stored, new)?;
+        if metadata::generation_moves(stored.generation, new, old) {
+            new.set("metadata.generation", old.i64_at("metadata.generation").unwrap_or(0) + 1);
+        }
+        let key = request.key(stored);
+        let invalid =
+            |errors: &[corten_object::FieldError]| Status::invalid(&stored.group, &stored.kind, request.name, errors);
+        let reservation = self.services.reserve(&key, new, Some(old)).map_err(|e| invalid(&e))?;
+        metadata::validate(stored, new, &mut errors);
+        metadata::validate_update(new, old, &mut errors);
+        self.validate_part(part, stored, new, old, &mut errors);
+        if !errors.is_empty() {
+            return Err(invalid(&errors));
+        }
+        if part.is_none() {
+            if let Some(warn) = stored.hooks.warnings {
+                warnings.extend(warn(new, Some(old)));
+            }
+            self.warn_unserved(stored, warnings);
+        }
+        warnings.extend(admission::validate(&admission, Some(new), Some(old))?);
+        Ok(reservation)
+    }
+
+    fn validate_part(
+        &self,
+        part: Option<SubresourceKind>,
+        stored: &Kind,
+        new: &Tree,
+        old: &Tree,
+        errors: &mut corten_kinds::Errors,
+    ) {
+        match part {
+            Some(SubresourceKind::Status) => {
+                if let Some(validate) = stored.hooks.validate_status {
+                    validate(new, old, errors);
+                }
+            }
+            Some(_) => {}
+            None => {
+                metadata::validate_immutable(stored, new, old, errors);
+                if let Some(validate) = stored.hooks.validate {
+                    validate(new, errors);
+                }
+                if let Some(validate) = stored.hooks.validate_update {
+                    validate(new, old, errors);
+                }
+            }
+        }
+    }
+
+    /// A stored kind's tree in canonical form.
+    pub(super) fn canonical(&self, stored: &Kind, tree: &Tree) -> Result<Tree, Status> {
+        let ty = stored.type_of(&stored.versions[0]).ok_or_else(Status::no_such_resource)?;
+        let options = Options { unknown: corten_schema::UnknownFields::Ignore, ..Options::default() };
+        canonicalise(self.schema, ty, tree, options).map(|d| d.tree).map_err(Status::internal)
+    }
+}
+
+fn patch_status(error: &corten_object::patch::PatchError) -> Status {
+    use corten_object::patch::PatchError;
+    let reason = match error {
+        PatchError::BadRequest(_) => Reason::BadRequest,
+        PatchError::Unprocessable(_) => Reason::Invalid,
+        PatchError::TooLarge(_) => Reason::RequestEntityTooLarge,
+        PatchError::Internal(_) => Reason::InternalError,
+    };
+    Status::new(reason, error.to_string())
+}
+
+/// A write through `status` changes the status, labels, annotations and finalizers only.
+fn keep_all_but_status(new: &mut Tree, old: &Tree) {
+    let mut kept = old.clone();
+    match new.get("status") {
+        Some(status) => kept.insert("status", status.clone()),
+        None => {
+            kept.remove("status");
+        }
+    }
+    for key in ["labels", "annotations", "finalizers", "resourceVersion"] {
+        match new.at(&["metadata", key]).cloned() {
+            Some(value) => {
+                kept.make_map_at("metadata").insert(key.to_owned(), value);
+            }
+            None => {
+                kept.make_map_at("metadata").remove(key);
+            }
+        }
+    }
+    *new = kept;
+}
+
+fn copy_or_remove(new: &mut Tree, old: &Tree, key: &'static str) {
+    match old.get(key) {
+        Some(value) => new.insert(key, value.clone()),
+        None => {
+            new.remove(key);
+        }
+    }
+}
+
+/// Whether nothing holds an object in deletion any more: the write that took the last finalizer off removes it
+/// (`registry/generic/registry/store.go`, `ShouldDeleteDuringUpdate`).
+fn goes_now(tree: &Tree) -> bool {
+    tree.path("metadata.deletionTimestamp").is_some()
+        && tree.i64_at("metadata.deletionGracePeriodSeconds").unwrap_or(0) == 0
+        && metadata::finalizers_of(tree).is_empty()
+        && tree.list_at("spec.finalizers").is_empty()
+}
+
+/// Whether objects of the kind can be changed at all.
+pub(crate) fn is_writable(kind: &Kind) -> bool {
+    !matches!(kind.verbs, Verbs::CreateOnly | Verbs::ReadOnly)
+}
+
+/// The revision in a resourceVersion text.
+pub(crate) fn parse_revision(text: &str) -> Result<Revision, Status> {
+    text.parse().map(Revision).map_err(|_| {
+        Status::bad_request(format!("Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"))
+    })
+}

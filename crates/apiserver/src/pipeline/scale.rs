@@ -1,0 +1,137 @@
+//! The scale subresource: a few fields of the object as an `autoscaling/v1 Scale`.
+
+use std::sync::Arc;
+
+use corten_client::WriteOptions;
+use corten_kinds::SubresourceKind;
+use corten_object::{FieldError, LabelSelector, Object, Reason, Status};
+use corten_tree::{FieldPath, Tree, tree};
+
+use super::{Answer, Body, PatchBody, Request};
+use super::read::RevisionMatch;
+use crate::core::{Core, attributes};
+
+/// How often a change without a revision is tried.
+const CONFLICT_RETRIES: usize = 5;
+
+/// Where an object keeps what a Scale shows.
+#[derive(Clone, Copy)]
+struct Paths {
+    spec: &'static str,
+    status: &'static str,
+    selector: &'static str,
+}
+
+impl Core {
+    /// Reads an object's scale.
+    pub async fn get_scale(&self, request: Request<'_>) -> Result<Answer, Status> {
+        let paths = paths(&request)?;
+        let object = self.get(request, RevisionMatch::MostRecent).await?;
+        let revision = object.head.revision;
+        Ok(Answer::tree(200, scale(&object.to_tree(), paths), revision))
+    }
+
+    /// Replaces an object's scale.
+    pub async fn update_scale(&self, request: Request<'_>, body: Body) -> Result<Answer, Status> {
+        let names = (request.namespace, request.name, request.subresource);
+        self.authorize(&attributes(request.user, "update", request.kind, names))?;
+        let decoded = self.decode_scale(&request, body)?;
+        self.write_scale(request, |_| Ok(decoded.clone())).await
+    }
+
+    /// Patches an object's scale.
+    pub async fn patch_scale(&self, request: Request<'_>, patch: PatchBody) -> Result<Answer, Status> {
+        let names = (request.namespace, request.name, request.subresource);
+        self.authorize(&attributes(request.user, "patch", request.kind, names))?;
+        let paths = paths(&request)?;
+        let ty = self.schema.gvk("autoscaling", "v1", "Scale").ok_or_else(Status::no_such_resource)?;
+        self.write_scale(request, |object| {
+            let (patched, _) = self.apply_patch(&request, &patch, scale(&object.to_tree(), paths), ty)?;
+            self.decode_scale(&request, Body::Tree(patched))
+        })
+        .await
+    }
+
+    fn decode_scale(&self, request: &Request<'_>, body: Body) -> Result<Tree, Status> {
+        let ty = self.schema.gvk("autoscaling", "v1", "Scale").ok_or_else(Status::no_such_resource)?;
+        Ok(self.decode_as(request, body, ty, "autoscaling/v1", "Scale")?.tree)
+    }
+
+    async fn write_scale(
+        &self,
+        request: Request<'_>,
+        wanted: impl Fn(&Arc<Object>) -> Result<Tree, Status>,
+    ) -> Result<Answer, Status> {
+        let paths = paths(&request)?;
+        let key = request.key(self.stored(request.kind));
+        let mut last = request.not_found();
+        for _ in 0..CONFLICT_RETRIES {
+            self.fresh().await?;
+            let old = self.cache.get(&key).ok_or_else(|| request.not_found())?;
+            let wanted = wanted(&old)?;
+            let replicas = wanted.i64_at("spec.replicas").unwrap_or(0);
+            if replicas < 0 {
+                let path = FieldPath::of("spec.replicas");
+                let error =
+                    FieldError::invalid(&path, &Tree::Int(replicas), "must be greater than or equal to 0");
+                return Err(Status::invalid("autoscaling", "Scale", request.name, &[error]));
+            }
+            let conditional = wanted.str_at("metadata.resourceVersion").to_owned();
+            if !conditional.is_empty() && conditional != old.head.revision.to_string() {
+                return Err(Status::modified(&request.kind.group, &request.kind.plural, request.name));
+            }
+            let mut new = old.to_tree();
+            new.set(paths.spec, replicas);
+            // The scale's right was checked; the write to the object is the server's own.
+            let inner = Request { subresource: "", ..request };
+            let options = WriteOptions { field_validation: "Ignore".into(), ..request.options.clone() };
+            let inner = Request { options: &options, ..inner };
+            match self.replace_with(inner, new).await {
+                Ok(answer) => {
+                    let tree = answer.object.as_ref().map(|o| scale(&o.to_tree(), paths)).unwrap_or_default();
+                    return Ok(Answer { object: None, tree: Some(tree), ..answer });
+                }
+                Err(status) if status.reason == Reason::Conflict && conditional.is_empty() => last = status,
+                Err(status) => return Err(status),
+            }
+        }
+        Err(last)
+    }
+}
+
+fn paths(request: &Request<'_>) -> Result<Paths, Status> {
+    match request.sub().map(|s| s.kind) {
+        Some(SubresourceKind::Scale { spec, status, selector }) => Ok(Paths { spec, status, selector }),
+        _ => Err(Status::no_such_resource()),
+    }
+}
+
+/// The Scale of an object.
+fn scale(object: &Tree, paths: Paths) -> Tree {
+    let mut metadata = Tree::map();
+    for key in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+        if let Some(value) = object.at(&["metadata", key]) {
+            metadata.insert(key, value.clone());
+        }
+    }
+    let selector = match object.path(paths.selector) {
+        Some(Tree::Str(text)) => text.clone(),
+        // A label selector has matchLabels or matchExpressions; anything else is a plain map of labels.
+        Some(Tree::Map(map)) if map.keys().all(|k| k == "matchLabels" || k == "matchExpressions") => {
+            LabelSelector::from_tree(Some(&Tree::Map(map.clone()))).map(|s| s.to_string()).unwrap_or_default()
+        }
+        Some(Tree::Map(map)) => {
+            LabelSelector::from_labels(map.iter().filter_map(|(k, v)| Some((k, v.as_str()?)))).to_string()
+        }
+        _ => String::new(),
+    };
+    let mut spec = Tree::map();
+    if let Some(replicas) = object.i64_at(paths.spec).filter(|n| *n != 0) {
+        spec.insert("replicas", replicas);
+    }
+    let mut status = tree!({"replicas": (object.i64_at(paths.status).unwrap_or(0))});
+    if !selector.is_empty() {
+        status.insert("selector", selector);
+    }
+    tree!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status})
+}

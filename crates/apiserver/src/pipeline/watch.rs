@@ -1,0 +1,174 @@
+//! Watch.
+//!
+//! Upstream: `apiserver/pkg/storage/cacher`. A watch begins in one of three ways: at a revision (changes after it), from now
+//! with the present state as ADDED events first (no revision, or `0`), or as a streamed list (`sendInitialEvents`).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use corten_auth::User;
+use corten_base::{BoxFuture, Clock, Revision};
+use corten_cache::{Seen, Watcher};
+use corten_kinds::Kind;
+use corten_object::{Object, Status};
+
+use super::{ListRequest, RevisionMatch};
+use crate::core::{Core, attributes};
+
+/// How often a quiet watch that wants bookmarks gets one (upstream: about a minute).
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+
+/// What a watch asks for.
+#[derive(Debug, Clone)]
+pub(crate) struct WatchRequest {
+    pub list: ListRequest,
+    pub bookmarks: bool,
+    /// The present state first, then a bookmark that says so (a streamed list).
+    pub initial_events: bool,
+    /// When it ends by itself.
+    pub timeout: Option<Duration>,
+}
+
+/// What a watcher is sent.
+pub(crate) enum WatchItem {
+    /// An object of the state at the beginning.
+    Initial(Arc<Object>),
+    /// A change.
+    Change(Seen),
+    /// Nothing has happened up to this revision; `true` ends the initial events.
+    Bookmark(Revision, bool),
+    /// The watch is over; list again.
+    Error(Status),
+}
+
+/// A running watch.
+pub(crate) struct Watching {
+    watcher: Watcher,
+    initial: VecDeque<Arc<Object>>,
+    /// The bookmark that ends the initial events.
+    initial_end: Option<Revision>,
+    bookmarks: bool,
+    clock: Arc<dyn Clock>,
+    deadline: BoxFuture<'static, ()>,
+    next_bookmark: BoxFuture<'static, ()>,
+    bookmarked: Revision,
+    over: bool,
+}
+
+impl Core {
+    /// Begins a watch.
+    pub async fn watch(&self, user: &User, kind: &Arc<Kind>, watch: &WatchRequest) -> Result<Watching, Status> {
+        let list = &watch.list;
+        let name = list.fields.exact("metadata.name").unwrap_or_default();
+        self.authorize(&attributes(user, "watch", kind, (&list.namespace, name, "")))?;
+        let filter = self.filter(kind, list)?;
+        let (mut initial, mut initial_end) = (VecDeque::new(), None);
+        let after = match list.revision {
+            RevisionMatch::Exact(revision) | RevisionMatch::NotOlderThan(revision) if !watch.initial_events => {
+                self.at_least(revision).await?;
+                revision
+            }
+            wanted => {
+                match wanted {
+                    RevisionMatch::MostRecent => self.fresh().await.map(drop)?,
+                    RevisionMatch::Exact(revision) | RevisionMatch::NotOlderThan(revision) => {
+                        self.at_least(revision).await?;
+                    }
+                    RevisionMatch::Any => {}
+                }
+                let listed = self.cache.list(&filter);
+                initial.extend(listed.items);
+                initial_end = watch.initial_events.then_some(listed.revision);
+                listed.revision
+            }
+        };
+        let watcher = self.cache.watch(filter, after).map_err(|gone| Status::expired(gone.to_string()))?;
+        let deadline: BoxFuture<'static, ()> = match watch.timeout {
+            Some(timeout) => self.clock.sleep(timeout),
+            None => Box::pin(std::future::pending()),
+        };
+        Ok(Watching {
+            watcher,
+            initial,
+            initial_end,
+            bookmarks: watch.bookmarks,
+            clock: self.clock.clone(),
+            deadline,
+            next_bookmark: self.clock.sleep(BOOKMARK_EVERY),
+            bookmarked: after,
+            over: false,
+        })
+    }
+}
+
+impl Watching {
+    /// What comes next; `None` when the watch has ended. Nothing is lost when this is dropped.
+    pub async fn next(&mut self) -> Option<WatchItem> {
+        if self.over {
+            return None;
+        }
+        if let Some(object) = self.initial.pop_front() {
+            return Some(WatchItem::Initial(object));
+        }
+        if let Some(revision) = self.initial_end.take() {
+            self.bookmarked = revision;
+            return Some(WatchItem::Bookmark(revision, true));
+        }
+        loop {
+            tokio::select! {
+                biased;
+                seen = self.watcher.next() => return Some(self.item(seen)),
+                () = &mut self.deadline => {
+                    self.over = true;
+                    return self.bookmark();
+                }
+                () = &mut self.next_bookmark => {
+                    self.next_bookmark = self.clock.sleep(BOOKMARK_EVERY);
+                    if let Some(bookmark) = self.bookmark() {
+                        return Some(bookmark);
+                    }
+                }
+            }
+        }
+    }
+
+    /// What is ready without waiting.
+    pub fn try_next(&mut self) -> Option<WatchItem> {
+        if self.over {
+            return None;
+        }
+        if let Some(object) = self.initial.pop_front() {
+            return Some(WatchItem::Initial(object));
+        }
+        if let Some(revision) = self.initial_end.take() {
+            self.bookmarked = revision;
+            return Some(WatchItem::Bookmark(revision, true));
+        }
+        match self.watcher.try_next() {
+            Ok(None) => None,
+            Ok(Some(seen)) => Some(self.item(Ok(seen))),
+            Err(gone) => Some(self.item(Err(gone))),
+        }
+    }
+
+    fn item(&mut self, seen: Result<Seen, corten_cache::Gone>) -> WatchItem {
+        match seen {
+            Ok(seen) => WatchItem::Change(seen),
+            Err(gone) => {
+                self.over = true;
+                WatchItem::Error(Status::expired(gone.to_string()))
+            }
+        }
+    }
+
+    /// A bookmark, if one is wanted and there is something new to say.
+    fn bookmark(&mut self) -> Option<WatchItem> {
+        let revision = self.watcher.progress().ok().flatten()?;
+        if !self.bookmarks || revision <= self.bookmarked {
+            return None;
+        }
+        self.bookmarked = revision;
+        Some(WatchItem::Bookmark(revision, false))
+    }
+}

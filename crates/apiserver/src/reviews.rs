@@ -1,0 +1,418 @@
+//! Creates that store nothing of their own: access and token reviews, and the actions `binding`, `eviction` and `token`.
+
+use std::collections::BTreeMap;
+
+use corten_admission::{self as admission, Operation};
+use corten_auth::{Attributes, BoundRef, Claims, KubernetesClaims, Rule, User};
+use corten_base::Revision;
+use corten_kinds::{Kind, id};
+use corten_object::{Cause, FieldError, KindId, LabelSelector, Object, ObjectKey, Status, time};
+use corten_tree::{FieldPath, Tree, tree};
+
+use crate::core::{Core, attributes};
+use crate::pipeline::{Answer, Body, DeleteParameters, Request, delete_parameters};
+
+/// The life of a token that says nothing, in seconds.
+const TOKEN_SECONDS: i64 = 3600;
+/// Tokens of pods ask for this much; they live longer, and say from when on they should have been renewed
+/// (`--service-account-extend-token-expiration`).
+const POD_TOKEN_SECONDS: i64 = 3607;
+/// How much longer, in seconds.
+const EXTENDED_SECONDS: i64 = 365 * 24 * 3600;
+
+impl Core {
+    /// Answers a review.
+    pub async fn review(&self, request: Request<'_>, body: Body) -> Result<Answer, Status> {
+        let names = (request.namespace, "", "");
+        self.authorize(&attributes(request.user, "create", request.kind, names))?;
+        let decoded = self.decode(&request, body)?;
+        let mut tree = decoded.tree;
+        self.fresh().await?;
+        let status = match request.kind.id {
+            id::TOKEN_REVIEW => self.token_review(&tree),
+            id::SELF_SUBJECT_REVIEW => tree!({"userInfo": (user_info(request.user))}),
+            id::SELF_SUBJECT_ACCESS_REVIEW => self.access(request.user, &tree)?,
+            id::SUBJECT_ACCESS_REVIEW => self.access(&subject(&tree)?, &tree)?,
+            id::LOCAL_SUBJECT_ACCESS_REVIEW => {
+                if tree.str_at("spec.resourceAttributes.namespace") != request.namespace {
+                    let why = "spec.resourceAttributes.namespace must match metadata.namespace";
+                    return Err(Status::bad_request(why));
+                }
+                self.access(&subject(&tree)?, &tree)?
+            }
+            id::SELF_SUBJECT_RULES_REVIEW => self.rules(request.user, tree.str_at("spec.namespace")),
+            id::BINDING => {
+                let name = tree.str_at("metadata.name").to_owned();
+                let pods = self.registry.get(id::POD).clone();
+                let request = Request { kind: &pods, name: &name, subresource: "binding", ..request };
+                return self.bind(request, &tree).await;
+            }
+            _ => return Err(Status::method_not_allowed()),
+        };
+        tree.insert("status", status);
+        Ok(Answer { warnings: decoded.warnings, ..Answer::tree(201, tree, self.cache.revision()) })
+    }
+
+    /// Does what the body of an action subresource asks for.
+    pub async fn act(&self, request: Request<'_>, body: Body) -> Result<Answer, Status> {
+        let names = (request.namespace, request.name, request.subresource);
+        self.authorize(&attributes(request.user, "create", request.kind, names))?;
+        let (group, version, kind) = request.sub().and_then(|s| s.body).ok_or_else(Status::no_such_resource)?;
+        let ty = self.schema.gvk(group, version, kind).ok_or_else(Status::no_such_resource)?;
+        let api_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+        let decoded = self.decode_as(&request, body, ty, &api_version, kind)?;
+        self.fresh().await?;
+        match request.subresource {
+            "binding" => self.bind(request, &decoded.tree).await,
+            "eviction" => self.evict(request, &decoded.tree).await,
+            "token" => self.token(request, decoded.tree),
+            _ => Err(Status::method_not_allowed()),
+        }
+    }
+
+    fn token_review(&self, review: &Tree) -> Tree {
+        let audiences: Vec<String> =
+            review.list_at("spec.audiences").iter().filter_map(Tree::as_str).map(str::to_owned).collect();
+        match self.authenticator.token(self, review.str_at("spec.token"), &audiences, self.clock.now()) {
+            Ok(found) => {
+                let mut status = tree!({"authenticated": true, "user": (user_info(&found.user))});
+                if !found.audiences.is_empty() {
+                    status.insert("audiences", found.audiences);
+                }
+                status
+            }
+            Err(error) => tree!({"user": {}, "error": (error.to_string())}),
+        }
+    }
+
+    /// The status of an access review for a user.
+    fn access(&self, user: &User, review: &Tree) -> Result<Tree, Status> {
+        let path = review.str_at("spec.nonResourceAttributes.path");
+        let text = |key: &str| review.str_at(&format!("spec.resourceAttributes.{key}"));
+        let resource = review.path("spec.resourceAttributes").is_some();
+        if resource == review.path("spec.nonResourceAttributes").is_some() {
+            let path = FieldPath::of("spec.resourceAttributes");
+            let value = review.path("spec.resourceAttributes").cloned().unwrap_or_default();
+            let why = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
+            let error = FieldError::invalid(&path, &value, why);
+            return Err(Status::invalid("authorization.k8s.io", review.str_at("kind"), "", &[error]));
+        }
+        let attributes = if resource {
+            Attributes {
+                user,
+                verb: text("verb"),
+                group: text("group"),
+                resource: text("resource"),
+                subresource: text("subresource"),
+                namespace: text("namespace"),
+                name: text("name"),
+                path: "",
+            }
+        } else {
+            Attributes::path(user, review.str_at("spec.nonResourceAttributes.verb"), path)
+        };
+        let rbac = self.rbac();
+        Ok(match rbac.authorize(&attributes) {
+            Some(grant) => match grant.to_string() {
+                reason if reason.is_empty() => tree!({"allowed": true}),
+                reason => tree!({"allowed": true, "reason": reason}),
+            },
+            None => tree!({"allowed": false}),
+        })
+    }
+
+    fn rules(&self, user: &User, namespace: &str) -> Tree {
+        let rules = self.rbac().rules_for(user, namespace);
+        let list = |texts: &[String]| Tree::List(texts.iter().map(Tree::from).collect());
+        let resource = |r: &&Rule| !r.resources.is_empty();
+        let mut resource_rules = Vec::new();
+        for rule in rules.iter().filter(resource) {
+            let mut out = tree!({"verbs": (list(&rule.verbs)), "apiGroups": (list(&rule.api_groups)),
+                "resources": (list(&rule.resources))});
+            if !rule.resource_names.is_empty() {
+                out.insert("resourceNames", list(&rule.resource_names));
+            }
+            resource_rules.push(out);
+        }
+        let url_rules = rules.iter().filter(|r| !r.non_resource_urls.is_empty());
+        let url_rules = url_rules
+            .map(|r| tree!({"verbs": (list(&r.verbs)), "nonResourceURLs": (list(&r.non_resource_urls))}))
+            .collect();
+        tree!({"resourceRules": (Tree::List(resource_rules)), "nonResourceRules": (Tree::List(url_rules)),
+            "incomplete": false})
+    }
+
+    /// Puts a pod on a node (`pkg/registry/core/pod/storage/storage.go`, `assignPod`).
+    async fn bind(&self, request: Request<'_>, binding: &Tree) -> Result<Answer, Status> {
+        let node = binding.str_at("target.name").to_owned();
+        let mut errors = Vec::new();
+        if node.is_empty() {
+            errors.push(FieldError::required(&FieldPath::of("target.name"), ""));
+        }
+        if !matches!(binding.str_at("target.kind"), "" | "Node") {
+            errors.push(FieldError::not_supported(
+                &FieldPath::of("target.kind"),
+                binding.str_at("target.kind"),
+                &["Node", "<empty>"],
+            ));
+        }
+        if !errors.is_empty() {
+            return Err(Status::invalid("", "Binding", request.name, &errors));
+        }
+        let uid = binding.str_at("metadata.uid");
+        let now = self.clock.now();
+        let conflict = |why: String| Status::conflict("", "pods/binding", request.name, why);
+        let revision = self
+            .modify(&request, |pod| {
+                if !uid.is_empty() && pod.str_at("metadata.uid") != uid {
+                    let found = pod.str_at("metadata.uid");
+                    let why =
+                        format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {found}");
+                    return Err(Status::conflict("", "pods", request.name, why));
+                }
+                if pod.path("metadata.deletionTimestamp").is_some() {
+                    let name = request.name;
+                    return Err(conflict(format!("pod {name} is being deleted, cannot be assigned to a host")));
+                }
+                let on = pod.str_at("spec.nodeName");
+                if !on.is_empty() {
+                    return Err(conflict(format!("pod {} is already assigned to node {on:?}", request.name)));
+                }
+                if !pod.list_at("spec.schedulingGates").is_empty() {
+                    return Err(conflict(format!("pod {} has non-empty .spec.schedulingGates", request.name)));
+                }
+                pod.set("spec.nodeName", node.as_str());
+                for (key, value) in binding.map_at("metadata.annotations").iter() {
+                    pod.make_map_at("metadata.annotations").insert(key.to_owned(), value.clone());
+                }
+                let condition = tree!({"type": "PodScheduled", "status": "True", "lastProbeTime": null,
+                    "lastTransitionTime": (time::format(now))});
+                set_condition(pod, condition);
+                Ok(())
+            })
+            .await?;
+        Ok(Answer::tree(201, success(), revision))
+    }
+
+    /// Deletes a pod, if its disruption budget allows (`pkg/registry/core/pod/storage/eviction.go`, without waiting budgets).
+    async fn evict(&self, request: Request<'_>, eviction: &Tree) -> Result<Answer, Status> {
+        let key = ObjectKey::new(id::POD, request.namespace, request.name);
+        let pod = self.cache.get(&key).ok_or_else(|| request.not_found())?;
+        let tree = pod.to_tree();
+        let done = matches!(tree.str_at("status.phase"), "Succeeded" | "Failed" | "Pending");
+        if !done && tree.path("metadata.deletionTimestamp").is_none() {
+            self.check_budgets(&request, &pod)?;
+        }
+        let mut parameters: DeleteParameters =
+            delete_parameters(eviction.get("deleteOptions").unwrap_or(&Tree::Null))?;
+        parameters.uid.get_or_insert_with(|| pod.head.uid.to_string());
+        let inner = Request { subresource: "", ..request };
+        let answer = self.delete_authorized(inner, &parameters).await?;
+        Ok(Answer::tree(201, success(), answer.revision))
+    }
+
+    fn check_budgets(&self, request: &Request<'_>, pod: &Object) -> Result<(), Status> {
+        let world = self.cache.read();
+        for budget in world.list_in(id::POD_DISRUPTION_BUDGET, request.namespace) {
+            let tree = budget.to_tree();
+            let Ok(selector) = LabelSelector::from_tree(tree.path("spec.selector")) else { continue };
+            if !selector.matches(&pod.head.labels) || tree.i64_at("status.disruptionsAllowed").unwrap_or(0) > 0 {
+                continue;
+            }
+            let text = "Cannot evict pod as it would violate the pod's disruption budget.";
+            let mut status = Status::too_many_requests(text, 10);
+            let (name, healthy) = (&budget.head.name, tree.i64_at("status.currentHealthy").unwrap_or(0));
+            let needs = tree.i64_at("status.desiredHealthy").unwrap_or(0);
+            status.causes.push(Cause {
+                reason: "DisruptionBudget".into(),
+                message: format!("The disruption budget {name} needs {needs} healthy pods and has {healthy} currently"),
+                field: String::new(),
+            });
+            return Err(status);
+        }
+        Ok(())
+    }
+
+    /// Makes a token of a service account (`pkg/registry/core/serviceaccount/storage/token.go`).
+    fn token(&self, request: Request<'_>, mut body: Tree) -> Result<Answer, Status> {
+        let key = ObjectKey::new(id::SERVICE_ACCOUNT, request.namespace, request.name);
+        let account = self.cache.get(&key).ok_or_else(|| request.not_found())?;
+        let now = self.clock.now();
+        let admission = self.admission(&request, request.kind, Operation::Create, request.name, now);
+        admission::mutate(&admission, &mut body, None)?;
+        let issuer = self.authenticator.signer().issuer().to_owned();
+        if body.list_at("spec.audiences").is_empty() {
+            body.set("spec.audiences", Tree::List(vec![issuer.as_str().into()]));
+        }
+        body.set_default("spec.expirationSeconds", TOKEN_SECONDS);
+        let seconds = body.i64_at("spec.expirationSeconds").unwrap_or(TOKEN_SECONDS);
+        check_seconds(request.name, seconds)?;
+        let audiences: Vec<String> =
+            body.list_at("spec.audiences").iter().filter_map(Tree::as_str).map(str::to_owned).collect();
+        let mut kubernetes = KubernetesClaims {
+            namespace: request.namespace.to_owned(),
+            serviceaccount: reference(&account),
+            ..KubernetesClaims::default()
+        };
+        self.bind_token(&request, &body, &mut kubernetes)?;
+        let own = audiences == [issuer];
+        let extended = own && kubernetes.pod.is_some() && seconds == POD_TOKEN_SECONDS;
+        if extended {
+            kubernetes.warnafter = Some(now.as_second() + seconds);
+        }
+        let claims = Claims {
+            sub: format!("system:serviceaccount:{}:{}", request.namespace, request.name),
+            aud: audiences,
+            iat: now.as_second(),
+            nbf: now.as_second(),
+            exp: now.as_second() + if extended { EXTENDED_SECONDS } else { seconds },
+            jti: self.entropy.uid(),
+            kubernetes,
+            ..Claims::default()
+        };
+        let token = self.authenticator.signer().sign(&claims).map_err(Status::internal)?;
+        let until = now + std::time::Duration::from_secs(seconds.unsigned_abs());
+        body.insert("status", tree!({"token": token, "expirationTimestamp": (time::format(until))}));
+        body.insert(
+            "metadata",
+            tree!({"name": (request.name), "namespace": (request.namespace), "creationTimestamp": (time::format(now))}),
+        );
+        Ok(Answer::tree(201, body, self.cache.revision()))
+    }
+
+    fn bind_token(&self, request: &Request<'_>, body: &Tree, claims: &mut KubernetesClaims) -> Result<(), Status> {
+        let wanted = body.path("spec.boundObjectRef").cloned().unwrap_or_default();
+        let (name, uid) = (wanted.str_at("name"), wanted.str_at("uid"));
+        let find = |kind: KindId, namespace: &str| -> Result<std::sync::Arc<Object>, Status> {
+            let kind: &Kind = self.registry.get(kind);
+            let found = self.cache.get(&ObjectKey::new(kind.id, namespace, name));
+            let found = found.ok_or_else(|| Status::not_found(&kind.group, &kind.plural, name))?;
+            if uid.is_empty() || found.head.uid == uid {
+                return Ok(found);
+            }
+            let why = format!(
+                "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been \
+                 deleted and then recreated"
+            );
+            Err(Status::conflict(&kind.group, &kind.plural, name, why))
+        };
+        match wanted.str_at("kind") {
+            "" => {}
+            "Pod" => {
+                let pod = find(id::POD, request.namespace)?;
+                let tree = pod.to_tree();
+                let of = tree.str_at("spec.serviceAccountName");
+                if of != request.name {
+                    let why = format!(
+                        "cannot bind token for serviceaccount {:?} to pod running with different serviceaccount name.",
+                        request.name
+                    );
+                    return Err(Status::bad_request(why));
+                }
+                claims.pod = Some(reference(&pod));
+                let node = self.cache.get(&ObjectKey::new(id::NODE, "", tree.str_at("spec.nodeName")));
+                claims.node = node.map(|n| reference(&n));
+            }
+            "Secret" => claims.secret = Some(reference(&*find(id::SECRET, request.namespace)?)),
+            "Node" => claims.node = Some(reference(&*find(id::NODE, "")?)),
+            other => {
+                let why = format!("cannot bind token to object of type {other}");
+                return Err(Status::bad_request(why));
+            }
+        }
+        Ok(())
+    }
+
+    /// Changes a stored object by the server's own hand: no hooks, no admission, retried until nobody is faster.
+    async fn modify(
+        &self,
+        request: &Request<'_>,
+        change: impl Fn(&mut Tree) -> Result<(), Status>,
+    ) -> Result<Revision, Status> {
+        let stored = self.stored(request.kind).clone();
+        let key = request.key(&stored);
+        for _ in 0..10 {
+            let old = self.cache.get(&key).ok_or_else(|| request.not_found())?;
+            let mut tree = old.to_tree();
+            change(&mut tree)?;
+            if request.options.dry_run {
+                return Ok(self.cache.revision());
+            }
+            if let Some(revision) = self.commit_changed(&stored, &key, &old, tree).await? {
+                return Ok(revision);
+            }
+            self.fresh().await?;
+        }
+        Err(Status::modified(&request.kind.group, &request.kind.plural, request.name))
+    }
+}
+
+fn check_seconds(name: &str, seconds: i64) -> Result<(), Status> {
+    let path = FieldPath::of("spec.expirationSeconds");
+    let why = match seconds {
+        s if s < 600 => "may not specify a duration less than 10 minutes",
+        s if s > 1 << 32 => "may not specify a duration larger than 2^32 seconds",
+        _ => return Ok(()),
+    };
+    let error = FieldError::invalid(&path, &Tree::Int(seconds), why);
+    Err(Status::invalid("authentication.k8s.io", "TokenRequest", name, &[error]))
+}
+
+fn reference(object: &Object) -> BoundRef {
+    BoundRef { name: object.head.name.to_string(), uid: object.head.uid.to_string() }
+}
+
+fn success() -> Tree {
+    tree!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201})
+}
+
+/// Puts a condition in place of the one of its type.
+fn set_condition(pod: &mut Tree, condition: Tree) {
+    let kind = condition.str_at("type").to_owned();
+    if pod.path("status.conditions").is_none() {
+        pod.set("status.conditions", Tree::List(Vec::new()));
+    }
+    if let Some(list) = pod.path_mut("status.conditions").and_then(Tree::as_list_mut) {
+        list.retain(|c| c.str_at("type") != kind);
+        list.push(condition);
+    }
+}
+
+fn user_info(user: &User) -> Tree {
+    let mut out = tree!({"username": (user.name.as_str())});
+    if !user.uid.is_empty() {
+        out.insert("uid", user.uid.as_str());
+    }
+    if !user.groups.is_empty() {
+        out.insert("groups", user.groups.clone());
+    }
+    if !user.extra.is_empty() {
+        let mut extra = Tree::map();
+        for (key, values) in &user.extra {
+            extra.insert(key.clone(), values.clone());
+        }
+        out.insert("extra", extra);
+    }
+    out
+}
+
+/// The user that an access review is about.
+fn subject(review: &Tree) -> Result<User, Status> {
+    let texts = |list: &[Tree]| list.iter().filter_map(Tree::as_str).map(str::to_owned).collect::<Vec<String>>();
+    let user = User {
+        name: review.str_at("spec.user").into(),
+        uid: review.str_at("spec.uid").into(),
+        groups: texts(review.list_at("spec.groups")),
+        extra: review
+            .map_at("spec.extra")
+            .iter()
+            .map(|(k, v)| (k.to_owned(), texts(v.as_list().unwrap_or_default())))
+            .collect::<BTreeMap<_, _>>(),
+    };
+    if user.name.is_empty() && user.groups.is_empty() {
+        let path = FieldPath::of("spec.user");
+        let error = FieldError::invalid_str(&path, "", "at least one of user or group must be specified");
+        return Err(Status::invalid("authorization.k8s.io", review.str_at("kind"), "", &[error]));
+    }
+    Ok(user)
+}

@@ -1,0 +1,293 @@
+//! Streams to a pod's node: logs, and commands over WebSocket.
+//!
+//! Protocol: `v5.channel.k8s.io` and `v4.channel.k8s.io` (`apimachinery/pkg/util/remotecommand`): each message begins with a
+//! channel byte (0 stdin, 1 stdout, 2 stderr, 3 the final Status, 4 terminal size, 255 closes a channel).
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use corten_base::OnStop;
+use corten_client::{ExecExit, ExecRequest, ExecSession, LogRequest, PodTarget, TerminalSize};
+use corten_kinds::{Kind, id};
+use corten_object::{ObjectKey, Status, time};
+use corten_tree::{Tree, json, tree};
+use futures::{SinkExt, StreamExt};
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::mpsc;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
+
+use crate::core::{Core, attributes};
+use crate::http::{Call, HttpBody, Query, Resource, full, respond, stream};
+
+/// Bytes read from a command at once.
+const CHUNK: usize = 32 * 1024;
+/// The protocols spoken, best first.
+const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
+
+const STDIN: u8 = 0;
+const STDOUT: u8 = 1;
+const STDERR: u8 = 2;
+const ERROR: u8 = 3;
+const RESIZE: u8 = 4;
+const CLOSE: u8 = 255;
+
+/// Answers a request for a connecting subresource.
+pub(crate) async fn connect(
+    core: &Arc<Core>,
+    call: Call,
+    kind: &Arc<Kind>,
+    r: Resource,
+    request: Request<Incoming>,
+) -> Result<Response<HttpBody>, Status> {
+    let names = (r.namespace.as_str(), r.name.as_str(), r.subresource.as_str());
+    let verb = match call.method {
+        Method::GET | Method::HEAD => "get",
+        Method::POST => "create",
+        Method::PUT => "update",
+        Method::PATCH => "patch",
+        Method::DELETE => "delete",
+        _ => return Err(Status::method_not_allowed()),
+    };
+    core.authorize(&attributes(&call.user, verb, kind, names))?;
+    let streams = matches!(r.subresource.as_str(), "exec" | "attach" | "portforward");
+    if streams && verb == "get" {
+        // A WebSocket begins with a GET, but runs a command all the same.
+        core.authorize(&attributes(&call.user, "create", kind, names))?;
+    }
+    match r.subresource.as_str() {
+        "log" => logs(core, &call, &r).await,
+        "exec" => exec(core, &call, &r, request, false).await,
+        "attach" => exec(core, &call, &r, request, true).await,
+        "portforward" => Err(Status::bad_request(
+            "port-forward is not supported yet: use a Service of type NodePort, or `kubectl exec` with `nc`",
+        )),
+        other => Err(Status::bad_request(format!("{other} is not supported yet"))),
+    }
+}
+
+/// The pod, and the container that is meant.
+async fn target(core: &Core, r: &Resource, query: &Query) -> Result<(Tree, PodTarget), Status> {
+    core.fresh().await?;
+    let key = ObjectKey::new(id::POD, &r.namespace, &r.name);
+    let pod = core.cache.get(&key).ok_or_else(|| Status::not_found("", "pods", &r.name))?.to_tree();
+    let names = |list: &str| -> Vec<String> {
+        pod.list_at(&format!("spec.{list}")).iter().map(|c| c.str_at("name").to_owned()).collect()
+    };
+    let containers = names("containers");
+    let others = [names("initContainers"), names("ephemeralContainers")].concat();
+    let asked = query.get("container");
+    let container = match (asked, containers.as_slice()) {
+        ("", [only]) => only.clone(),
+        ("", _) => {
+            let mut why = format!(
+                "a container name must be specified for pod {}, choose one of: [{}]",
+                r.name,
+                containers.join(" ")
+            );
+            let init = names("initContainers");
+            if !init.is_empty() {
+                why.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
+            }
+            return Err(Status::bad_request(why));
+        }
+        (name, _) if containers.iter().chain(&others).any(|c| c == name) => name.to_owned(),
+        (name, _) => {
+            return Err(Status::bad_request(format!("container {name} is not valid for pod {}", r.name)));
+        }
+    };
+    Ok((pod, PodTarget { namespace: r.namespace.clone(), pod: r.name.clone(), container }))
+}
+
+async fn logs(core: &Arc<Core>, call: &Call, r: &Resource) -> Result<Response<HttpBody>, Status> {
+    let query = &call.query;
+    let (pod, target) = target(core, r, query).await?;
+    if pod.str_at("spec.nodeName").is_empty() {
+        return Ok(respond(200, "text/plain", full(Bytes::new())));
+    }
+    let unsigned = |key: &str| query.number(key).map(|n| n.and_then(|n| u64::try_from(n).ok()));
+    let since = match (query.number("sinceSeconds")?, query.get("sinceTime")) {
+        (Some(seconds), _) => Some(core.clock.now() - std::time::Duration::from_secs(seconds.unsigned_abs())),
+        (None, text) => time::parse(text),
+    };
+    let request = LogRequest {
+        target,
+        follow: query.flag("follow"),
+        previous: query.flag("previous"),
+        since,
+        timestamps: query.flag("timestamps"),
+        tail_lines: unsigned("tailLines")?,
+        limit_bytes: unsigned("limitBytes")?,
+        stream: query.get("stream").into(),
+    };
+    let bytes = core.node_api.logs(request).await?;
+    // A read error ends the log: there is no way to say more once the answer has begun.
+    let bytes = bytes.take_while(|chunk| std::future::ready(chunk.is_ok())).filter_map(|c| std::future::ready(c.ok()));
+    let bytes = bytes.take_until(core.tasks.stopping());
+    Ok(respond(200, "text/plain", stream(bytes)))
+}
+
+async fn exec(
+    core: &Arc<Core>,
+    call: &Call,
+    r: &Resource,
+    request: Request<Incoming>,
+    attach: bool,
+) -> Result<Response<HttpBody>, Status> {
+    let protocol = protocol(call)?;
+    let key = call.headers.get(header::SEC_WEBSOCKET_KEY).map(|k| derive_accept_key(k.as_bytes()));
+    let accept = key.ok_or_else(|| Status::bad_request("the WebSocket key is missing"))?;
+    let query = &call.query;
+    let (pod, target) = target(core, r, query).await?;
+    if pod.str_at("spec.nodeName").is_empty() {
+        return Err(Status::bad_request(format!("pod {} does not have a host assigned", r.name)));
+    }
+    let command: Vec<String> = query.all("command").map(str::to_owned).collect();
+    if !attach && command.is_empty() {
+        return Err(Status::bad_request("you must specify at least one command for the container"));
+    }
+    let tty = query.flag("tty");
+    let wanted = ExecRequest {
+        target,
+        command: (!attach).then_some(command),
+        stdin: query.flag("stdin"),
+        stdout: query.flag("stdout"),
+        stderr: query.flag("stderr") && !tty,
+        tty,
+    };
+    let session = core.node_api.exec(wanted).await?;
+    let upgrade = hyper::upgrade::on(request);
+    core.tasks.spawn("exec stream", OnStop::Abort, async move {
+        match upgrade.await {
+            Ok(upgraded) => {
+                let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
+                serve_session(socket, session).await;
+            }
+            Err(error) => tracing::debug!(%error, "the client left before its command's stream began"),
+        }
+    });
+    let mut response = Response::new(full(Bytes::new()));
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
+    if let Ok(value) = HeaderValue::from_str(&accept) {
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, value);
+    }
+    Ok(response)
+}
+
+/// The best protocol that the client offers.
+fn protocol(call: &Call) -> Result<&'static str, Status> {
+    let upgrade = call.headers.get(header::UPGRADE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    if !upgrade.eq_ignore_ascii_case("websocket") {
+        return Err(Status::bad_request("unable to upgrade: only WebSocket connections are supported"));
+    }
+    let offered = call.headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|v| v.to_str().ok());
+    let offered: Vec<&str> = offered.flat_map(|v| v.split(',')).map(str::trim).collect();
+    let found = PROTOCOLS.into_iter().find(|p| offered.contains(p));
+    found.ok_or_else(|| {
+        Status::bad_request(format!("unable to upgrade: none of the protocols {offered:?} is one of {PROTOCOLS:?}"))
+    })
+}
+
+/// Carries a command's streams until it has ended or the client has left.
+async fn serve_session<S: AsyncRead + AsyncWrite + Unpin>(socket: WebSocketStream<S>, session: ExecSession) {
+    let (mut sink, mut source) = socket.split();
+    let (send, mut receive) = mpsc::channel::<Message>(16);
+    let ExecSession { stdin, stdout, stderr, resize, exit } = session;
+    let output = async {
+        let streams = futures::future::join3(pump(stdout, STDOUT, &send), pump(stderr, STDERR, &send), exit);
+        let (_, _, exit) = streams.await;
+        let mut message = vec![ERROR];
+        message.extend_from_slice(&exit_status(exit).to_json());
+        let _ = send.send(Message::binary(message)).await;
+        let _ = send.send(Message::Close(None)).await;
+    };
+    let write = async {
+        while let Some(message) = receive.recv().await {
+            let last = matches!(message, Message::Close(_));
+            if sink.send(message).await.is_err() || last {
+                return;
+            }
+        }
+    };
+    let input = async {
+        let (mut stdin, resize) = (stdin, resize);
+        while let Some(Ok(message)) = source.next().await {
+            let data: Bytes = match message {
+                Message::Binary(data) => data,
+                Message::Text(text) => Bytes::from(Utf8Bytes::from(text)),
+                Message::Close(_) => return,
+                _ => continue,
+            };
+            take_input(&data, &mut stdin, resize.as_ref()).await;
+        }
+    };
+    tokio::select! {
+        ((), ()) = futures::future::join(output, write) => {}
+        () = input => {}
+    }
+}
+
+async fn take_input(
+    data: &[u8],
+    stdin: &mut Option<Pin<Box<dyn AsyncWrite + Send>>>,
+    resize: Option<&mpsc::Sender<TerminalSize>>,
+) {
+    match data.split_first() {
+        Some((&STDIN, bytes)) => {
+            if let Some(pipe) = stdin
+                && (pipe.write_all(bytes).await.is_err() || pipe.flush().await.is_err())
+            {
+                *stdin = None;
+            }
+        }
+        Some((&RESIZE, bytes)) => {
+            let size = json::parse(bytes).unwrap_or_default();
+            let number = |key: &str| size.i64_at(key).and_then(|n| u16::try_from(n).ok()).unwrap_or(0);
+            if let Some(resize) = resize {
+                let _ = resize.send(TerminalSize { width: number("Width"), height: number("Height") }).await;
+            }
+        }
+        Some((&CLOSE, [STDIN, ..])) => *stdin = None,
+        _ => {}
+    }
+}
+
+/// Sends what a command writes.
+async fn pump(reader: Option<Pin<Box<dyn AsyncRead + Send>>>, channel: u8, send: &mpsc::Sender<Message>) {
+    let Some(mut reader) = reader else { return };
+    let mut buffer = vec![0; CHUNK + 1];
+    buffer[0] = channel;
+    loop {
+        match reader.read(&mut buffer[1..]).await {
+            Ok(n) if n > 0 => {
+                if send.send(Message::binary(buffer[..=n].to_vec())).await.is_err() {
+                    return;
+                }
+            }
+            _ => return,
+        }
+    }
+}
+
+/// How a command's end reads on the error channel.
+fn exit_status(exit: ExecExit) -> Tree {
+    match exit {
+        ExecExit::Code(0) => tree!({"metadata": {}, "status": "Success"}),
+        ExecExit::Code(code) => tree!({"metadata": {}, "status": "Failure",
+            "message": (format!("command terminated with non-zero exit code: exit status {code}")),
+            "reason": "NonZeroExitCode",
+            "details": {"causes": [{"reason": "ExitCode", "message": (code.to_string())}]}}),
+        ExecExit::Error(status) => status.to_tree(),
+    }
+}
