@@ -150,7 +150,9 @@ async fn ensure_endpoints(core: &Arc<Core>, advertise: IpAddr, port: u16) -> Res
             continue;
         };
         let old = old.to_tree();
-        let same = |part: &str| old.get(part).unwrap_or(&Tree::Null).semantically_equal(object.get(part).unwrap_or(&Tree::Null));
+        let same = |part: &str| {
+            old.get(part).unwrap_or(&Tree::Null).semantically_equal(object.get(part).unwrap_or(&Tree::Null))
+        };
         if same(path) && same("ports") {
             continue;
         }

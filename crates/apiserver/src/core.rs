@@ -130,10 +130,8 @@ impl Core {
             futures::future::Either::Left(_) => Ok(()),
             futures::future::Either::Right(_) => {
                 let now = self.cache.revision();
-                let mut status = Status::new(
-                    Reason::Timeout,
-                    format!("Too large resource version: {revision}, current: {now}"),
-                );
+                let mut status =
+                    Status::new(Reason::Timeout, format!("Too large resource version: {revision}, current: {now}"));
                 status.causes.push(corten_object::Cause {
                     reason: "ResourceVersionTooLarge".into(),
                     message: "Too large resource version".into(),

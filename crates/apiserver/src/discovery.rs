@@ -37,7 +37,10 @@ const GROUP_ORDER: &[&str] = &[
 pub(crate) fn wants_aggregated(accepted: &[(String, Vec<(String, String)>)]) -> bool {
     accepted.iter().any(|(media, params)| {
         let is = |key: &str, value: &str| params.iter().any(|(k, v)| k == key && v == value);
-        media == "application/json" && is("g", "apidiscovery.k8s.io") && is("v", "v2") && is("as", "APIGroupDiscoveryList")
+        media == "application/json"
+            && is("g", "apidiscovery.k8s.io")
+            && is("v", "v2")
+            && is("as", "APIGroupDiscoveryList")
     })
 }
 

@@ -139,9 +139,7 @@ impl Api for LocalApi {
     fn write(&self, write: Write, options: WriteOptions) -> BoxFuture<'_, Result<Written, Failure>> {
         Box::pin(async move {
             match self.do_write(write, &options).await {
-                Ok(answer) => {
-                    Ok(Written { object: answer.object, answer: answer.tree, revision: answer.revision })
-                }
+                Ok(answer) => Ok(Written { object: answer.object, answer: answer.tree, revision: answer.revision }),
                 Err(status) => {
                     let revision = self.core.store.current_revision().await.unwrap_or(self.core.cache.revision());
                     Err(Failure { status, revision })
@@ -165,9 +163,7 @@ fn event(item: WatchItem) -> WatchEvent {
             revision: seen.revision(),
             object: Some(seen.object().clone()),
         },
-        WatchItem::Bookmark(revision, _) => {
-            WatchEvent { kind: WatchEventKind::Bookmark, object: None, revision }
-        }
+        WatchItem::Bookmark(revision, _) => WatchEvent { kind: WatchEventKind::Bookmark, object: None, revision },
         WatchItem::Error(_) => unreachable!("errors are not events; the caller has taken them out"),
     }
 }

@@ -166,8 +166,7 @@ impl Core {
             .modify(&request, |pod| {
                 if !uid.is_empty() && pod.str_at("metadata.uid") != uid {
                     let found = pod.str_at("metadata.uid");
-                    let why =
-                        format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {found}");
+                    let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {found}");
                     return Err(Status::conflict("", "pods", request.name, why));
                 }
                 if pod.path("metadata.deletionTimestamp").is_some() {
@@ -203,8 +202,7 @@ impl Core {
         if !done && tree.path("metadata.deletionTimestamp").is_none() {
             self.check_budgets(&request, &pod)?;
         }
-        let mut parameters: DeleteParameters =
-            delete_parameters(eviction.get("deleteOptions").unwrap_or(&Tree::Null))?;
+        let mut parameters: DeleteParameters = delete_parameters(eviction.get("deleteOptions").unwrap_or(&Tree::Null))?;
         parameters.uid.get_or_insert_with(|| pod.head.uid.to_string());
         let inner = Request { subresource: "", ..request };
         let answer = self.delete_authorized(inner, &parameters).await?;

@@ -247,7 +247,8 @@ async fn plain(core: &Arc<Core>, incoming: &Call, path: &str) -> Result<Response
             Ok(respond(200, "application/jwk-set+json", full(core.authenticator.signer().key_set().to_json())))
         }
         "" => {
-            let paths = ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v3", "/readyz", "/version"];
+            let paths =
+                ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v3", "/readyz", "/version"];
             let tree = tree!({"paths": (Tree::List(paths.iter().map(|p| Tree::from(*p)).collect()))});
             Ok(respond(200, "application/json", full(tree.to_json())))
         }

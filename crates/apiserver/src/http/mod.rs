@@ -23,7 +23,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 pub(crate) use body::{Body as HttpBody, full, stream};
-pub(crate) use handle::{Call, failure, respond};
+pub(crate) use handle::{Call, respond};
 pub(crate) use query::Query;
 pub(crate) use route::Resource;
 

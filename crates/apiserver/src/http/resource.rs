@@ -195,9 +195,10 @@ impl Exchange<'_> {
         let query = &self.call.query;
         let labels = match query.get("labelSelector") {
             "" => None,
-            text => Some(LabelSelector::parse(text).map_err(|e| {
-                Status::bad_request(format!("unable to parse requirement: {e}"))
-            })?),
+            text => Some(
+                LabelSelector::parse(text)
+                    .map_err(|e| Status::bad_request(format!("unable to parse requirement: {e}")))?,
+            ),
         };
         let fields = FieldSelector::parse(query.get("fieldSelector")).map_err(Status::bad_request)?;
         let limit = usize::try_from(query.number("limit")?.unwrap_or(0)).unwrap_or(0);
@@ -255,8 +256,7 @@ impl Exchange<'_> {
         let parameters = self.delete_parameters(media, bytes)?;
         let list = self.list_request()?;
         let user = &self.call.user;
-        let items =
-            self.core.delete_collection(user, &self.kind, &self.r.version, &list, &parameters, options).await?;
+        let items = self.core.delete_collection(user, &self.kind, &self.r.version, &list, &parameters, options).await?;
         let listed = Listed { items, revision: self.core.cache.revision(), next: None, remaining: None };
         Ok(respond(200, self.encoder.form.format.content_type(), self.encoder.list(listed)))
     }

@@ -90,7 +90,10 @@ mod tests {
         check("/api/v1/namespaces/x/pods/p/log", "|v1|x|pods|p|log|");
         check("/apis/apps/v1/namespaces/x/deployments/d/scale", "apps|v1|x|deployments|d|scale|");
         check("/api/v1/nodes/n/proxy/a/b", "|v1||nodes|n|proxy|a/b");
-        check("/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode", "rbac.authorization.k8s.io|v1||clusterroles|system:node||");
+        check(
+            "/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode",
+            "rbac.authorization.k8s.io|v1||clusterroles|system:node||",
+        );
         check("/api", "CoreVersions");
         check("/apis/apps", "Group(\"apps\")");
         check("/healthz", "Other(\"/healthz\")");

@@ -61,9 +61,7 @@ impl Framer {
                     Transition::Deleted => "DELETED",
                 };
                 match self.shared() {
-                    Some(encoding) => {
-                        seen.event.frame(seen.transition, encoding, |object| self.encode(name, object))
-                    }
+                    Some(encoding) => seen.event.frame(seen.transition, encoding, |object| self.encode(name, object)),
                     None => self.object(name, seen.object()),
                 }
             }

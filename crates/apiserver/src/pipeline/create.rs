@@ -123,9 +123,10 @@ impl Core {
         if let Some(prepare) = stored.hooks.prepare_create {
             prepare(tree, &WriteContext { now });
         }
-        let reservation = self.services.reserve(key, tree, None).map_err(|errors| {
-            Status::invalid(&stored.group, &stored.kind, key.name.as_str(), &errors)
-        })?;
+        let reservation = self
+            .services
+            .reserve(key, tree, None)
+            .map_err(|errors| Status::invalid(&stored.group, &stored.kind, key.name.as_str(), &errors))?;
         let mut errors = Vec::new();
         metadata::validate(stored, tree, &mut errors);
         if let Some(validate) = stored.hooks.validate {

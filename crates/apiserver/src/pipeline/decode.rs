@@ -37,7 +37,8 @@ impl Body {
 
 /// YAML as a tree; JSON is YAML.
 pub(crate) fn yaml(bytes: &[u8]) -> Result<Tree, Status> {
-    let text = std::str::from_utf8(bytes).map_err(|_| Status::bad_request("yaml: control characters are not allowed"))?;
+    let text =
+        std::str::from_utf8(bytes).map_err(|_| Status::bad_request("yaml: control characters are not allowed"))?;
     let value: serde_json::Value =
         serde_saphyr::from_str(text).map_err(|e| Status::bad_request(format!("error converting YAML to JSON: {e}")))?;
     json::parse(value.to_string().as_bytes()).map_err(|e| Status::bad_request(e.message))

@@ -37,7 +37,11 @@ impl Core {
         self.delete_authorized(request, parameters).await
     }
 
-    pub(crate) async fn delete_authorized(&self, request: Request<'_>, parameters: &DeleteParameters) -> Result<Answer, Status> {
+    pub(crate) async fn delete_authorized(
+        &self,
+        request: Request<'_>,
+        parameters: &DeleteParameters,
+    ) -> Result<Answer, Status> {
         let stored = self.stored(request.kind).clone();
         let key = request.key(&stored);
         for _ in 0..CONFLICT_RETRIES {
@@ -97,7 +101,8 @@ impl Core {
         }
         details.insert("kind", &*request.kind.plural);
         details.insert("uid", old.head.uid.as_str());
-        let tree = tree!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details});
+        let tree =
+            tree!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details});
         Answer::tree(200, tree, revision)
     }
 
@@ -176,7 +181,8 @@ fn fate(kind: &Kind, old: &Tree, parameters: &DeleteParameters, now: Timestamp) 
             }
             _ => return Fate::Waiting,
         }
-    } else if !deleting && let Some(hook) = kind.hooks.graceful
+    } else if !deleting
+        && let Some(hook) = kind.hooks.graceful
         && let Graceful::After(seconds) = hook(old, &DeleteRequest { grace_seconds: grace })
         && seconds > 0
     {

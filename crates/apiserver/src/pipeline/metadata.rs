@@ -73,7 +73,8 @@ pub(super) fn match_request(request: &Request<'_>, kind: &Kind, tree: &mut Tree)
 
 /// Takes over from the old object what an update cannot change.
 pub(super) fn keep_system_fields(new: &mut Tree, old: &Tree) {
-    for key in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "selfLink"] {
+    for key in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "selfLink"]
+    {
         let path = ["metadata", key];
         match old.at(&path) {
             Some(value) => {
@@ -195,7 +196,9 @@ pub(super) fn validate_update(new: &Tree, old: &Tree, errors: &mut Errors) {
         let list = added.iter().map(|f| format!("{f:?}")).collect::<Vec<_>>().join(", ");
         errors.push(FieldError::forbidden(
             &FieldPath::of("metadata.finalizers"),
-            format!("no new finalizers can be added if the object is being deleted, found new finalizers []string{{{list}}}"),
+            format!(
+                "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{list}}}"
+            ),
         ));
     }
 }

@@ -129,7 +129,12 @@ impl Core {
                 if list.limit > 0 && items.len() == list.limit {
                     let last: &Arc<Object> = items.last().expect("a limit above zero was reached");
                     let last = keys::object(kind, &last.head.namespace, &last.head.name);
-                    return Ok(Listed { next: Some(continue_token(revision, &last)), items, revision, remaining: None });
+                    return Ok(Listed {
+                        next: Some(continue_token(revision, &last)),
+                        items,
+                        revision,
+                        remaining: None,
+                    });
                 }
                 let parsed = Object::parse(kind.id, entry.value.clone(), entry.mod_revision, &kind.fact_paths);
                 let object = parsed.map_err(Status::internal)?;

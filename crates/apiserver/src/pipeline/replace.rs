@@ -4,7 +4,7 @@ use bytes::Bytes;
 use corten_admission::{self as admission, Operation};
 use corten_base::Revision;
 use corten_client::PatchKind;
-use corten_kinds::{Kind, SubresourceKind, Verbs, WriteContext};
+use corten_kinds::{Kind, SubresourceKind, WriteContext};
 use corten_object::{Object, Reason, Status};
 use corten_schema::{Options, canonicalise};
 use corten_tree::Tree;
@@ -65,12 +65,7 @@ impl Core {
         self.replace(request, Change::Put(decoded.tree), decoded.warnings).await
     }
 
-    async fn replace(
-        &self,
-        request: Request<'_>,
-        change: Change,
-        warnings: Vec<String>,
-    ) -> Result<Answer, Status> {
+    async fn replace(&self, request: Request<'_>, change: Change, warnings: Vec<String>) -> Result<Answer, Status> {
         let stored = self.stored(request.kind).clone();
         let key = request.key(&stored);
         let modified = || Status::modified(&request.kind.group, &request.kind.plural, request.name);
@@ -341,11 +336,6 @@ fn goes_now(tree: &Tree) -> bool {
         && tree.i64_at("metadata.deletionGracePeriodSeconds").unwrap_or(0) == 0
         && metadata::finalizers_of(tree).is_empty()
         && tree.list_at("spec.finalizers").is_empty()
-}
-
-/// Whether objects of the kind can be changed at all.
-pub(crate) fn is_writable(kind: &Kind) -> bool {
-    !matches!(kind.verbs, Verbs::CreateOnly | Verbs::ReadOnly)
 }
 
 /// The revision in a resourceVersion text.

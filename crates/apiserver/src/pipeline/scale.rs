@@ -7,8 +7,8 @@ use corten_kinds::SubresourceKind;
 use corten_object::{FieldError, LabelSelector, Object, Reason, Status};
 use corten_tree::{FieldPath, Tree, tree};
 
-use super::{Answer, Body, PatchBody, Request};
 use super::read::RevisionMatch;
+use super::{Answer, Body, PatchBody, Request};
 use crate::core::{Core, attributes};
 
 /// How often a change without a revision is tried.
@@ -72,8 +72,7 @@ impl Core {
             let replicas = wanted.i64_at("spec.replicas").unwrap_or(0);
             if replicas < 0 {
                 let path = FieldPath::of("spec.replicas");
-                let error =
-                    FieldError::invalid(&path, &Tree::Int(replicas), "must be greater than or equal to 0");
+                let error = FieldError::invalid(&path, &Tree::Int(replicas), "must be greater than or equal to 0");
                 return Err(Status::invalid("autoscaling", "Scale", request.name, &[error]));
             }
             let conditional = wanted.str_at("metadata.resourceVersion").to_owned();
