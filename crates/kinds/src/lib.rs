@@ -4,6 +4,7 @@
 //! from each CustomResourceDefinition: past the registry nothing can tell the two apart, and nothing matches on a kind's name.
 
 mod column;
+pub mod cron;
 pub mod defaults;
 pub mod print;
 pub mod qos;
@@ -11,6 +12,7 @@ mod registry;
 mod spec;
 pub mod table;
 pub mod validate;
+mod warnings;
 mod write;
 
 pub use column::{

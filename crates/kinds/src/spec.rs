@@ -241,10 +241,12 @@ pub enum Graceful {
 pub struct Hooks {
     /// Fills defaults in (after decoding, for create, update and patch alike).
     pub default: Option<fn(&mut Tree)>,
-    /// Changes a new object before validation (drops what a client may not set).
+    /// Changes a new object before validation. Name, namespace, uid and creationTimestamp are there; the status is already dropped.
     pub prepare_create: Option<fn(&mut Tree, &WriteContext)>,
     /// Changes an updated object before validation, knowing the old one.
     pub prepare_update: Option<fn(&mut Tree, &Tree, &WriteContext)>,
+    /// Changes a status write before validation, knowing the old object; all but the status was put back before.
+    pub prepare_status: Option<fn(&mut Tree, &Tree, &WriteContext)>,
     /// Finds all faults of an object, new or changed, apart from its metadata.
     pub validate: Option<fn(&Tree, &mut Errors)>,
     /// Finds faults that only matter in a new object.
@@ -267,6 +269,7 @@ impl Hooks {
         default: None,
         prepare_create: None,
         prepare_update: None,
+        prepare_status: None,
         validate: None,
         validate_create: None,
         validate_update: None,
@@ -321,6 +324,8 @@ pub struct KindSpec {
     pub name_check: NameCheck,
     /// Whether a delete that says nothing about dependents orphans them (upstream's Job and ReplicationController).
     pub orphans_by_default: bool,
+    /// Whether a new object keeps the status that its maker gave it (Node).
+    pub status_on_create: bool,
     /// What is special about writes.
     pub hooks: Hooks,
 }
@@ -348,6 +353,7 @@ impl KindSpec {
         label_aliases: &[],
         name_check: names::dns_subdomain,
         orphans_by_default: false,
+        status_on_create: false,
         hooks: Hooks::NONE,
     };
 

@@ -206,6 +206,13 @@ impl FieldError {
         FieldError::make(path, CauseKind::NotSupported, body)
     }
 
+    /// As [`FieldError::not_supported`], for a value that is not text.
+    pub fn not_supported_value(path: &FieldPath, value: &Tree, supported: &[&str]) -> FieldError {
+        let list = supported.iter().map(|s| quoted(s)).collect::<Vec<_>>().join(", ");
+        let body = format!("Unsupported value: {}: supported values: {list}", shown(value));
+        FieldError::make(path, CauseKind::NotSupported, body)
+    }
+
     /// `Duplicate value: <value>`
     pub fn duplicate(path: &FieldPath, value: &Tree) -> FieldError {
         FieldError::make(path, CauseKind::Duplicate, format!("Duplicate value: {}", shown(value)))

@@ -3,7 +3,9 @@
 use corten_object::GroupVersionKind;
 use corten_tree::Tree;
 
-use crate::spec::KindSpec;
+use crate::Errors;
+use crate::spec::{Hooks, KindSpec};
+use crate::validate::Spot;
 use crate::{Column, Number, Of, RowContext, column};
 
 /// `apps/v1 ControllerRevision`
@@ -17,7 +19,9 @@ pub(crate) const CONTROLLER_REVISION: KindSpec = KindSpec {
         column("Revision", &Number("revision")),
         Column::AGE,
     ],
+    immutable: &["data"],
     served_by: Some("controllers"),
+    hooks: Hooks { validate: Some(validate), ..Hooks::NONE },
     ..KindSpec::NAMESPACED
 };
 
@@ -29,4 +33,15 @@ fn controller(revision: &Tree, _: &RowContext) -> Tree {
     let gvk = GroupVersionKind::parse(owner.str_at("apiVersion"), owner.str_at("kind"));
     let kind = if gvk.group.is_empty() { gvk.kind } else { format!("{}.{}", gvk.kind, gvk.group) };
     Tree::from(format!("{}/{}", kind.to_lowercase(), owner.str_at("name")))
+}
+
+fn validate(revision: &Tree, errors: &mut Errors) {
+    let root = Spot::at(revision, corten_tree::FieldPath::ROOT);
+    let at = |field: &'static str| Spot::of(revision, field);
+    at("revision").non_negative("", errors);
+    match root.child("data").tree {
+        Tree::Null => at("data").required("", "data is mandatory", errors),
+        Tree::Map(_) => {}
+        _ => at("data").required("", "data must be a valid JSON object", errors),
+    }
 }

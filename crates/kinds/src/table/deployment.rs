@@ -5,7 +5,9 @@ use corten_tree::Tree;
 
 use crate::defaults;
 use crate::spec::{Generation, Hooks, KindSpec, Subresource};
+use crate::validate::{Spot, workload};
 use crate::{Column, Number, Of, RowContext, column, print, wide};
+use crate::{Errors, warnings};
 
 /// `apps/v1 Deployment`
 pub(crate) const DEPLOYMENT: KindSpec = KindSpec {
@@ -26,8 +28,15 @@ pub(crate) const DEPLOYMENT: KindSpec = KindSpec {
         wide("Images", &Of(|o, _| print::joined_field(o.list_at("spec.template.spec.containers"), "image"))),
         wide("Selector", &Of(selector)),
     ],
+    immutable: &["spec.selector"],
     served_by: Some("controllers"),
-    hooks: Hooks { default: Some(default), ..Hooks::NONE },
+    hooks: Hooks {
+        default: Some(default),
+        validate: Some(validate),
+        validate_status: Some(validate_status),
+        warnings: Some(warnings::template),
+        ..Hooks::NONE
+    },
     ..KindSpec::NAMESPACED
 };
 
@@ -55,4 +64,73 @@ fn default(deployment: &mut Tree) {
         spec.set_default("progressDeadlineSeconds", 600);
         defaults::at(spec, "template.spec", defaults::pod_spec);
     });
+}
+
+const WORKLOAD: workload::Workload = workload::Workload { selector_of: "deployment", kind: "ReplicaSet" };
+
+/// `ValidateDeploymentSpec` in `pkg/apis/apps/validation/validation.go`.
+fn validate(deployment: &Tree, errors: &mut Errors) {
+    let spec = Spot::of(deployment, "spec");
+    spec.non_negative("replicas", errors);
+    workload::validate_workload_selector(&spec, &WORKLOAD, errors);
+    workload::validate_restarting_template(&spec, &WORKLOAD, errors);
+    strategy(&spec.child("strategy"), errors);
+    spec.non_negative("minReadySeconds", errors);
+    spec.non_negative("revisionHistoryLimit", errors);
+    spec.non_negative("progressDeadlineSeconds", errors);
+    let min_ready = spec.int("minReadySeconds").unwrap_or_default();
+    if spec.int("progressDeadlineSeconds").is_some_and(|deadline| deadline <= min_ready) {
+        spec.invalid("progressDeadlineSeconds", "must be greater than minReadySeconds", errors);
+    }
+}
+
+fn strategy(strategy: &Spot<'_>, errors: &mut Errors) {
+    let rolling = strategy.child("rollingUpdate");
+    match strategy.str("type") {
+        "Recreate" => {
+            if strategy.has("rollingUpdate") {
+                let detail = "may not be specified when strategy `type` is 'Recreate'";
+                strategy.forbidden("rollingUpdate", detail, errors);
+            }
+        }
+        "RollingUpdate" => {
+            workload::int_or_percent(&rolling, "maxUnavailable", errors);
+            workload::int_or_percent(&rolling, "maxSurge", errors);
+            let zero = |field| workload::int_or_percent_value(&rolling, field) == 0;
+            if zero("maxUnavailable") && zero("maxSurge") {
+                rolling.invalid("maxUnavailable", "may not be 0 when `maxSurge` is 0", errors);
+            }
+            workload::at_most_100_percent(&rolling, "maxUnavailable", errors);
+        }
+        _ => unsupported_strategy(strategy, &["Recreate", "RollingUpdate"], errors),
+    }
+}
+
+/// Upstream shows the whole strategy.
+pub(super) fn unsupported_strategy(strategy: &Spot<'_>, supported: &[&str], errors: &mut Errors) {
+    let list = supported.iter().map(|s| format!("{s:?}")).collect::<Vec<_>>().join(", ");
+    let body = format!("Unsupported value: {}: supported values: {list}", strategy.tree);
+    errors.push(crate::validate::fault(&strategy.path, corten_object::CauseKind::NotSupported, body));
+}
+
+/// `ValidateDeploymentStatusUpdate`
+fn validate_status(new: &Tree, old: &Tree, errors: &mut Errors) {
+    let status = Spot::of(new, "status");
+    workload::validate_counts(
+        &status,
+        &[
+            "observedGeneration",
+            "replicas",
+            "updatedReplicas",
+            "readyReplicas",
+            "availableReplicas",
+            "unavailableReplicas",
+            "terminatingReplicas",
+            "collisionCount",
+        ],
+        &["updatedReplicas", "readyReplicas", "availableReplicas"],
+        "readyReplicas",
+        errors,
+    );
+    workload::collisions_only_grow(new, old, errors);
 }

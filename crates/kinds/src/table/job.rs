@@ -6,7 +6,10 @@ use corten_tree::Tree;
 use crate::defaults;
 use crate::print;
 use crate::spec::{Fact, Generation, Hooks, KindSpec, Subresource};
+use crate::validate::job::{validate_completions, validate_spec, validate_status, validate_template_update};
+use crate::validate::{Spot, labels, names, workload};
 use crate::{Column, Of, RowContext, column, wide};
+use crate::{Errors, WriteContext};
 
 /// `batch/v1 Job`
 pub(crate) const JOB: KindSpec = KindSpec {
@@ -26,9 +29,19 @@ pub(crate) const JOB: KindSpec = KindSpec {
         wide("Images", &Of(|o, _| print::joined_field(o.list_at("spec.template.spec.containers"), "image"))),
         wide("Selector", &Of(|o, _| print::selector(o.path("spec.selector")))),
     ],
+    orphans_by_default: true,
     facts: &[Fact::selectable("status.succeeded").label("status.successful").zero("0")],
     served_by: Some("controllers"),
-    hooks: Hooks { default: Some(default), ..Hooks::NONE },
+    hooks: Hooks {
+        default: Some(default),
+        prepare_create: Some(prepare_create),
+        validate: Some(validate),
+        validate_create: Some(validate_create),
+        validate_update: Some(validate_update),
+        validate_status: Some(validate_status),
+        warnings: Some(warnings),
+        ..Hooks::NONE
+    },
     ..KindSpec::NAMESPACED
 };
 
@@ -86,4 +99,106 @@ pub(super) fn template(spec: &mut Tree) {
     defaults::each(spec, "podFailurePolicy.rules", |rule| {
         defaults::each(rule, "onPodConditions", |pattern| defaults::text(pattern, "status", "True"));
     });
+}
+
+/// Labels that a job's pods carry: its name and its uid, under the old and the new key.
+const NAME_LABELS: [&str; 2] = ["job-name", "batch.kubernetes.io/job-name"];
+const UID_LABELS: [&str; 2] = ["controller-uid", "batch.kubernetes.io/controller-uid"];
+
+/// Gives the job the selector and its template the labels that make them its own (`generateSelector`).
+fn prepare_create(job: &mut Tree, _: &WriteContext) {
+    if job.bool_at("spec.manualSelector") {
+        return;
+    }
+    let (name, uid) = (job.str_at("metadata.name").to_owned(), job.str_at("metadata.uid").to_owned());
+    let labels = job.make_map_at("spec.template.metadata.labels");
+    for (keys, value) in [(NAME_LABELS, &name), (UID_LABELS, &uid)] {
+        for key in keys {
+            labels.insert_if_absent(key, value.as_str());
+        }
+    }
+    labels.sort_keys();
+    let selector = job.make_map_at("spec.selector.matchLabels");
+    selector.insert_if_absent(UID_LABELS[1], uid);
+    selector.sort_keys();
+}
+
+fn validate(job: &Tree, errors: &mut Errors) {
+    let spec = Spot::of(job, "spec");
+    validate_spec(&spec, errors);
+    match spec.some("selector") {
+        None => spec.required("selector", "", errors),
+        Some(selector) => labels::validate_selector(&selector, errors),
+    }
+    workload::validate_selected_labels(&spec, errors);
+}
+
+fn validate_create(job: &Tree, errors: &mut Errors) {
+    generated_selector(job, errors);
+    let completions = job.i64_at("spec.completions").unwrap_or_default();
+    if job.str_at("spec.completionMode") == "Indexed" && completions > 0 {
+        let hostname = format!("{}-{}", job.str_at("metadata.name"), completions - 1);
+        if !names::dns_label(&hostname).is_empty() {
+            let detail = format!("will not able to create pod with invalid DNS label: {hostname}");
+            Spot::of(job, "metadata").invalid("name", detail, errors);
+        }
+    }
+}
+
+/// `validateGeneratedSelector`
+fn generated_selector(job: &Tree, errors: &mut Errors) {
+    if job.bool_at("spec.manualSelector") || job.path("spec.selector").is_none() {
+        return;
+    }
+    let meta = Spot::of(job, "spec.template.metadata");
+    let labels = meta.map("labels");
+    for (keys, value) in [(NAME_LABELS, job.str_at("metadata.name")), (UID_LABELS, job.str_at("metadata.uid"))] {
+        for key in keys {
+            let at = Spot::at(meta.tree, meta.path.child("labels").key(key));
+            match labels.get(key).and_then(Tree::as_str) {
+                None => {
+                    let labels = Spot::at(meta.tree, meta.path.child("labels"));
+                    let at = Spot::at(labels.tree, labels.path.key(key));
+                    at.required("", format!("must be '{value}'"), errors);
+                }
+                Some(found) if found != value => {
+                    at.invalid_as("", labels.clone(), format!("must be '{value}'"), errors)
+                }
+                Some(_) => {}
+            }
+        }
+    }
+    let spec = Spot::of(job, "spec");
+    let (name, uid) = (job.str_at("metadata.name"), job.str_at("metadata.uid"));
+    let own = |key: &str| {
+        if NAME_LABELS.contains(&key) { Some(name) } else { UID_LABELS.contains(&key).then_some(uid) }
+    };
+    let selected = spec.map("selector.matchLabels").iter().all(|(key, value)| own(key) == value.as_str());
+    if !selected || !spec.list("selector.matchExpressions").is_empty() {
+        spec.invalid("selector", "`selector` not auto-generated", errors);
+    }
+}
+
+fn validate_update(new: &Tree, old: &Tree, errors: &mut Errors) {
+    let (spec, before) = (Spot::of(new, "spec"), Spot::of(old, "spec"));
+    validate_completions(&spec, &before, errors);
+    spec.immutable(&before, "selector", errors);
+    validate_template_update(new, old, errors);
+    for field in ["completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"] {
+        spec.immutable(&before, field, errors);
+    }
+}
+
+fn warnings(job: &Tree, old: Option<&Tree>) -> Vec<String> {
+    let mut out = Vec::new();
+    let faults = names::dns_label(job.str_at("metadata.name"));
+    if old.is_none() && !faults.is_empty() {
+        out.push(format!(
+            "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is \
+             recommended: [{}]",
+            faults.join(" ")
+        ));
+    }
+    out.extend(crate::warnings::template(job, old));
+    out
 }

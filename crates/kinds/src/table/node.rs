@@ -4,9 +4,12 @@ use std::collections::BTreeSet;
 
 use corten_tree::Tree;
 
+use crate::Errors;
 use crate::defaults;
 use crate::print;
 use crate::spec::{Fact, Hooks, KindSpec, PROXY, Subresource};
+use crate::validate::labels::validate_label_name;
+use crate::validate::{Spot, names, quantity, resources};
 use crate::{Column, Of, RowContext, TextOr, column, wide};
 
 /// `v1 Node`
@@ -28,8 +31,15 @@ pub(crate) const NODE: KindSpec = KindSpec {
         wide("Container-Runtime", &TextOr("status.nodeInfo.containerRuntimeVersion", "<unknown>")),
     ],
     facts: &[Fact::selectable("spec.unschedulable").zero("false")],
+    status_on_create: true,
     served_by: Some("node"),
-    hooks: Hooks { default: Some(default), ..Hooks::NONE },
+    hooks: Hooks {
+        default: Some(default),
+        validate: Some(validate),
+        validate_update: Some(validate_update),
+        validate_status: Some(validate_status),
+        ..Hooks::NONE
+    },
     ..KindSpec::CLUSTER
 };
 
@@ -76,4 +86,54 @@ fn default(node: &mut Tree) {
     if let Some(capacity) = node.path("status.capacity").cloned() {
         node.set_default("status.allocatable", capacity);
     }
+}
+
+/// `ValidateNode`
+fn validate(node: &Tree, errors: &mut Errors) {
+    let mut seen = Vec::new();
+    // Upstream reports taints below metadata.
+    let path = corten_tree::FieldPath::of("metadata.taints");
+    for (i, taint) in node.list_at("spec.taints").iter().enumerate() {
+        let taint = Spot::at(taint, path.index(i));
+        validate_label_name(&taint, "key", errors);
+        let faults = names::label_value(taint.str("value"));
+        if !faults.is_empty() {
+            taint.invalid("value", faults.join(";"), errors);
+        }
+        taint.one_of("effect", &["NoSchedule", "PreferNoSchedule", "NoExecute"], errors);
+        let pair = (taint.str("key"), taint.str("effect"));
+        if seen.contains(&pair) {
+            let body = format!("Duplicate value: {}: taints must be unique by key and effect pair", taint.tree);
+            errors.push(crate::validate::fault(&taint.path, corten_object::CauseKind::Duplicate, body));
+        }
+        seen.push(pair);
+    }
+    for list in ["capacity", "allocatable"] {
+        let list = Spot::of(node, "status").child(list);
+        for (name, value) in list.map("").iter() {
+            let at = Spot::at(value, list.path.child(name));
+            if let Some(amount) = quantity(value) {
+                resources::quantity_value(&at, name, &amount, errors);
+            }
+        }
+    }
+}
+
+/// `ValidateNodeUpdate`
+fn validate_update(new: &Tree, old: &Tree, errors: &mut Errors) {
+    let (spec, before) = (Spot::of(new, "spec"), Spot::of(old, "spec"));
+    if !before.list("podCIDRs").is_empty() && before.list("podCIDRs") != spec.list("podCIDRs") {
+        spec.forbidden("podCIDRs", "node updates may not change podCIDR except from \"\" to valid", errors);
+    }
+    let (now, was) = (spec.str("providerID"), before.str("providerID"));
+    if !was.is_empty() && now != was {
+        let detail =
+            if now.is_empty() { "field cannot be cleared once set" } else { "field cannot be modified once set" };
+        spec.invalid_as("providerID", Tree::Null, detail, errors);
+    }
+}
+
+fn validate_status(new: &Tree, old: &Tree, errors: &mut Errors) {
+    validate(new, errors);
+    validate_update(new, old, errors);
 }

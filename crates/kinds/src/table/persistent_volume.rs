@@ -1,10 +1,12 @@
 //! PersistentVolume.
 
-use corten_tree::Tree;
+use corten_tree::{Tree, tree};
 
 use crate::defaults;
 use crate::spec::{Hooks, KindSpec, Subresource};
+use crate::validate::{NOT_POSITIVE, Spot, affinity, names, pod_update, quantity as amount, volume, workload};
 use crate::{Column, Of, RowContext, TextOr, column, print, wide};
+use crate::{Errors, WriteContext};
 
 /// `v1 PersistentVolume`
 pub(crate) const PERSISTENT_VOLUME: KindSpec = KindSpec {
@@ -26,7 +28,13 @@ pub(crate) const PERSISTENT_VOLUME: KindSpec = KindSpec {
         wide("VolumeMode", &Of(|o, _| text_or_unset(o, "spec.volumeMode"))),
     ],
     served_by: Some("controllers"),
-    hooks: Hooks { default: Some(default), ..Hooks::NONE },
+    hooks: Hooks {
+        default: Some(default),
+        prepare_create: Some(prepare_create),
+        validate: Some(validate),
+        validate_update: Some(validate_update),
+        ..Hooks::NONE
+    },
     ..KindSpec::CLUSTER
 };
 
@@ -76,4 +84,122 @@ fn default(volume: &mut Tree) {
     defaults::resource_list(volume, "spec.capacity");
     defaults::at(volume, "spec.hostPath", |path| defaults::value(path, "type", ""));
     defaults::at(volume, "spec.iscsi", |iscsi| defaults::text(iscsi, "iscsiInterface", "default"));
+}
+
+fn prepare_create(volume: &mut Tree, _: &WriteContext) {
+    volume.set("status", tree!({"phase": "Pending"}));
+}
+
+/// Where a volume's bytes are.
+const SOURCES: &[&str] = &[
+    "gcePersistentDisk",
+    "awsElasticBlockStore",
+    "hostPath",
+    "glusterfs",
+    "flocker",
+    "nfs",
+    "rbd",
+    "quobyte",
+    "cephfs",
+    "iscsi",
+    "cinder",
+    "fc",
+    "flexVolume",
+    "azureFile",
+    "vsphereVolume",
+    "photonPersistentDisk",
+    "portworxVolume",
+    "azureDisk",
+    "scaleIO",
+    "local",
+    "storageos",
+    "csi",
+];
+
+/// `ValidatePersistentVolumeSpec`
+fn validate(object: &Tree, errors: &mut Errors) {
+    let spec = Spot::of(object, "spec");
+    workload::access_modes(&spec, "", errors);
+    let capacity = spec.child("capacity");
+    match capacity.map("").get("storage") {
+        None => match capacity.map("").len() {
+            0 => spec.required("capacity", "", errors),
+            _ => spec.unsupported("capacity", &["storage"], errors),
+        },
+        Some(value) => {
+            let at = Spot::at(value, capacity.path.key("storage"));
+            if amount(value).is_some_and(|q| q.sign() <= 0) {
+                at.invalid("", NOT_POSITIVE, errors);
+            }
+        }
+    }
+    if !spec.str("persistentVolumeReclaimPolicy").is_empty() {
+        spec.one_of("persistentVolumeReclaimPolicy", &["Delete", "Recycle", "Retain"], errors);
+    }
+    if spec.has("nodeAffinity") {
+        match spec.some("nodeAffinity.required") {
+            None => spec.required("nodeAffinity.required", "must specify required node constraints", errors),
+            Some(required) => affinity::validate_node_selector(&required, errors),
+        }
+    }
+    source(&spec, errors);
+    let class = spec.str("storageClassName");
+    if !class.is_empty() {
+        spec.each("storageClassName", names::dns_subdomain(class), errors);
+    }
+    spec.optional_one_of("volumeMode", &["Block", "Filesystem"], errors);
+}
+
+fn source(spec: &Spot<'_>, errors: &mut Errors) {
+    let mut found = false;
+    for name in SOURCES {
+        let Some(source) = spec.some(name) else { continue };
+        if found {
+            spec.forbidden(name, "may not specify more than 1 volume type", errors);
+            continue;
+        }
+        found = true;
+        match *name {
+            "hostPath" => volume::host_path(&source, errors),
+            "nfs" => volume::nfs(&source, errors),
+            "local" => {
+                if source.str("path").is_empty() {
+                    source.required("path", "", errors);
+                } else {
+                    volume::no_backsteps(&source, "path", errors);
+                }
+                if !spec.has("nodeAffinity") {
+                    spec.required("nodeAffinity", "Local volume requires node affinity", errors);
+                }
+            }
+            "csi" => {
+                volume::csi_driver_name(&source, "driver", errors);
+                if source.str("volumeHandle").is_empty() {
+                    source.required("volumeHandle", "", errors);
+                }
+            }
+            _ => {}
+        }
+    }
+    if !found {
+        spec.required("", "must specify a volume type", errors);
+    }
+}
+
+/// The source and the mode stay.
+fn validate_update(new: &Tree, old: &Tree, errors: &mut Errors) {
+    let pick = |tree: &Tree| -> Tree {
+        let spec = tree.map_at("spec");
+        Tree::Map(SOURCES.iter().filter_map(|s| Some(((*s).into(), spec.get(s)?.clone()))).collect())
+    };
+    let (now, was) = (pick(new), pick(old));
+    let spec = Spot::of(new, "spec");
+    if !now.semantically_equal(&was) {
+        let detail =
+            format!("spec.persistentvolumesource is immutable after creation\n{}", pod_update::difference(&was, &now));
+        spec.forbidden("persistentvolumesource", detail, errors);
+    }
+    // Upstream leaves the parent out of the path.
+    let mode = |tree| Spot::at(Spot::of(tree, "spec.volumeMode").tree, corten_tree::FieldPath::of("volumeMode"));
+    mode(new).immutable(&mode(old), "", errors);
 }

@@ -5,8 +5,12 @@ use corten_tree::{Tree, tree};
 
 use crate::defaults;
 use crate::print;
+use crate::qos::qos_class;
 use crate::spec::{Fact, Generation, Hooks, KindSpec, PROXY, STREAM, Subresource, SubresourceKind};
+use crate::validate::{pod, pod_update};
+use crate::warnings;
 use crate::{Column, Of, RowContext, TextOr, column, wide};
+use crate::{DeleteRequest, Errors, Graceful, WriteContext};
 
 /// `v1 Pod`
 pub(crate) const POD: KindSpec = KindSpec {
@@ -51,7 +55,20 @@ pub(crate) const POD: KindSpec = KindSpec {
     // status.podIPs is a list: upstream selects by its first item, which is status.podIP.
     label_aliases: &[("spec.host", "spec.nodeName"), ("status.podIPs", "status.podIP")],
     served_by: Some("node"),
-    hooks: Hooks { default: Some(default), ..Hooks::NONE },
+    hooks: Hooks {
+        default: Some(default),
+        prepare_create: Some(prepare_create),
+        prepare_update: Some(prepare_update),
+        validate: Some(pod::validate),
+        validate_create: Some(pod::validate_create),
+        validate_update: Some(pod_update::validate_update),
+        validate_status: Some(pod_update::validate_status),
+        prepare_status: Some(prepare_status),
+        subresource: Some(subresource),
+        warnings: Some(warnings::pod),
+        graceful: Some(graceful),
+        ..Hooks::NONE
+    },
     ..KindSpec::NAMESPACED
 };
 
@@ -235,5 +252,98 @@ fn default(pod: &mut Tree) {
 fn host_port(port: &mut Tree) {
     if port.i64_at("hostPort").unwrap_or_default() == 0 {
         port.set("hostPort", port.i64_at("containerPort"));
+    }
+}
+
+/// A new pod is pending, whatever its maker says. (`podStrategy.PrepareForCreate`)
+fn prepare_create(pod: &mut Tree, context: &WriteContext) {
+    pod.set("status", tree!({"phase": "Pending"}));
+    if !pod.list_at("spec.schedulingGates").is_empty() {
+        let condition = tree!({"type": "PodScheduled", "status": "False", "lastProbeTime": null,
+            "lastTransitionTime": (time::format(context.now)), "reason": "SchedulingGated",
+            "message": "Scheduling is blocked due to non-empty scheduling gates"});
+        pod.set("status.conditions", Tree::List(vec![condition]));
+    }
+    for terms in ["podAffinity", "podAntiAffinity"] {
+        merge_label_keys(pod, &format!("spec.affinity.{terms}.requiredDuringSchedulingIgnoredDuringExecution"), "");
+        let preferred = format!("spec.affinity.{terms}.preferredDuringSchedulingIgnoredDuringExecution");
+        merge_label_keys(pod, &preferred, "podAffinityTerm");
+    }
+    merge_label_keys(pod, "spec.topologySpreadConstraints", "");
+    let class = qos_class(pod);
+    pod.set("status.qosClass", class);
+}
+
+/// Turns `matchLabelKeys` and `mismatchLabelKeys` into expressions on the pod's own labels (`mutatePodAffinity`).
+fn merge_label_keys(pod: &mut Tree, list: &str, below: &str) {
+    let labels = pod.map_at("metadata.labels").clone();
+    defaults::each(pod, list, |term| {
+        let term = if below.is_empty() { Some(term) } else { term.path_mut(below) };
+        let Some(term) = term.filter(|t| t.path("labelSelector").is_some()) else { return };
+        for (keys, operator) in [("matchLabelKeys", "In"), ("mismatchLabelKeys", "NotIn")] {
+            for key in term.list_at(keys).to_vec() {
+                let Some(value) = key.as_str().and_then(|k| labels.get(k)) else { continue };
+                let expression = tree!({"key": (key.clone()), "operator": operator, "values": [(value.clone())]});
+                let selector = term.make_map_at("labelSelector");
+                match selector.get_mut("matchExpressions") {
+                    Some(Tree::List(expressions)) => expressions.push(expression),
+                    _ => drop(selector.insert("matchExpressions", Tree::List(vec![expression]))),
+                }
+            }
+        }
+    });
+}
+
+/// Clients that do not know pod-level resources must not drop them.
+fn prepare_update(pod: &mut Tree, old: &Tree, _: &WriteContext) {
+    if let Some(resources) = old.path("spec.resources") {
+        pod.set_default("spec.resources", resources.clone());
+    }
+}
+
+/// The QoS class and owners stay, and what an old kubelet does not know. (`podStatusStrategy.PrepareForUpdate`)
+fn prepare_status(pod: &mut Tree, old: &Tree, _: &WriteContext) {
+    defaults::text(pod, "status.qosClass", old.str_at("status.qosClass"));
+    for kept in ["status.resourceClaimStatuses", "status.extendedResourceClaimStatus", "status.observedGeneration"] {
+        if let Some(value) = old.path(kept) {
+            pod.set_default(kept, value.clone());
+        }
+    }
+}
+
+/// `ephemeralcontainers` and `resize`: all but their own part of the spec stays as it was.
+fn subresource(name: &str, new: &mut Tree, old: &Tree, errors: &mut Errors) {
+    let mut merged = old.clone();
+    if let Some(version) = new.path("metadata.resourceVersion").cloned() {
+        merged.set("metadata.resourceVersion", version);
+    }
+    match name {
+        "ephemeralcontainers" => {
+            match new.path("spec.ephemeralContainers").cloned() {
+                Some(containers) => merged.set("spec.ephemeralContainers", containers),
+                None => drop(merged.remove("spec.ephemeralContainers")),
+            }
+            pod_update::validate_ephemeral_containers(&merged, old, errors);
+        }
+        "resize" => {
+            merged.set("spec", new.path("spec").cloned());
+            pod_update::validate_resize(&merged, old, errors);
+        }
+        _ => {}
+    }
+    *new = merged;
+}
+
+/// `podStrategy.CheckGracefulDelete`
+fn graceful(pod: &Tree, request: &DeleteRequest) -> Graceful {
+    let own = || pod.i64_at("spec.terminationGracePeriodSeconds").unwrap_or_default();
+    let seconds = request.grace_seconds.unwrap_or_else(own);
+    let unscheduled = pod.str_at("spec.nodeName").is_empty();
+    let over = matches!(pod.str_at("status.phase"), "Failed" | "Succeeded");
+    match seconds {
+        _ if unscheduled || over => Graceful::Now,
+        0 => Graceful::Now,
+        s if s < 0 => Graceful::After(1),
+        s => Graceful::After(s),
     }
 }

@@ -4,7 +4,9 @@ use corten_tree::Tree;
 
 use crate::defaults;
 use crate::spec::{Fact, Generation, Hooks, KindSpec, Subresource};
+use crate::validate::{Spot, workload};
 use crate::{Column, Number, Of, column, print, wide};
+use crate::{Errors, warnings};
 
 /// `apps/v1 ReplicaSet`
 pub(crate) const REPLICA_SET: KindSpec = KindSpec {
@@ -25,13 +27,50 @@ pub(crate) const REPLICA_SET: KindSpec = KindSpec {
         wide("Images", &Of(|o, _| print::joined_field(o.list_at("spec.template.spec.containers"), "image"))),
         wide("Selector", &Of(|o, _| print::selector(o.path("spec.selector")))),
     ],
+    immutable: &["spec.selector"],
     facts: &[Fact::kept("status.replicas").zero("0")],
     served_by: Some("controllers"),
-    hooks: Hooks { default: Some(default), ..Hooks::NONE },
+    hooks: Hooks {
+        default: Some(default),
+        validate: Some(validate),
+        validate_status: Some(validate_status),
+        warnings: Some(warnings::template),
+        ..Hooks::NONE
+    },
     ..KindSpec::NAMESPACED
 };
 
 fn default(set: &mut Tree) {
     set.set_default("spec.replicas", 1);
     defaults::at(set, "spec.template.spec", defaults::pod_spec);
+}
+
+// The message says deployment upstream, too.
+const WORKLOAD: workload::Workload = workload::Workload { selector_of: "deployment", kind: "ReplicaSet" };
+
+/// `ValidateReplicaSetSpec`
+fn validate(set: &Tree, errors: &mut Errors) {
+    let spec = Spot::of(set, "spec");
+    spec.non_negative("replicas", errors);
+    spec.non_negative("minReadySeconds", errors);
+    workload::validate_workload_selector(&spec, &WORKLOAD, errors);
+    workload::validate_restarting_template(&spec, &WORKLOAD, errors);
+}
+
+fn validate_status(new: &Tree, _: &Tree, errors: &mut Errors) {
+    let status = Spot::of(new, "status");
+    workload::validate_counts(
+        &status,
+        &[
+            "replicas",
+            "fullyLabeledReplicas",
+            "readyReplicas",
+            "availableReplicas",
+            "observedGeneration",
+            "terminatingReplicas",
+        ],
+        &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"],
+        "readyReplicas",
+        errors,
+    );
 }

@@ -2,21 +2,117 @@
 
 use corten_tree::Tree;
 
+use super::config_map::{BYTES_MAX, decoded_length, protected};
 use crate::defaults;
 use crate::spec::{Fact, Hooks, KindSpec};
+use crate::validate::{Spot, names};
 use crate::{Column, Count, TextOr, column};
+use crate::{Errors, WriteContext};
+use corten_schema::scalars::base64;
 
 /// `v1 Secret`
 pub(crate) const SECRET: KindSpec = KindSpec {
     kind: "Secret",
     plural: "secrets",
     columns: &[Column::NAME, column("Type", &TextOr("type", "")), column("Data", &Count("data")), Column::AGE],
+    immutable: &["type"],
     facts: &[Fact::selectable("type")],
     served_by: Some("node"),
-    hooks: Hooks { default: Some(default), ..Hooks::NONE },
+    hooks: Hooks {
+        default: Some(default),
+        prepare_create: Some(|secret, _| string_data(secret)),
+        prepare_update: Some(prepare_update),
+        validate: Some(validate),
+        validate_update: Some(validate_update),
+        ..Hooks::NONE
+    },
     ..KindSpec::NAMESPACED
 };
 
 fn default(secret: &mut Tree) {
     defaults::text(secret, "type", "Opaque");
+}
+
+/// `stringData` is written only: its texts become `data`.
+fn string_data(secret: &mut Tree) {
+    let Some(Tree::Map(texts)) = secret.remove("stringData") else { return };
+    if texts.is_empty() {
+        return;
+    }
+    let data = secret.make_map_at("data");
+    for (key, text) in texts {
+        data.insert(key, base64::encode(text.as_str().unwrap_or_default().as_bytes()));
+    }
+    data.sort_keys();
+}
+
+/// An update that says nothing of the type keeps it.
+fn prepare_update(secret: &mut Tree, old: &Tree, _: &WriteContext) {
+    string_data(secret);
+    if secret.str_at("type").is_empty() {
+        secret.set("type", old.str_at("type"));
+    }
+}
+
+/// `ValidateSecret`
+fn validate(secret: &Tree, errors: &mut Errors) {
+    let data = Spot::of(secret, "data");
+    let mut size = 0;
+    for (key, value) in data.map("").iter() {
+        for message in names::config_key(key) {
+            Spot::at(value, data.path.key(key)).invalid_as("", key, message, errors);
+        }
+        size += decoded_length(value.as_str().unwrap_or_default());
+    }
+    if size > BYTES_MAX {
+        data.too_long("", BYTES_MAX, errors);
+    }
+    let has = |key: &str| data.map("").contains(key);
+    let require = |key: &str, errors: &mut Errors| {
+        Spot::at(data.tree, data.path.key(key)).required("", "", errors);
+    };
+    match secret.str_at("type") {
+        "kubernetes.io/service-account-token" => {
+            const NAME: &str = "kubernetes.io/service-account.name";
+            let annotations = Spot::of(secret, "metadata.annotations");
+            if annotations.map("").get(NAME).and_then(Tree::as_str).unwrap_or_default().is_empty() {
+                Spot::at(annotations.tree, annotations.path.key(NAME)).required("", "", errors);
+            }
+        }
+        "kubernetes.io/dockercfg" => docker_config(&data, ".dockercfg", errors),
+        "kubernetes.io/dockerconfigjson" => docker_config(&data, ".dockerconfigjson", errors),
+        "kubernetes.io/basic-auth" if !has("username") && !has("password") => {
+            require("username", errors);
+            require("password", errors);
+        }
+        "kubernetes.io/ssh-auth" => {
+            if data.map("").get("ssh-privatekey").and_then(Tree::as_str).unwrap_or_default().is_empty() {
+                require("ssh-privatekey", errors);
+            }
+        }
+        "kubernetes.io/tls" => {
+            for key in ["tls.crt", "tls.key"].into_iter().filter(|key| !has(key)) {
+                require(key, errors);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn docker_config(data: &Spot<'_>, key: &str, errors: &mut Errors) {
+    let at = Spot::at(data.tree, data.path.key(key));
+    let Some(value) = data.map("").get(key).and_then(Tree::as_str) else {
+        at.required("", "", errors);
+        return;
+    };
+    let bytes = base64::decode(value).unwrap_or_default();
+    match corten_tree::json::parse(&bytes) {
+        Ok(Tree::Map(_)) => {}
+        Ok(_) => at.invalid_as("", "<secret contents redacted>", "json: cannot unmarshal into an object", errors),
+        Err(error) => at.invalid_as("", "<secret contents redacted>", error.message, errors),
+    }
+}
+
+fn validate_update(new: &Tree, old: &Tree, errors: &mut Errors) {
+    protected(new, old, &["data"], errors);
 }

@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 
 use corten_tree::Tree;
 
+use crate::WriteContext;
 use crate::defaults;
 use crate::print;
 use crate::spec::{Fact, Hooks, KindSpec, PROXY, Subresource};
+use crate::validate::{names, service};
 use crate::{Column, Of, RowContext, TextOr, column, wide};
 
 /// `v1 Service`
@@ -16,6 +18,7 @@ pub(crate) const SERVICE: KindSpec = KindSpec {
     short: &["svc"],
     categories: &["all"],
     create_on_update: true,
+    name_check: names::dns_label,
     subresources: &[Subresource::connect("proxy", "ServiceProxyOptions", PROXY), Subresource::STATUS],
     columns: &[
         Column::NAME,
@@ -28,7 +31,14 @@ pub(crate) const SERVICE: KindSpec = KindSpec {
     ],
     facts: &[Fact::selectable("spec.clusterIP"), Fact::selectable("spec.type")],
     served_by: Some("net"),
-    hooks: Hooks { default: Some(default), ..Hooks::NONE },
+    hooks: Hooks {
+        default: Some(default),
+        prepare_create: Some(prepare_create),
+        prepare_update: Some(prepare_update),
+        validate: Some(service::validate),
+        validate_update: Some(service::validate_update),
+        ..Hooks::NONE
+    },
     ..KindSpec::NAMESPACED
 };
 
@@ -113,4 +123,124 @@ fn default(service: &mut Tree) {
             }
         });
     }
+}
+
+/// `clusterIP` is the first of `clusterIPs`, and the other way round. (`apiservice.NormalizeClusterIPs` on create)
+fn prepare_create(object: &mut Tree, _: &WriteContext) {
+    defaults::at(object, "spec", |spec| match spec.str_at("clusterIP").to_owned() {
+        ip if !ip.is_empty() && spec.list_at("clusterIPs").is_empty() => spec.set("clusterIPs", vec![ip]),
+        _ => {}
+    });
+}
+
+/// A client that does not know the newer fields must not lose addresses and ports that were given to the service; what the
+/// new type has no use for goes. (`patchAllocatedValues`, `dropTypeDependentFields`)
+fn prepare_update(object: &mut Tree, old: &Tree, _: &WriteContext) {
+    let Some(before) = old.path("spec").cloned() else { return };
+    defaults::at(object, "spec", |spec| {
+        let (now, was) = (needs(spec), needs(&before));
+        if now.cluster_ip && was.cluster_ip {
+            keep_addresses(spec, &before);
+        } else if was.cluster_ip && !now.cluster_ip {
+            for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+                if spec.path(field) == before.path(field) {
+                    spec.remove(field);
+                }
+            }
+        }
+        if now.node_port && was.node_port {
+            keep_node_ports(spec, &before);
+        } else if was.node_port && !now.node_port && same_node_ports(spec, &before) {
+            defaults::each(spec, "ports", |port| drop(port.remove("nodePort")));
+        }
+        for (field, used) in [
+            ("healthCheckNodePort", now.health_check),
+            ("allocateLoadBalancerNodePorts", now.load_balancer),
+            ("loadBalancerClass", now.load_balancer),
+            ("externalTrafficPolicy", now.external),
+        ] {
+            if !used && spec.path(field) == before.path(field) {
+                spec.remove(field);
+            }
+        }
+        if now.health_check && was.health_check && spec.path("healthCheckNodePort").is_none() {
+            if let Some(port) = before.path("healthCheckNodePort") {
+                spec.set("healthCheckNodePort", port.clone());
+            }
+        }
+    });
+}
+
+/// What a service of this type has.
+struct Needs {
+    cluster_ip: bool,
+    node_port: bool,
+    health_check: bool,
+    load_balancer: bool,
+    external: bool,
+}
+
+fn needs(spec: &Tree) -> Needs {
+    let kind = spec.str_at("type");
+    let load_balancer = kind == "LoadBalancer";
+    let node_port = kind == "NodePort"
+        || (load_balancer && spec.path("allocateLoadBalancerNodePorts").and_then(Tree::as_bool) != Some(false));
+    let external = matches!(kind, "NodePort" | "LoadBalancer") || !spec.list_at("externalIPs").is_empty();
+    Needs {
+        cluster_ip: matches!(kind, "ClusterIP" | "NodePort" | "LoadBalancer"),
+        node_port,
+        health_check: load_balancer && spec.str_at("externalTrafficPolicy") == "Local",
+        load_balancer,
+        external: external && kind != "ExternalName",
+    }
+}
+
+fn keep_addresses(spec: &mut Tree, before: &Tree) {
+    let (ip, ips) = (spec.str_at("clusterIP").to_owned(), spec.list_at("clusterIPs").to_vec());
+    if ip.is_empty() && ips.is_empty() {
+        for field in ["clusterIP", "clusterIPs"] {
+            if let Some(value) = before.path(field) {
+                spec.set(field, value.clone());
+            }
+        }
+    } else if ips.is_empty() {
+        let kept = if ip == before.str_at("clusterIP") { before.path("clusterIPs").cloned() } else { None };
+        spec.set("clusterIPs", kept.unwrap_or_else(|| Tree::List(vec![Tree::from(ip)])));
+    } else if ip.is_empty() {
+        spec.set("clusterIP", ips[0].clone());
+    } else if ip != before.str_at("clusterIP")
+        && Some(ips.as_slice()) == before.path("clusterIPs").and_then(Tree::as_list)
+    {
+        // Only the old field was changed.
+        spec.set("clusterIPs", vec![ip]);
+    }
+    for field in ["ipFamilies", "ipFamilyPolicy"] {
+        if let Some(value) = before.path(field) {
+            spec.set_default(field, value.clone());
+        }
+    }
+}
+
+/// Ports that were given to the same port and protocol stay, unless another port asks for them.
+fn keep_node_ports(spec: &mut Tree, before: &Tree) {
+    let asked: Vec<i64> = spec.list_at("ports").iter().filter_map(|p| p.i64_at("nodePort")).collect();
+    defaults::each(spec, "ports", |port| {
+        if port.i64_at("nodePort").unwrap_or_default() != 0 {
+            return;
+        }
+        let same = |old: &&Tree| {
+            old.i64_at("port") == port.i64_at("port") && old.str_at("protocol") == port.str_at("protocol")
+        };
+        let given = before.list_at("ports").iter().find(same).and_then(|old| old.i64_at("nodePort"));
+        if let Some(number) = given.filter(|n| *n != 0 && !asked.contains(n)) {
+            port.set("nodePort", number);
+        }
+    });
+}
+
+fn same_node_ports(spec: &Tree, before: &Tree) -> bool {
+    let ports = |tree: &Tree| -> BTreeSet<i64> {
+        tree.list_at("ports").iter().filter_map(|p| p.i64_at("nodePort")).filter(|n| *n != 0).collect()
+    };
+    ports(spec) == ports(before)
 }

@@ -1,11 +1,13 @@
 //! StatefulSet.
 
 use super::deployment::ready;
-use corten_tree::Tree;
+use corten_tree::{Tree, tree};
 
 use crate::defaults;
 use crate::spec::{Generation, Hooks, KindSpec, Subresource};
+use crate::validate::{Spot, names, pod, workload};
 use crate::{Column, Of, column, print, wide};
+use crate::{Errors, warnings};
 
 /// `apps/v1 StatefulSet`
 pub(crate) const STATEFUL_SET: KindSpec = KindSpec {
@@ -23,8 +25,16 @@ pub(crate) const STATEFUL_SET: KindSpec = KindSpec {
         wide("Containers", &Of(|o, _| print::joined_field(o.list_at("spec.template.spec.containers"), "name"))),
         wide("Images", &Of(|o, _| print::joined_field(o.list_at("spec.template.spec.containers"), "image"))),
     ],
+    name_check: names::dns_label,
+    immutable: &["spec.selector", "spec.volumeClaimTemplates", "spec.serviceName", "spec.podManagementPolicy"],
     served_by: Some("controllers"),
-    hooks: Hooks { default: Some(default), ..Hooks::NONE },
+    hooks: Hooks {
+        default: Some(default),
+        validate: Some(validate),
+        validate_status: Some(validate_status),
+        warnings: Some(warnings::template),
+        ..Hooks::NONE
+    },
     ..KindSpec::NAMESPACED
 };
 
@@ -52,4 +62,102 @@ fn default(set: &mut Tree) {
             defaults::text(claim, "status.phase", "Pending");
         });
     });
+}
+
+const WORKLOAD: workload::Workload = workload::Workload { selector_of: "statefulset", kind: "StatefulSet" };
+
+/// `ValidateStatefulSetSpec`
+fn validate(set: &Tree, errors: &mut Errors) {
+    let spec = Spot::of(set, "spec");
+    match spec.str("podManagementPolicy") {
+        "" => spec.required("podManagementPolicy", "", errors),
+        "OrderedReady" | "Parallel" => {}
+        _ => spec.invalid("podManagementPolicy", "must be 'OrderedReady' or 'Parallel'", errors),
+    }
+    strategy(&spec, errors);
+    if let Some(policy) = spec.some("persistentVolumeClaimRetentionPolicy") {
+        for field in ["whenDeleted", "whenScaled"] {
+            if !matches!(policy.str(field), "Retain" | "Delete") {
+                policy.unsupported(field, &["Retain", "Delete"], errors);
+            }
+        }
+    }
+    for claim in spec.items("volumeClaimTemplates") {
+        workload::claim_spec(&claim.child("spec"), errors);
+    }
+    spec.non_negative("replicas", errors);
+    spec.non_negative("minReadySeconds", errors);
+    spec.non_negative("ordinals.start", errors);
+    let service = spec.str("serviceName");
+    if !service.is_empty() {
+        spec.each("serviceName", names::dns_label(service), errors);
+    }
+    workload::validate_workload_selector(&spec, &WORKLOAD, errors);
+    workload::validate_selected_labels(&spec, errors);
+    let template = template_with_claims(&spec);
+    let template = Spot::at(&template, spec.path.child("template"));
+    pod::validate_template(&template, errors);
+    workload::restarts_always(&template, &WORKLOAD, errors);
+}
+
+/// The template as its pods will be: with a volume per claim template, and without names that the controller sets.
+fn template_with_claims(spec: &Spot<'_>) -> Tree {
+    let mut template = spec.child("template").tree.clone();
+    let claims: Vec<&str> = spec.list("volumeClaimTemplates").iter().map(|c| c.str_at("metadata.name")).collect();
+    for field in ["spec.subdomain", "spec.hostname"] {
+        template.remove(field);
+    }
+    if claims.is_empty() {
+        return template;
+    }
+    let claim = |name: &&str| tree!({"name": (*name), "persistentVolumeClaim": {"claimName": (*name)}});
+    let mut volumes: Vec<Tree> = claims.iter().map(claim).collect();
+    let own = template.list_at("spec.volumes").iter().filter(|v| !claims.contains(&v.str_at("name")));
+    volumes.extend(own.cloned());
+    template.set("spec.volumes", Tree::List(volumes));
+    template
+}
+
+fn strategy(spec: &Spot<'_>, errors: &mut Errors) {
+    let strategy = spec.child("updateStrategy");
+    let rolling = strategy.child("rollingUpdate");
+    match strategy.str("type") {
+        "" => spec.required("updateStrategy", "", errors),
+        "OnDelete" if strategy.has("rollingUpdate") => {
+            rolling.invalid("", "only allowed for updateStrategy 'RollingUpdate'", errors);
+        }
+        "OnDelete" => {}
+        "RollingUpdate" => {
+            rolling.non_negative("partition", errors);
+            if rolling.has("maxUnavailable") {
+                workload::int_or_percent(&rolling, "maxUnavailable", errors);
+                if workload::int_or_percent_value(&rolling, "maxUnavailable") == 0 {
+                    rolling.invalid("maxUnavailable", "cannot be 0", errors);
+                }
+                workload::at_most_100_percent(&rolling, "maxUnavailable", errors);
+            }
+        }
+        _ => spec.invalid("updateStrategy", "must be 'RollingUpdate' or 'OnDelete'", errors),
+    }
+}
+
+/// `ValidateStatefulSetStatusUpdate`
+fn validate_status(new: &Tree, old: &Tree, errors: &mut Errors) {
+    let status = Spot::of(new, "status");
+    workload::validate_counts(
+        &status,
+        &[
+            "replicas",
+            "readyReplicas",
+            "currentReplicas",
+            "updatedReplicas",
+            "availableReplicas",
+            "observedGeneration",
+            "collisionCount",
+        ],
+        &["readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas"],
+        "status.readyReplicas",
+        errors,
+    );
+    workload::collisions_only_grow(new, old, errors);
 }

@@ -6,6 +6,7 @@
 
 pub(crate) mod affinity;
 pub(crate) mod container;
+pub(crate) mod job;
 pub mod labels;
 pub mod meta;
 pub mod names;
@@ -14,6 +15,7 @@ pub(crate) mod pod_update;
 pub(crate) mod probe;
 pub(crate) mod resources;
 pub(crate) mod security;
+pub(crate) mod service;
 pub(crate) mod volume;
 pub(crate) mod workload;
 

@@ -293,12 +293,26 @@ pub fn with_suffix(check: NameCheck, text: &str) -> Vec<String> {
     }
 }
 
-/// An IP address in a field that was there before addresses were checked strictly.
+/// An IP address, by the strict rule (on since 1.36).
 pub fn ip(text: &str) -> Vec<String> {
-    match text.parse::<std::net::IpAddr>() {
+    use std::net::IpAddr;
+    let one = |message: &str| vec![message.to_owned()];
+    match text.parse::<IpAddr>() {
+        Ok(IpAddr::V6(v6)) if v6.to_ipv4_mapped().is_some() => one("must not be an IPv4-mapped IPv6 address"),
         Ok(_) => Vec::new(),
-        Err(_) => vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".into()],
+        // Go's lenient parser reads octets with leading zeros as decimal.
+        Err(_) if without_leading_zeros(text).parse::<IpAddr>().is_ok() => one("must not have leading 0s"),
+        Err(_) => one("must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"),
     }
+}
+
+fn without_leading_zeros(text: &str) -> String {
+    let octet = |part: &str| match part.trim_start_matches('0') {
+        "" if part.is_empty() => String::new(),
+        "" => "0".to_owned(),
+        rest => rest.to_owned(),
+    };
+    text.split('.').map(octet).collect::<Vec<_>>().join(".")
 }
 
 #[cfg(test)]

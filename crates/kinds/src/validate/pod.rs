@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use corten_tree::{FieldPath, Tree};
+use corten_tree::Tree;
 
 use super::container::{self, Context};
 use super::probe::{PodFacts, validate_probes};
@@ -431,9 +431,4 @@ fn file_key_volumes(spec: &Spot<'_>, errors: &mut Errors) {
             }
         }
     }
-}
-
-/// The path of a pod's spec.
-pub(crate) fn spec_path() -> FieldPath {
-    FieldPath::of("spec")
 }
