@@ -165,14 +165,14 @@ fn containers() {
     at(
         "spec.containers.0.resources",
         r#"{"requests":{"cpu":"2","memory":"-1","apples":"1"},"limits":{"cpu":"1"}}"#,
-        "FieldValueInvalid spec.containers[0].resources.requests: Invalid value: \"2\": must be less than or equal to cpu \
-         limit of 1\n\
-         FieldValueInvalid spec.containers[0].resources.requests[memory]: Invalid value: \"-1\": must be greater than or \
-         equal to 0\n\
-         FieldValueInvalid spec.containers[0].resources.requests[apples]: Invalid value: \"apples\": must be a standard \
+        "FieldValueInvalid spec.containers[0].resources.requests[apples]: Invalid value: \"apples\": must be a standard \
          resource type or fully qualified\n\
          FieldValueInvalid spec.containers[0].resources.requests[apples]: Invalid value: \"apples\": must be a standard \
-         resource for containers",
+         resource for containers\n\
+         FieldValueInvalid spec.containers[0].resources.requests: Invalid value: \"2\": must be less than or equal to cpu \
+         limit of 1\n\
+         FieldValueInvalid spec.containers[0].resources.requests[memory]: Invalid value: \"-1\": must be greater than or \
+         equal to 0",
     );
     at(
         "spec.containers.0.volumeMounts",
