@@ -21,15 +21,21 @@ pub mod world;
 
 pub mod daemon_set;
 pub mod deployment;
+pub mod disruption;
 pub mod endpoint_slice;
 pub mod endpoints;
 pub mod garbage_collector;
 pub mod job;
 pub mod namespace;
+pub mod node_lifecycle;
+pub mod pod_gc;
 pub mod replica_set;
 pub mod root_ca;
 pub mod service_account;
 pub mod stateful_set;
+pub mod taint_eviction;
+pub mod volume_binder;
+pub mod volume_protection;
 
 pub use plan::{Action, EventKind, EventNote, Failed, Outcome, Plan, Verb, Write};
 pub use watch::{Changed, Wake, Watch};
@@ -48,7 +54,9 @@ pub struct Config {
     /// How many ended pods may stay before the oldest are collected.
     pub terminated_pods_max: usize,
     /// How long a node's lease may be silent before the node counts as unknown.
-    pub node_grace_seconds: i64,
+    pub node_grace_seconds: u64,
+    /// When this process started: a node's silence before that does not count.
+    pub started: Option<corten_base::Timestamp>,
 }
 
 impl Default for Config {
@@ -58,6 +66,7 @@ impl Default for Config {
             local_path: String::from("/var/lib/corten/local-volumes"),
             terminated_pods_max: 12_500,
             node_grace_seconds: 40,
+            started: None,
         }
     }
 }
@@ -98,5 +107,15 @@ pub fn all(config: &Config) -> Vec<Box<dyn Controller>> {
         Box::new(root_ca::RootCaPublisher { ca: config.root_ca.clone() }),
         Box::new(endpoint_slice::EndpointSliceController),
         Box::new(endpoints::EndpointsController),
+        Box::new(node_lifecycle::NodeLifecycle {
+            grace: std::time::Duration::from_secs(config.node_grace_seconds),
+            started: config.started,
+        }),
+        Box::new(taint_eviction::TaintEviction),
+        Box::new(pod_gc::PodGc { terminated_max: config.terminated_pods_max }),
+        Box::new(volume_binder::VolumeBinder { local_path: config.local_path.clone() }),
+        Box::new(volume_protection::ClaimProtection),
+        Box::new(volume_protection::VolumeProtection),
+        Box::new(disruption::DisruptionController),
     ]
 }

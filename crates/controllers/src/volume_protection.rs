@@ -1,0 +1,92 @@
+//! Claims that pods use and volumes that claims use are not deleted under them (`pkg/controller/volume/pvcprotection`,
+//! `pvprotection`): their finalizer goes when nothing uses them any more. Admission has put it there.
+
+use corten_kinds::id;
+use corten_object::{Object, ObjectKey};
+use corten_tree::{Tree, tree};
+use corten_views::{PersistentVolume, Pod};
+
+use crate::{Action, Changed, Controller, Key, Plan, Typed, Watch, World};
+
+/// The controller of claims.
+pub struct ClaimProtection;
+/// The controller of volumes.
+pub struct VolumeProtection;
+
+const CLAIM_FINALIZER: &str = "kubernetes.io/pvc-protection";
+const VOLUME_FINALIZER: &str = "kubernetes.io/pv-protection";
+
+const CLAIM_WATCHES: &[Watch] = &[Watch::itself(id::PERSISTENT_VOLUME_CLAIM), Watch::by(id::POD, pod_ended)];
+const VOLUME_WATCHES: &[Watch] = &[Watch::itself(id::PERSISTENT_VOLUME)];
+
+/// A pod that ended or went no longer uses its claims.
+fn pod_ended(change: &Changed<'_>, out: &mut Vec<Key>) {
+    let Some(pod) = Typed::<Pod>::read(change.object()) else { return };
+    if change.new.is_none() || pod.is_terminal() {
+        out.extend(claims(&pod).map(|name| ObjectKey::new(id::PERSISTENT_VOLUME_CLAIM, pod.namespace(), &name)));
+    }
+}
+
+/// The names of the claims that a pod uses.
+pub(crate) fn claims(pod: &Pod) -> impl Iterator<Item = String> + '_ {
+    pod.spec.volumes.iter().filter_map(|volume| match (&volume.persistent_volume_claim, &volume.ephemeral) {
+        (Some(claim), _) => Some(claim.claim_name.clone()),
+        (_, Some(_)) => Some(format!("{}-{}", pod.metadata.name, volume.name)),
+        _ => None,
+    })
+}
+
+fn without(object: &Object, finalizer: &str) -> Option<Action> {
+    if !object.head.is_deleting() || !object.head.finalizers.iter().any(|f| *f == *finalizer) {
+        return None;
+    }
+    let rest = object.head.finalizers.iter().filter(|f| **f != *finalizer);
+    let rest: Vec<Tree> = rest.map(|f| Tree::from(f.as_str())).collect();
+    Some(Action::patch(object, tree!({"metadata": {"finalizers": (rest)}})))
+}
+
+impl Controller for ClaimProtection {
+    fn name(&self) -> &'static str {
+        "pvc-protection"
+    }
+
+    fn component(&self) -> &'static str {
+        "pvc-protection-controller"
+    }
+
+    fn watches(&self) -> &[Watch] {
+        CLAIM_WATCHES
+    }
+
+    fn reconcile(&self, world: &World<'_>, key: &Key) -> Plan {
+        let Some(claim) = world.state.get(key) else { return Plan::empty() };
+        let Some(action) = without(claim, CLAIM_FINALIZER) else { return Plan::empty() };
+        let used = |pod: &Typed<Pod>| !pod.is_terminal() && pod.is_scheduled() && claims(pod).any(|c| *key.name == *c);
+        if world.list::<Pod>(id::POD, &key.namespace).iter().any(used) {
+            return Plan::empty();
+        }
+        Plan::of(vec![action])
+    }
+}
+
+impl Controller for VolumeProtection {
+    fn name(&self) -> &'static str {
+        "pv-protection"
+    }
+
+    fn component(&self) -> &'static str {
+        "pv-protection-controller"
+    }
+
+    fn watches(&self) -> &[Watch] {
+        VOLUME_WATCHES
+    }
+
+    fn reconcile(&self, world: &World<'_>, key: &Key) -> Plan {
+        let Some(volume) = world.get::<PersistentVolume>(key) else { return Plan::empty() };
+        if volume.status.phase == "Bound" {
+            return Plan::empty();
+        }
+        Plan::of(without(&volume.object, VOLUME_FINALIZER).into_iter().collect())
+    }
+}
