@@ -19,6 +19,7 @@ pub mod status;
 pub mod watch;
 pub mod world;
 
+pub mod cron_job;
 pub mod daemon_set;
 pub mod deployment;
 pub mod disruption;
@@ -101,6 +102,7 @@ pub fn all(config: &Config) -> Vec<Box<dyn Controller>> {
         Box::new(daemon_set::DaemonSetController),
         Box::new(job::JobController),
         Box::new(job::TtlController),
+        Box::new(cron_job::CronJobController),
         Box::new(garbage_collector::GarbageCollector),
         Box::new(namespace::NamespaceController),
         Box::new(service_account::ServiceAccountController),

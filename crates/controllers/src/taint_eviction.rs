@@ -17,7 +17,7 @@ const WATCHES: &[Watch] = &[Watch::by(id::POD, placed), Watch::by(id::NODE, tain
 fn placed(change: &Changed<'_>, out: &mut Vec<Key>) {
     let Some(new) = change.new else { return };
     let node = |p: Typed<Pod>| (p.spec.node_name.clone(), p.spec.tolerations.clone());
-    let before = change.old.and_then(|old| Typed::read(old)).map(node);
+    let before = change.old.and_then(Typed::read).map(node);
     if Typed::read(new).map(node) != before {
         out.push(new.key());
     }
@@ -26,7 +26,7 @@ fn placed(change: &Changed<'_>, out: &mut Vec<Key>) {
 fn tainted(change: &Changed<'_>, out: &mut Vec<Key>) {
     let taints = |n: Typed<Node>| n.spec.taints.clone();
     let Some(new) = change.new else { return };
-    if change.old.and_then(|old| Typed::read(old)).map(taints) != Typed::read(new).map(taints) {
+    if change.old.and_then(Typed::read).map(taints) != Typed::read(new).map(taints) {
         out.extend(change.state.by_index(id::POD, "spec.nodeName", &new.head.name).map(|pod| pod.key()));
     }
 }

@@ -23,7 +23,7 @@ const VOLUMES_WAIT: Duration = Duration::from_secs(600);
 /// One pod's way to its node.
 pub(crate) struct Binding {
     pub api: Arc<dyn Api>,
-    pub cache: Arc<Cache>,
+    pub cache: Cache,
     pub clock: Arc<dyn Clock>,
     pub recorder: Recorder,
     pub pod: Arc<Object>,

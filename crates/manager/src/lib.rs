@@ -28,7 +28,7 @@ pub type ApiFactory = Arc<dyn Fn(&str) -> Arc<dyn Api> + Send + Sync>;
 #[derive(Clone)]
 pub struct Manager {
     /// The objects.
-    pub cache: Arc<Cache>,
+    pub cache: Cache,
     /// Writes, by user.
     pub api: ApiFactory,
     /// Time.

@@ -20,7 +20,7 @@ const PARALLEL_MAX: usize = 16;
 const EVENTS_MAX: usize = 256;
 
 pub(crate) struct Runner {
-    cache: Arc<Cache>,
+    cache: Cache,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     controller: Arc<dyn Controller>,

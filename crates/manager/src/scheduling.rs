@@ -56,7 +56,7 @@ struct Pending {
 }
 
 pub(crate) struct Scheduler {
-    cache: Arc<Cache>,
+    cache: Cache,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     api: Arc<dyn Api>,
