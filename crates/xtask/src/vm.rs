@@ -52,11 +52,14 @@ const MODULES: &[&str] = &[
     "nft_chain_nat",
     "nft_ct",
     "nft_fib_inet",
+    "nft_fib_ipv4",
     "nft_masq",
     "nft_nat",
     "nft_numgen",
     "nft_redir",
     "nft_reject_inet",
+    "nft_reject_ipv4",
+    "nf_conntrack_netlink",
     "virtio_rng",
 ];
 
