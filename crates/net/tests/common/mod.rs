@@ -43,6 +43,7 @@ impl Machine {
         machine.run("outside", &format!("ip addr add {OUTSIDE_IP}/24 dev out0"));
         machine.run("outside", "ip link set out0 up");
         machine.run("host", &format!("ip route add default via {OUTSIDE_IP}"));
+        machine.inside("host", || fs::write("/proc/sys/net/ipv4/ip_forward", "0")).unwrap();
         // Services must work without this module's help.
         let _ = machine.inside("host", || fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", "0"));
         machine
