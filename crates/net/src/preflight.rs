@@ -75,8 +75,8 @@ fn try_features(config: &NetConfig, names: &Names) -> Vec<Finding> {
     let next_step = match error.errno() {
         Some(libc::EPERM | libc::EACCES) => "Run as root (or through sudo), with CAP_NET_ADMIN and CAP_SYS_ADMIN.",
         Some(libc::EOPNOTSUPP | libc::ENOENT | libc::EPROTONOSUPPORT) => {
-            "Load the kernel modules with `modprobe -a veth bridge nf_tables nft_chain_nat nft_nat nft_masq nft_numgen nft_fib_ipv4 \
-             nft_reject_ipv4 nft_ct nf_conntrack_netlink`, or boot a kernel that has them."
+            "Load the kernel modules with `modprobe -a veth bridge nf_tables nft_chain_nat nft_nat nft_masq nft_numgen \
+             nft_fib_ipv4 nft_reject_ipv4 nft_ct nf_conntrack_netlink`, or boot a kernel that has them."
         }
         _ => "Check that the kernel has veth, bridge and nf_tables with NAT.",
     };
