@@ -200,6 +200,13 @@ impl Cache {
         }
     }
 
+    /// An entry of the store as an object: for pages of older revisions, which the cache does not have.
+    ///
+    /// `None` for what is no object of a known kind, or cannot be read (which is logged).
+    pub fn decode_entry(&self, entry: &corten_store::Entry) -> Option<Arc<Object>> {
+        self.parse(&entry.key, &entry.value, entry.mod_revision)
+    }
+
     /// Reads everything from the store, then the changes since, and returns the watch that goes on from there.
     ///
     /// All cursors from before are gone afterwards.

@@ -72,6 +72,16 @@ impl Error {
     pub(crate) fn io(doing: &'static str, path: impl Into<PathBuf>, detail: impl ToString) -> Error {
         Error::Io { doing, path: path.into(), detail: detail.to_string() }
     }
+
+    /// As `io`, but a full disk is called that.
+    pub(crate) fn system(doing: &'static str, path: &std::path::Path, error: std::io::Error) -> Error {
+        match error.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                Error::DiskFull { path: path.to_owned() }
+            }
+            _ => Error::io(doing, path, error),
+        }
+    }
 }
 
 fn show_key(key: &Bytes) -> std::borrow::Cow<'_, str> {

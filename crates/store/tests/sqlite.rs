@@ -184,6 +184,61 @@ fn a_full_disk_refuses_writes_and_recovers() {
     SqliteStore::verify(dir.path()).unwrap();
 }
 
+/// A small file system of its own, gone with the test.
+struct Tmpfs(tempfile::TempDir);
+
+impl Tmpfs {
+    fn mount(options: &std::ffi::CStr) -> Tmpfs {
+        assert!(rustix::process::geteuid().is_root(), "this test mounts a small disk: run it as root");
+        let dir = tempfile::tempdir().unwrap();
+        rustix::mount::mount("corten-test", dir.path(), "tmpfs", rustix::mount::MountFlags::empty(), options).unwrap();
+        Tmpfs(dir)
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(self.0.path(), rustix::mount::UnmountFlags::DETACH);
+    }
+}
+
+#[test]
+fn a_disk_that_is_really_full_loses_nothing_and_the_store_goes_on_when_there_is_room() {
+    let disk = Tmpfs::mount(c"size=4m");
+    let (dir, filler) = (disk.0.path().join("store"), disk.0.path().join("filler"));
+    std::fs::write(&filler, vec![7; 2 << 20]).unwrap();
+    let store = open(&dir);
+    let mut stored = Vec::new();
+    let mut refused = 0;
+    // Small and large commits, so that the end comes at different places.
+    for n in 0..400 {
+        let key = format!("k{n}");
+        match put(&store, key.clone(), value_of(&key).repeat(1 + n % 20)) {
+            Ok(revision) => stored.push((key, n, revision)),
+            Err(Error::DiskFull { .. }) => refused += 1,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(refused > 10 && stored.len() > 10, "{refused} refused, {} stored", stored.len());
+    std::fs::remove_file(&filler).unwrap();
+    put(&store, "after", "there is room").unwrap();
+    drop(store);
+    SqliteStore::verify(&dir).unwrap();
+    let store = open(&dir);
+    for (key, n, revision) in stored {
+        let entry = block_on(store.get(key.as_bytes())).unwrap().entry.unwrap();
+        assert_eq!(
+            (entry.mod_revision, entry.value.as_ref()),
+            (revision, value_of(&key).repeat(1 + n % 20).as_slice())
+        );
+    }
+    // Not even an empty store fits on this one.
+    let full = Tmpfs::mount(c"size=16k");
+    std::fs::write(full.0.path().join("filler"), vec![7; 16384]).unwrap();
+    let error = SqliteStore::open(&full.0.path().join("store"), SqliteOptions::default()).map(drop).unwrap_err();
+    assert!(error.to_string().contains("free some disk space"), "{error}");
+}
+
 #[test]
 fn a_failed_commit_stops_the_store_for_good() {
     let dir = tempfile::tempdir().unwrap();

@@ -15,7 +15,7 @@ impl DirLock {
     /// Takes the lock, or says who has it.
     pub(crate) fn take(dir: &Path) -> Result<DirLock> {
         let path = dir.join(FILE);
-        let failed = |error: std::io::Error| Error::io("lock", &path, error);
+        let failed = |error: std::io::Error| Error::system("lock", &path, error);
         let mut file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
         match file.try_lock() {

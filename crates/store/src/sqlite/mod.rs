@@ -286,5 +286,5 @@ impl Cursor {
 fn create_dir(dir: &Path) -> Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
-    made.map_err(|error| Error::io("create", dir, error))
+    made.map_err(|error| Error::system("create", dir, error))
 }

@@ -52,7 +52,7 @@ impl SqliteStore {
 }
 
 fn backup(view: &View<'_>, target: &Path) -> Result<()> {
-    let failed = |error: std::io::Error| Error::io("back up to", target, error);
+    let failed = |error: std::io::Error| Error::system("back up to", target, error);
     if target.exists() {
         return Err(Error::io("back up to", target, "it exists already"));
     }
