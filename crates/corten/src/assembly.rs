@@ -13,7 +13,7 @@ use crate::paths::Cluster;
 pub fn teardown(cluster: &Cluster) -> Result<()> {
     let runtime = corten_runtime::Runtime::new(runtime_config(cluster)?).context("the container runtime")?;
     let containers = runtime.shutdown().context("containers");
-    let network = corten_net::teardown_all(&cluster.name, &cluster.run.join("net")).context("network");
+    let network = corten_net::teardown_all(&cluster.name, &cluster.run.join("network")).context("network");
     containers.and(network)?;
     match fs::remove_dir_all(&cluster.run) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
@@ -34,7 +34,7 @@ pub fn teardown(cluster: &Cluster) -> Result<()> {
 /// If the running program cannot be found.
 pub fn runtime_config(cluster: &Cluster) -> Result<corten_runtime::RuntimeConfig> {
     Ok(corten_runtime::RuntimeConfig {
-        state_dir: cluster.run.join("runtime"),
+        state_dir: cluster.run.join("containers"),
         exe: std::env::current_exe().context("where is this program?")?,
         cgroup_root: format!("corten-{}", cluster.name),
     })
