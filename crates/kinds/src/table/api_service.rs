@@ -12,6 +12,7 @@ pub(crate) const API_SERVICE: KindSpec = KindSpec {
     kind: "APIService",
     plural: "apiservices",
     categories: &["api-extensions"],
+    name_check: crate::validate::names::path_segment,
     subresources: &[Subresource::STATUS],
     columns: &[Column::NAME, column("Service", &Of(service)), column("Available", &Of(available)), Column::AGE],
     hooks: Hooks {

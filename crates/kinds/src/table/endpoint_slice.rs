@@ -2,8 +2,10 @@
 
 use corten_tree::Tree;
 
+use crate::Errors;
 use crate::defaults;
 use crate::spec::{Generation, Hooks, KindSpec};
+use crate::validate::{Spot, names, service};
 use crate::{Column, Of, RowContext, TextOr, column, print};
 
 /// `discovery.k8s.io/v1 EndpointSlice`
@@ -19,8 +21,9 @@ pub(crate) const ENDPOINT_SLICE: KindSpec = KindSpec {
         column("Endpoints", &Of(endpoints)),
         Column::AGE,
     ],
+    immutable: &["addressType"],
     served_by: Some("net"),
-    hooks: Hooks { default: Some(default), ..Hooks::NONE },
+    hooks: Hooks { default: Some(default), validate: Some(validate), ..Hooks::NONE },
     ..KindSpec::NAMESPACED
 };
 
@@ -47,4 +50,71 @@ fn default(slice: &mut Tree) {
         port.set_default("name", "");
         port.set_default("protocol", "TCP");
     });
+}
+
+const ENDPOINTS_MAX: usize = 1000;
+const ADDRESSES_MAX: usize = 100;
+const PORTS_MAX: usize = 20_000;
+
+/// `ValidateEndpointSlice`
+fn validate(slice: &Tree, errors: &mut Errors) {
+    Spot::of(slice, "addressType").one_of("", &["FQDN", "IPv4", "IPv6"], errors);
+    let ports = Spot::of(slice, "ports");
+    if ports.list("").len() > PORTS_MAX {
+        ports.too_many("", PORTS_MAX, errors);
+        return;
+    }
+    let mut seen = Vec::new();
+    for port in ports.items("") {
+        let name = port.str("name");
+        if !name.is_empty() {
+            port.each("name", names::dns_label(name), errors);
+        }
+        if seen.contains(&name) {
+            port.duplicate("name", errors);
+        }
+        seen.push(name);
+        port.one_of("protocol", &["SCTP", "TCP", "UDP"], errors);
+        if port.has("appProtocol") {
+            port.each("appProtocol", names::label_key(port.str("appProtocol")), errors);
+        }
+    }
+    let endpoints = Spot::of(slice, "endpoints");
+    if endpoints.list("").len() > ENDPOINTS_MAX {
+        endpoints.too_many("", ENDPOINTS_MAX, errors);
+        return;
+    }
+    for endpoint in endpoints.items("") {
+        one(&endpoint, slice.str_at("addressType"), errors);
+    }
+}
+
+fn one(endpoint: &Spot<'_>, kind: &str, errors: &mut Errors) {
+    match endpoint.list("addresses").len() {
+        0 => endpoint.required("addresses", "must contain at least 1 address", errors),
+        n if n > ADDRESSES_MAX => endpoint.too_many("addresses", ADDRESSES_MAX, errors),
+        _ => {}
+    }
+    for address in endpoint.items("addresses") {
+        let text = address.str("");
+        if kind == "FQDN" {
+            address.each("", names::dns_subdomain(text.strip_suffix('.').unwrap_or(text)), errors);
+            continue;
+        }
+        let faults = names::ip(text);
+        if faults.is_empty() {
+            let v6 = text.contains(':');
+            if v6 != (kind == "IPv6") {
+                endpoint.invalid_as("addresses", text, format!("must be an {kind} address"), errors);
+            }
+            service::endpoint_ip(&address, "", errors);
+        }
+        address.each("", faults, errors);
+    }
+    if endpoint.has("nodeName") {
+        endpoint.each("nodeName", names::dns_subdomain(endpoint.str("nodeName")), errors);
+    }
+    if endpoint.has("hostname") {
+        endpoint.each("hostname", names::dns_label(endpoint.str("hostname")), errors);
+    }
 }

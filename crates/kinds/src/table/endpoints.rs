@@ -2,8 +2,10 @@
 
 use corten_tree::Tree;
 
+use crate::Errors;
 use crate::defaults;
 use crate::spec::{Hooks, KindSpec};
+use crate::validate::{Spot, names, service};
 use crate::{Column, Of, RowContext, column};
 
 /// `v1 Endpoints`
@@ -15,7 +17,7 @@ pub(crate) const ENDPOINTS: KindSpec = KindSpec {
     create_on_update: true,
     columns: &[Column::NAME, column("Endpoints", &Of(endpoints)), Column::AGE],
     served_by: Some("controllers"),
-    hooks: Hooks { default: Some(default), ..Hooks::NONE },
+    hooks: Hooks { default: Some(default), validate: Some(validate), ..Hooks::NONE },
     ..KindSpec::NAMESPACED
 };
 
@@ -51,4 +53,30 @@ fn default(endpoints: &mut Tree) {
     defaults::each(endpoints, "subsets", |subset| {
         defaults::each(subset, "ports", |port| defaults::text(port, "protocol", "TCP"));
     });
+}
+
+/// `validateEndpointSubsets`
+fn validate(endpoints: &Tree, errors: &mut Errors) {
+    for subset in Spot::of(endpoints, "subsets").items("") {
+        if subset.list("addresses").is_empty() && subset.list("notReadyAddresses").is_empty() {
+            subset.required("", "must specify `addresses` or `notReadyAddresses`", errors);
+        }
+        for address in ["addresses", "notReadyAddresses"].iter().flat_map(|list| subset.items(list)) {
+            address.each("ip", names::ip(address.str("ip")), errors);
+            if !address.str("hostname").is_empty() {
+                address.each("hostname", names::dns_label(address.str("hostname")), errors);
+            }
+            service::endpoint_ip(&address, "ip", errors);
+        }
+        let ports = subset.items("ports");
+        for port in &ports {
+            match port.str("name") {
+                "" if ports.len() > 1 => port.required("name", "", errors),
+                "" => {}
+                name => port.each("name", names::dns_label(name), errors),
+            }
+            port.each("port", names::port_number(port.int("port").unwrap_or_default()), errors);
+            port.one_of("protocol", &["SCTP", "TCP", "UDP"], errors);
+        }
+    }
 }

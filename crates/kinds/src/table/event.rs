@@ -2,8 +2,10 @@
 
 use corten_tree::Tree;
 
-use crate::spec::{Fact, KindSpec, Version};
+use crate::Errors;
+use crate::spec::{Fact, Hooks, KindSpec, Version};
 use crate::table::id;
+use crate::validate::Spot;
 use crate::{Column, Of, RowContext, TextOr, column, print, wide};
 
 /// `v1 Event`
@@ -15,6 +17,7 @@ pub(crate) const EVENT: KindSpec = KindSpec {
     columns: COLUMNS,
     facts: FACTS,
     served_by: Some("api"),
+    hooks: Hooks { validate: Some(validate), ..Hooks::NONE },
     ..KindSpec::NAMESPACED
 };
 
@@ -134,5 +137,18 @@ fn to_storage(event: &mut Tree) {
 fn rename(event: &mut Tree, from: &str, to: &'static str) {
     if let Some(value) = event.remove(from) {
         event.insert(to, value);
+    }
+}
+
+/// An event stands in the namespace of what it is about. (`legacyValidateEvent`)
+fn validate(event: &Tree, errors: &mut Errors) {
+    let about = Spot::of(event, "involvedObject");
+    let (own, namespace) = (event.str_at("metadata.namespace"), about.str("namespace"));
+    if namespace.is_empty() {
+        if !matches!(own, "" | "default") {
+            about.invalid_as("namespace", "", "does not match event.namespace", errors);
+        }
+    } else if namespace != own {
+        about.invalid("namespace", "does not match event.namespace", errors);
     }
 }

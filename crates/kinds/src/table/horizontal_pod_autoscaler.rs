@@ -4,6 +4,7 @@ use corten_tree::{Tree, tree};
 
 use crate::print;
 use crate::spec::{Generation, Hooks, KindSpec, Subresource, Version};
+use crate::validate::hpa;
 use crate::{Column, Number, Of, RowContext, column};
 
 /// `autoscaling/v2 HorizontalPodAutoscaler`
@@ -25,7 +26,7 @@ pub(crate) const HORIZONTAL_POD_AUTOSCALER: KindSpec = KindSpec {
         column("Replicas", &Number("status.currentReplicas")),
         Column::AGE,
     ],
-    hooks: Hooks { default: Some(default), ..Hooks::NONE },
+    hooks: Hooks { default: Some(default), validate: Some(hpa::validate), ..Hooks::NONE },
     ..KindSpec::NAMESPACED
 };
 

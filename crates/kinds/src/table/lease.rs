@@ -1,6 +1,10 @@
 //! Lease.
 
-use crate::spec::KindSpec;
+use corten_tree::Tree;
+
+use crate::Errors;
+use crate::spec::{Hooks, KindSpec};
+use crate::validate::Spot;
 use crate::{Column, TextOr, column};
 
 /// `coordination.k8s.io/v1 Lease`
@@ -11,5 +15,17 @@ pub(crate) const LEASE: KindSpec = KindSpec {
     create_on_update: true,
     columns: &[Column::NAME, column("Holder", &TextOr("spec.holderIdentity", "")), Column::AGE],
     served_by: Some("controllers"),
+    hooks: Hooks { validate: Some(validate), ..Hooks::NONE },
     ..KindSpec::NAMESPACED
 };
+
+fn validate(lease: &Tree, errors: &mut Errors) {
+    let spec = Spot::of(lease, "spec");
+    if spec.int("leaseDurationSeconds").is_some_and(|s| s <= 0) {
+        spec.invalid("leaseDurationSeconds", "must be greater than 0", errors);
+    }
+    spec.non_negative("leaseTransitions", errors);
+    if !spec.str("preferredHolder").is_empty() && spec.str("strategy").is_empty() {
+        spec.forbidden("preferredHolder", "may only be specified if `strategy` is defined", errors);
+    }
+}

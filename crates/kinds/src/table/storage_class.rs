@@ -2,7 +2,9 @@
 
 use corten_tree::Tree;
 
+use crate::Errors;
 use crate::spec::{Hooks, KindSpec};
+use crate::validate::{Spot, names};
 use crate::{Column, Of, RowContext, TextOr, column};
 
 /// `storage.k8s.io/v1 StorageClass`
@@ -19,8 +21,9 @@ pub(crate) const STORAGE_CLASS: KindSpec = KindSpec {
         column("AllowVolumeExpansion", &Of(|o, _| Tree::Bool(o.bool_at("allowVolumeExpansion")))),
         Column::AGE,
     ],
+    immutable: &["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"],
     served_by: Some("controllers"),
-    hooks: Hooks { default: Some(default), ..Hooks::NONE },
+    hooks: Hooks { default: Some(default), validate: Some(validate), ..Hooks::NONE },
     ..KindSpec::CLUSTER
 };
 
@@ -37,4 +40,19 @@ fn name(class: &Tree, _: &RowContext) -> Tree {
 fn default(class: &mut Tree) {
     class.set_default("reclaimPolicy", "Delete");
     class.set_default("volumeBindingMode", "Immediate");
+}
+
+fn validate(class: &Tree, errors: &mut Errors) {
+    let at = |field| Spot::of(class, field);
+    let provisioner = at("provisioner");
+    match provisioner.str("") {
+        "" => provisioner.required("", "", errors),
+        name => provisioner.each("", names::label_key(&name.to_lowercase()), errors),
+    }
+    at("reclaimPolicy").optional_one_of("", &["Delete", "Retain"], errors);
+    let mode = at("volumeBindingMode");
+    if !mode.has("") {
+        mode.required("", "", errors);
+    }
+    mode.optional_one_of("", &["Immediate", "WaitForFirstConsumer"], errors);
 }

@@ -6,6 +6,7 @@
 
 pub(crate) mod affinity;
 pub(crate) mod container;
+pub(crate) mod hpa;
 pub(crate) mod job;
 pub mod labels;
 pub mod meta;
