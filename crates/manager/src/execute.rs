@@ -1,9 +1,17 @@
 //! Executing a plan.
+//!
+//! Upstream's roles let controllers patch pods and update everything else, so a plan's merge patch goes out as a patch for a pod
+//! and else as an update of the object as the cache has it. Both are conditional on the revision that the plan was made from.
+
+use std::sync::Arc;
 
 use corten_base::Revision;
+use corten_cache::Cache;
 use corten_client::{Api, DeleteOptions, PatchKind, Propagation, Target, WriteOptions};
 use corten_controllers::{Action, Failed, Outcome, Plan, Verb, Write};
+use corten_kinds::id;
 use corten_object::Status;
+use corten_object::patch::merge_patch;
 use futures::stream::{FuturesUnordered, StreamExt};
 
 use crate::Recorder;
@@ -11,15 +19,26 @@ use crate::Recorder;
 /// How many writes of a plan are under way at once.
 const WRITES_MAX: usize = 16;
 
+/// What executing needs.
+#[derive(Clone)]
+pub(crate) struct Context {
+    /// Writes as the controller's user.
+    pub api: Arc<dyn Api>,
+    /// The objects that updates start from.
+    pub cache: Cache,
+    /// Takes events.
+    pub recorder: Recorder,
+}
+
 /// Executes a plan's stages. Answers what failed, and the revision that shows all of it.
-pub(crate) async fn plan(api: &dyn Api, recorder: &Recorder, plan: &Plan) -> (Outcome, Revision) {
+pub(crate) async fn plan(context: &Context, plan: &Plan) -> (Outcome, Revision) {
     let mut outcome = Outcome::default();
     let mut barrier = Revision::default();
     for stage in &plan.stages {
         let (creates, others): (Vec<&Action>, Vec<&Action>) =
             stage.iter().partition(|action| action.write.verb() == Verb::Create);
-        run(api, recorder, &others, WRITES_MAX, &mut outcome, &mut barrier).await;
-        slow_start(api, recorder, &creates, &mut outcome, &mut barrier).await;
+        run(context, &others, WRITES_MAX, &mut outcome, &mut barrier).await;
+        slow_start(context, &creates, &mut outcome, &mut barrier).await;
         if !outcome.failures.is_empty() {
             break;
         }
@@ -28,46 +47,33 @@ pub(crate) async fn plan(api: &dyn Api, recorder: &Recorder, plan: &Plan) -> (Ou
 }
 
 /// Creates in batches of 1, 2, 4, …; a batch with a failure is the last (`slowStartBatch` in `replica_set.go`).
-async fn slow_start(
-    api: &dyn Api,
-    recorder: &Recorder,
-    mut rest: &[&Action],
-    outcome: &mut Outcome,
-    barrier: &mut Revision,
-) {
+async fn slow_start(context: &Context, mut rest: &[&Action], outcome: &mut Outcome, barrier: &mut Revision) {
     let before = outcome.failures.len();
     let mut size = 1;
     while !rest.is_empty() && outcome.failures.len() == before {
         let (batch, later) = rest.split_at(size.min(rest.len()));
-        run(api, recorder, batch, WRITES_MAX, outcome, barrier).await;
+        run(context, batch, WRITES_MAX, outcome, barrier).await;
         rest = later;
         size *= 2;
     }
 }
 
-async fn run(
-    api: &dyn Api,
-    recorder: &Recorder,
-    actions: &[&Action],
-    parallel: usize,
-    outcome: &mut Outcome,
-    barrier: &mut Revision,
-) {
+async fn run(context: &Context, actions: &[&Action], parallel: usize, outcome: &mut Outcome, barrier: &mut Revision) {
     let mut waiting = actions.iter();
-    let mut running: FuturesUnordered<_> = waiting.by_ref().take(parallel).map(|a| write(api, recorder, a)).collect();
+    let mut running: FuturesUnordered<_> = waiting.by_ref().take(parallel).map(|a| write(context, a)).collect();
     while let Some((revision, failed)) = running.next().await {
         *barrier = (*barrier).max(revision);
         outcome.failures.extend(failed);
-        running.extend(waiting.next().map(|a| write(api, recorder, a)));
+        running.extend(waiting.next().map(|a| write(context, a)));
     }
 }
 
-async fn write(api: &dyn Api, recorder: &Recorder, action: &Action) -> (Revision, Option<Failed>) {
+async fn write(context: &Context, action: &Action) -> (Revision, Option<Failed>) {
     let options = WriteOptions { owners_alive: action.owners_alive.clone(), ..WriteOptions::default() };
-    match api.write(convert(&action.write), options).await {
+    match context.api.write(convert(&context.cache, &action.write), options).await {
         Ok(written) => {
             if let Some(note) = &action.done {
-                recorder.record(note.clone());
+                context.recorder.record(note.clone());
             }
             (written.revision, None)
         }
@@ -78,7 +84,7 @@ async fn write(api: &dyn Api, recorder: &Recorder, action: &Action) -> (Revision
             }
             if let Some(note) = action.failed.clone().filter(|_| is_news(&status)) {
                 let message = format!("{}{}", note.message, status.message);
-                recorder.record(corten_controllers::EventNote { message, ..note });
+                context.recorder.record(corten_controllers::EventNote { message, ..note });
             }
             (failure.revision, Some(Failed { verb, key: action.write.key().clone(), status }))
         }
@@ -96,7 +102,7 @@ fn is_news(status: &Status) -> bool {
     !status.is_conflict() && !status.is_not_found() && !status.is_already_exists()
 }
 
-fn convert(write: &Write) -> corten_client::Write {
+fn convert(cache: &Cache, write: &Write) -> corten_client::Write {
     let target = |key: &corten_object::ObjectKey, subresource| Target { key: key.clone(), subresource };
     match write {
         Write::Create { key, body } => corten_client::Write::Create { target: target(key, ""), body: body.clone() },
@@ -106,10 +112,17 @@ fn convert(write: &Write) -> corten_client::Write {
         Write::Update { key, subresource, body } => {
             corten_client::Write::Update { target: target(key, subresource), body: body.clone() }
         }
-        Write::Patch { key, subresource, patch } => corten_client::Write::Patch {
-            target: target(key, subresource),
-            patch: PatchKind::Merge,
-            body: patch.clone(),
+        Write::Patch { key, subresource, patch } => match cache.get(key).filter(|_| key.kind != id::POD) {
+            Some(object) => corten_client::Write::Update {
+                target: target(key, subresource),
+                body: merge_patch(object.to_tree(), patch.clone()),
+            },
+            // A pod; or gone, and then the answer says so.
+            None => corten_client::Write::Patch {
+                target: target(key, subresource),
+                patch: PatchKind::Merge,
+                body: patch.clone(),
+            },
         },
         Write::Delete { key, uid, revision, propagation, grace_seconds } => corten_client::Write::Delete {
             key: key.clone(),

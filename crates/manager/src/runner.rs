@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use corten_base::{Clock, Entropy};
-use corten_cache::{Cache, Cursor, Event, Scope};
+use corten_cache::{Cursor, Event, Scope};
 use corten_client::Api;
 use corten_controllers::{Changed, Controller, Key, Outcome, Plan, World};
 use futures::FutureExt;
@@ -20,12 +20,10 @@ const PARALLEL_MAX: usize = 16;
 const EVENTS_MAX: usize = 256;
 
 pub(crate) struct Runner {
-    cache: Cache,
+    context: execute::Context,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     controller: Arc<dyn Controller>,
-    api: Arc<dyn Api>,
-    recorder: Recorder,
     queue: Queue<Key>,
     /// What became of the last plan of keys whose next reconcile has not been empty yet.
     outcomes: HashMap<Key, Outcome>,
@@ -36,12 +34,10 @@ type Runs = FuturesUnordered<BoxFuture<'static, (Key, Outcome, Plan)>>;
 impl Runner {
     pub fn new(manager: &Manager, controller: Arc<dyn Controller>, api: Arc<dyn Api>, recorder: Recorder) -> Runner {
         Runner {
-            cache: manager.cache.clone(),
+            context: execute::Context { api, cache: manager.cache.clone(), recorder },
             clock: manager.clock.clone(),
             entropy: manager.entropy.clone(),
             controller,
-            api,
-            recorder,
             queue: Queue::new(),
             outcomes: HashMap::new(),
         }
@@ -72,7 +68,7 @@ impl Runner {
     /// Wakes whatever all present objects wake, and follows the changes from there.
     fn list(&mut self) -> Cursor {
         loop {
-            let world = self.cache.read();
+            let world = self.context.cache.read();
             let mut keys = Vec::new();
             for watch in self.controller.watches() {
                 let kinds = match watch.kind {
@@ -87,7 +83,7 @@ impl Runner {
             drop(world);
             keys.into_iter().for_each(|key| self.queue.add(key));
             // The ring may have moved on meanwhile, but not by its whole length.
-            if let Ok(cursor) = self.cache.cursor(Scope::Everything, revision) {
+            if let Ok(cursor) = self.context.cache.cursor(Scope::Everything, revision) {
                 return cursor;
             }
         }
@@ -95,7 +91,7 @@ impl Runner {
 
     fn wake(&mut self, events: &[Arc<Event>]) {
         let mut keys = Vec::new();
-        let world = self.cache.read();
+        let world = self.context.cache.read();
         for event in events {
             let change = Changed { state: &world, old: event.previous.as_ref(), new: event.object.as_ref() };
             for watch in self.controller.watches() {
@@ -112,18 +108,18 @@ impl Runner {
             let Some(key) = self.queue.take() else { return };
             let plan = self.reconcile(&key);
             for note in &plan.events {
-                self.recorder.record(note.clone());
+                self.context.recorder.record(note.clone());
             }
             if plan.stages.is_empty() {
                 self.outcomes.remove(&key);
                 self.queue.succeeded(key, plan.requeue, self.clock.now());
                 continue;
             }
-            let (api, recorder, cache) = (self.api.clone(), self.recorder.clone(), self.cache.clone());
+            let context = self.context.clone();
             runs.push(
                 async move {
-                    let (outcome, barrier) = execute::plan(&*api, &recorder, &plan).await;
-                    cache.wait_for(barrier).await;
+                    let (outcome, barrier) = execute::plan(&context, &plan).await;
+                    context.cache.wait_for(barrier).await;
                     (key, outcome, plan)
                 }
                 .boxed(),
@@ -132,7 +128,7 @@ impl Runner {
     }
 
     fn reconcile(&self, key: &Key) -> Plan {
-        let objects = self.cache.read();
+        let objects = self.context.cache.read();
         let world =
             World { state: &objects, now: self.clock.now(), entropy: &*self.entropy, last: self.outcomes.get(key) };
         self.controller.reconcile(&world, key)
