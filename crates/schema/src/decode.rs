@@ -391,6 +391,9 @@ impl<'a, I: Input<'a>> Decoder<'_, I> {
     }
 
     fn bytes(&mut self) -> Outcome<Tree> {
+        if self.input.peek()? == Kind::List {
+            return self.byte_list();
+        }
         self.expect(Kind::Str)?;
         let text = self.input.string()?;
         if base64::is_canonical(&text) {
@@ -400,6 +403,21 @@ impl<'a, I: Input<'a>> Decoder<'_, I> {
             Ok(bytes) => Ok(Tree::Str(base64::encode(&bytes))),
             Err(message) => wrong_form(message),
         }
+    }
+
+    /// Go takes an array of small numbers for bytes, too.
+    fn byte_list(&mut self) -> Outcome<Tree> {
+        let mut bytes = Vec::new();
+        self.input.begin_list()?;
+        while self.input.next_item()? {
+            if self.input.peek()? == Kind::Null {
+                self.input.null()?;
+                bytes.push(0);
+            } else if let Tree::Int(n) = self.integer(0, 255).map_err(Fail::outwards)? {
+                bytes.push(n as u8);
+            }
+        }
+        Ok(Tree::Str(base64::encode(&bytes)))
     }
 
     fn time(&mut self, scalar: Scalar) -> Outcome<Tree> {

@@ -189,7 +189,15 @@ impl Field {
                 break;
             }
         }
-        go_name(at)
+        match at {
+            "bytes" if left > 0 => "uint8".into(),
+            "strings" | "schemaorstrings" if left > 0 => "string".into(),
+            "schemaorarray" if left > 0 => "v1.JSONSchemaProps".into(),
+            // Their own decoders read into these.
+            "time" | "microtime" | "duration" => "string".into(),
+            "intorstring" => "int32".into(),
+            _ => go_name(at),
+        }
     }
 }
 
@@ -208,11 +216,18 @@ fn go_name(notation: &str) -> String {
         return name.to_owned();
     }
     match notation {
-        // Their own decoders read into these.
-        "time" | "microtime" | "duration" => "string".into(),
-        "intorstring" => "int32".into(),
+        "time" => "v1.Time".into(),
+        "microtime" => "v1.MicroTime".into(),
+        "duration" => "v1.Duration".into(),
+        "fieldsv1" => "v1.FieldsV1".into(),
+        "quantity" => "resource.Quantity".into(),
+        "intorstring" => "intstr.IntOrString".into(),
+        "raw" => "runtime.RawExtension".into(),
+        "json" => "v1.JSON".into(),
+        "schemaorstrings" => "v1.JSONSchemaPropsOrStringArray".into(),
         "bytes" => "[]uint8".into(),
         "strings" => "[]string".into(),
+        "any" => "interface {}".into(),
         name => name.split_once('.').map_or(name, |(_, short)| short).to_owned(),
     }
 }

@@ -247,17 +247,23 @@ impl<'s> Merger<'s> {
             let live = list_of(object.get(field))?;
             let given = list_of(patch.get(field))?;
             check_order(given.unwrap_or_default(), &order, meta.merge_key)?;
-            let live_order = live.unwrap_or_default().to_vec();
+            if live.is_none() && given.is_none() {
+                continue;
+            }
+            let mixed = element_is_map(live.unwrap_or_default(), given.unwrap_or_default());
+            let mut live_order = live.unwrap_or_default().to_vec();
             let merged = match (live.is_some(), patch.remove(field)) {
                 (true, None) => live_order.clone(),
                 (false, Some(Tree::List(given))) => given.into_iter().filter_map(without_directives).collect(),
-                (true, Some(Tree::List(given))) if meta.merge => self.merge_list(live_order.clone(), given, meta)?,
+                (true, Some(Tree::List(given))) if meta.merge => {
+                    let live = live_order.clone();
+                    live_order = order_seen_after(live_order, &given, meta.merge_key);
+                    self.merge_list(live, given, meta)?
+                }
                 (true, Some(Tree::List(given))) => given,
                 _ => continue,
             };
-            if !merged.is_empty() {
-                element_is_map(&merged, &[])?;
-            }
+            mixed?;
             object
                 .insert(Key::from(field.to_owned()), Tree::List(arrange(merged, &order, &live_order, meta.merge_key)?));
         }
@@ -304,7 +310,7 @@ impl<'s> Merger<'s> {
 
 fn list_of(tree: Option<&Tree>) -> Outcome<Option<&[Tree]>> {
     match tree {
-        None | Some(Tree::Null) => Ok(None),
+        None => Ok(None),
         Some(Tree::List(items)) => Ok(Some(items)),
         Some(other) => Err(wrong_argument("[]interface {}", other)),
     }
@@ -364,22 +370,43 @@ fn check_order(patch: &[Tree], order: &[Tree], merge_key: &str) -> Outcome<()> {
             other => Err(wrong_argument("map[string]interface {}", other)),
         }
     };
-    let mut left = order.iter();
+    let is_delete = |item: &Tree| directive(item).and_then(Tree::as_str) == Some("delete");
+    let mut items = patch.iter().filter(|item| merge_key.is_empty() || !is_delete(item)).peekable();
+    let mut places = order.iter().peekable();
+    while let (Some(item), Some(place)) = (items.peek(), places.peek()) {
+        if directive(item).is_some() {
+            items.next();
+            continue;
+        }
+        if key_of(item)? == key_of(place)? {
+            items.next();
+        }
+        places.next();
+    }
+    if items.peek().is_none() {
+        return Ok(());
+    }
+    let (patch, order) = (go_value(&Tree::List(patch.to_vec())), go_value(&Tree::List(order.to_vec())));
+    let message = format!("The order in patch list:\n{patch}\n doesn't match {ELEMENT_ORDER} list:\n{order}\n");
+    Err(PatchError::Internal(message))
+}
+
+/// The live order that upstream compares with after a merge. Its merge deletes and appends in place, in the array whose first
+/// positions are still taken for the live list: what the patch adds takes the places at the end of what it deleted.
+fn order_seen_after(live: Vec<Tree>, patch: &[Tree], merge_key: &str) -> Vec<Tree> {
+    let length = live.len();
+    let deleted = |item: &Tree| {
+        let gone = |other: &&Tree| directive(other).and_then(Tree::as_str) == Some("delete");
+        position(live.as_slice(), item, merge_key).is_some()
+            && patch.iter().filter(gone).any(|other| other.get(merge_key) == item.get(merge_key))
+    };
+    let mut seen: Vec<Tree> = live.iter().filter(|item| !deleted(item)).cloned().collect();
     for item in patch.iter().filter(|item| directive(item).is_none()) {
-        let key = key_of(item)?;
-        loop {
-            let Some(next) = left.next() else {
-                let (patch, order) = (go_value(&Tree::List(patch.to_vec())), go_value(&Tree::List(order.to_vec())));
-                return Err(PatchError::Internal(format!(
-                    "The order in patch list:\n{patch}\n doesn't match {ELEMENT_ORDER} list:\n{order}\n"
-                )));
-            };
-            if key_of(next)? == key {
-                break;
-            }
+        if seen.len() < length && position(&seen, item, merge_key).is_none() {
+            seen.push(item.clone());
         }
     }
-    Ok(())
+    seen
 }
 
 /// Orders a merged list: the items that `order` names in that order, the others in the live list's, interleaved so that
