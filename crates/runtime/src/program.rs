@@ -236,6 +236,7 @@ fn last_capability() -> Result<u32> {
     text.trim().parse().map_err(|e| Error::file(path, std::io::Error::other(e)))
 }
 
+#[allow(clippy::unnecessary_cast, reason = "the constants' type is the C library's choice")]
 fn limit(limit: &crate::Rlimit) -> Result<Limit> {
     const NAMES: [(&str, u32); 16] = [
         ("AS", libc::RLIMIT_AS as u32),

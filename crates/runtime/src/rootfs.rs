@@ -227,7 +227,7 @@ impl Plan {
             inside::make_file(root, &mount.destination)
         };
         let target = step(target, what)?;
-        let in_proc = step(rustix::fs::fstatfs(&target), what)?.f_type as i64 == libc::PROC_SUPER_MAGIC as i64;
+        let in_proc = step(rustix::fs::fstatfs(&target), what)?.f_type == rustix::fs::PROC_SUPER_MAGIC;
         if in_proc && !PROC_FILES_THAT_MAY_BE_COVERED.contains(&mount.destination.as_str()) {
             return Err((format!("mount at {:?}, which is inside /proc", mount.destination), Errno::PERM));
         }
@@ -453,10 +453,10 @@ fn all_host_devices(directory: &Path, nodes: &mut Vec<Node>) {
             // ptmx is a link into the container's own devpts.
             Ok(_) if path == Path::new("/dev/ptmx") => {}
             Ok(_) => {
-                if let (Some(name), Ok(Some(node))) = (path.to_str(), host_device(&path, path.to_str().unwrap_or(""))) {
-                    if !nodes.iter().any(|n| n.path == name) {
-                        nodes.push(node);
-                    }
+                if let (Some(name), Ok(Some(node))) = (path.to_str(), host_device(&path, path.to_str().unwrap_or("")))
+                    && !nodes.iter().any(|n| n.path == name)
+                {
+                    nodes.push(node);
                 }
             }
             Err(_) => {}

@@ -14,6 +14,9 @@ use std::path::{Path, PathBuf};
 const IPC_SYSCTLS: [&str; 4] = ["kernel.shm", "kernel.msg", "kernel.sem", "fs.mqueue."];
 const NET_SYSCTLS: &str = "net.";
 
+/// What `statfs` says of a pinned namespace.
+const NSFS_MAGIC: rustix::fs::FsWord = 0x6e73_6673;
+
 /// Names of the pins, below the sandbox's directory.
 const PINS: [(&str, libc::c_int); 3] =
     [("net", libc::CLONE_NEWNET), ("ipc", libc::CLONE_NEWIPC), ("uts", libc::CLONE_NEWUTS)];
@@ -159,7 +162,7 @@ pub fn describe(directory: &Path, record: SandboxRecord) -> Result<Sandbox> {
     let netns = pin(directory, &record.spec, "net");
     let pinned = |name: &str| match pin(directory, &record.spec, name) {
         None => true,
-        Some(path) => rustix::fs::statfs(&path).is_ok_and(|s| s.f_type as i64 == libc::NSFS_MAGIC as i64),
+        Some(path) => rustix::fs::statfs(&path).is_ok_and(|s| s.f_type == NSFS_MAGIC),
     };
     let ready = record.boot_id == state::boot_id()?
         && PINS.iter().all(|(name, _)| pinned(name))

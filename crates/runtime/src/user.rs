@@ -17,7 +17,7 @@ pub fn resolve(rootfs: &Rootfs, user: &str) -> Result<User> {
     let passwd = read(rootfs, "etc/passwd")?;
     let groups = read(rootfs, "etc/group")?;
     let number = user.parse::<u32>().ok();
-    let known = passwd.lines().map(Account::parse).flatten().find(|a| a.name == user || Some(a.uid) == number);
+    let known = passwd.lines().filter_map(Account::parse).find(|a| a.name == user || Some(a.uid) == number);
     let uid = match (&known, number) {
         (_, Some(uid)) => uid,
         (Some(account), None) => account.uid,

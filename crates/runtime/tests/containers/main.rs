@@ -3,6 +3,8 @@
 //! Needs root and a static busybox (Debian: `busybox-static`). Run one test with `cargo test -p corten-runtime --test
 //! containers NAME`.
 
+#![allow(clippy::unwrap_used, reason = "a test without libtest's harness, so clippy does not see that it is one")]
+
 mod basics;
 mod bench;
 mod isolation;
