@@ -472,7 +472,8 @@ impl<'a, I: Input<'a>> Decoder<'_, I> {
             }
         };
         self.strict.truncate(mark);
-        value
+        // An empty list is neither a schema nor a list to upstream.
+        value.map(|value| if value.as_list().is_some_and(<[Tree]>::is_empty) { Tree::Null } else { value })
     }
 }
 

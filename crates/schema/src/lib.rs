@@ -11,6 +11,7 @@
 mod canonical;
 mod decode;
 mod encode;
+pub mod explain;
 mod input;
 mod model;
 pub mod openapi;
