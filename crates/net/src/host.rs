@@ -119,6 +119,12 @@ impl HostState {
     }
 }
 
+/// Whether the host routes packets.
+pub(crate) fn is_forwarding() -> Result<bool, NetError> {
+    let now = fs::read_to_string(IP_FORWARD).map_err(|source| NetError::file(IP_FORWARD, source))?;
+    Ok(now.trim() == "1")
+}
+
 /// New links forward as `net.ipv4.conf.default` says, which hardened hosts switch off on its own.
 pub(crate) fn forward_from(link: &str) -> Result<(), NetError> {
     switch_on(link, "forwarding")

@@ -10,7 +10,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use common::*;
-use corten_net::{Endpoint, PodNetwork, Protocol, Service, ServicePort, ServiceProxy, TrafficPolicy, teardown_all};
+use corten_net::{
+    AttachRequest, Endpoint, PodNetwork, Protocol, Service, ServicePort, ServiceProxy, TrafficPolicy, teardown_all,
+};
 
 const VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 50);
 
@@ -229,6 +231,35 @@ async fn clients_stay_with_their_endpoint() {
     assert_eq!(answers(&m, "c", (VIP, 8000)), set([format!("{other_tag} {c}")]), "its endpoint is gone");
     proxy.update(vec![sticky(both)], vec![]).await.unwrap();
     assert_eq!(answers(&m, "c", (VIP, 8000)), set([format!("{other_tag} {c}")]), "and it stays with the new one");
+}
+
+#[tokio::test]
+async fn what_others_remove_is_put_back() {
+    let Cluster { m, network, proxy, a, c, .. } = Cluster::new().await;
+    assert!(!proxy.repair().await.unwrap(), "nothing to put back before the first sync");
+    proxy.sync(vec![web(vec![endpoint(a, 80)])]).await.unwrap();
+    let nothing: [&str; 0] = [];
+    assert_eq!(network.repair().await.unwrap(), nothing);
+    assert!(!proxy.repair().await.unwrap());
+
+    let state = m.path("elsewhere");
+    // Takes tables and links away, as `nft flush ruleset` and a network daemon would.
+    m.inside("host", || teardown_all("test", &state).map_err(io::Error::other)).unwrap();
+    m.inside("host", || std::fs::write("/proc/sys/net/ipv4/ip_forward", "0")).unwrap();
+    assert!(m.ask("c", (VIP, 8000)).is_err());
+    let repaired = network.repair().await.unwrap();
+    let link = format!("link {}", network.names().node_link());
+    assert_eq!(repaired, ["forwarding of packets", "nftables table corten-test_pods", &link]);
+    assert!(proxy.repair().await.unwrap());
+    for name in ["a", "b", "c"] {
+        let again = AttachRequest { sandbox_id: name.to_owned(), netns: m.path(name), ..AttachRequest::default() };
+        network.attach(again).await.unwrap();
+    }
+    assert_eq!(m.ask("c", (VIP, 8000)).unwrap(), format!("a {c}"));
+
+    m.run("host", &format!("ip route delete {a}"));
+    assert_eq!(network.repair().await.unwrap(), [format!("route to {a}")]);
+    assert_eq!(m.ask("c", (VIP, 8000)).unwrap(), format!("a {c}"));
 }
 
 #[tokio::test]

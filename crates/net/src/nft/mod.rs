@@ -319,6 +319,15 @@ pub(crate) struct Listed {
     pub(crate) hook: Option<(u32, u32)>,
 }
 
+/// Whether a table of family `ip` is there.
+pub(crate) fn table_exists(socket: &mut Socket, table: &str) -> Result<bool, NetError> {
+    let found = socket.get(SUBSYSTEM | libc::NFT_MSG_GETTABLE as u16, |m| {
+        header(m, libc::AF_INET, 0);
+        m.text(1, table);
+    });
+    Ok(found.map_err(|source| NetError::kernel(format!("look for nftables table {table}"), source))?.is_some())
+}
+
 /// All tables of all families.
 pub(crate) fn list_tables(socket: &mut Socket) -> Result<Vec<Listed>, NetError> {
     let mut found = Vec::new();

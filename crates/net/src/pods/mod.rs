@@ -149,6 +149,16 @@ impl PodNetwork {
         self.worker.call(move |wiring| wiring.finish_detach(&allocation)).await
     }
 
+    /// Puts back what others have removed: forwarding (`sysctl --system`), the table (`nft flush ruleset`), the node link,
+    /// routes of pods. A phrase for each thing put back. Cheap; to be called now and then, because the kernel says so to
+    /// nobody.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub async fn repair(&self) -> Result<Vec<String>, NetError> {
+        self.worker.call(Wiring::repair).await
+    }
+
     /// All recorded allocations: after a restart, detach those whose sandbox is gone.
     pub fn allocations(&self) -> Vec<Allocation> {
         self.allocations.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).values().cloned().collect()

@@ -23,7 +23,8 @@ type Allocations = BTreeMap<String, Allocation>;
 /// State of the kernel thread.
 pub(super) struct Wiring {
     names: Names,
-    cluster_mtu: u32,
+    config: NetConfig,
+    mtu: u32,
     node_ip: Ipv4Addr,
     range: Range,
     files: Files,
@@ -61,7 +62,44 @@ impl Wiring {
         delete_orphans(&mut route, &names, &known)?;
         host.open_firewalls(&mut netfilter, &names, config.host_netns.is_none())?;
         *lock(&allocations) = known.into_iter().map(|known| (known.sandbox_id.clone(), known)).collect();
-        Ok(Wiring { names, cluster_mtu: mtu, node_ip, range, files, allocations, route, netfilter })
+        Ok(Wiring { names, config, mtu, node_ip, range, files, allocations, route, netfilter })
+    }
+
+    pub(super) fn repair(&mut self) -> Result<Vec<String>, NetError> {
+        let mut repaired = Vec::new();
+        let mut host = HostState::load(&self.config.state_dir)?;
+        if !host::is_forwarding()? {
+            host.enable_forwarding(&mut self.netfilter)?;
+            repaired.push("forwarding of packets".to_owned());
+        }
+        let known: Vec<Allocation> = lock(&self.allocations).values().cloned().collect();
+        if !nft::table_exists(&mut self.netfilter, &self.names.pod_table())? {
+            let was_off = host.forwarding_was_off();
+            table::replace(&mut self.netfilter, &self.names, &self.config, &known, was_off)?;
+            host.open_firewalls(&mut self.netfilter, &self.names, self.config.host_netns.is_none())?;
+            repaired.push(format!("nftables table {}", self.names.pod_table()));
+        }
+        let routes = route::routes(&mut self.route)?;
+        let has = |destination: Ipv4Addr, prefix: u8, link: &str| {
+            routes
+                .iter()
+                .any(|route| (route.destination, route.prefix, route.link.as_str()) == (destination, prefix, link))
+        };
+        let link = self.names.node_link();
+        let ranges = [self.config.pod_cidr, self.config.service_cidr].map(network);
+        if ranges.iter().any(|(destination, prefix)| !has(*destination, *prefix, &link)) {
+            prepare_node_link(&mut self.route, &self.names, &self.config, self.node_ip, self.mtu)?;
+            repaired.push(format!("link {link}"));
+        }
+        for Allocation { address, .. } in &known {
+            let there = has(address.ip, 32, &address.host_link);
+            // Without the link the pod is gone or must be attached again.
+            if !there && route::find_link(&mut self.route, &address.host_link)?.is_some() {
+                self.wire_host_end(address)?;
+                repaired.push(format!("route to {}", address.ip));
+            }
+        }
+        Ok(repaired)
     }
 
     pub(super) fn attach(&mut self, request: &AttachRequest) -> Result<PodAddress, NetError> {
@@ -143,7 +181,7 @@ impl Wiring {
                 pod_name: POD_LINK,
                 pod_mac: pod_mac(address.ip),
                 pod_netns: namespace.as_fd(),
-                mtu: self.cluster_mtu,
+                mtu: self.mtu,
             });
             batch.send(&mut self.route, &[])?;
         }
@@ -236,13 +274,16 @@ fn prepare_node_link(
     batch.no_automatic_ipv6(link);
     batch.up(link);
     batch.address(link, node_ip, 32);
-    for (destination, prefix) in [config.pod_cidr, config.service_cidr] {
-        let destination =
-            Ipv4Addr::from(u32::from(destination) & u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0));
+    for (destination, prefix) in [config.pod_cidr, config.service_cidr].map(network) {
         batch.route(Route { destination, prefix, link, gateway: None, source: Some(node_ip) });
     }
     batch.send(route, &[libc::EAFNOSUPPORT, libc::EOPNOTSUPP])?;
     host::forward_from(&name)
+}
+
+/// A range's first address.
+fn network((ip, prefix): (Ipv4Addr, u8)) -> (Ipv4Addr, u8) {
+    (Ipv4Addr::from(u32::from(ip) & u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0)), prefix)
 }
 
 /// Links that no record knows: their record was lost.

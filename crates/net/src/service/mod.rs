@@ -170,6 +170,15 @@ impl ServiceProxy {
         self.worker.call(move |proxy| proxy.update(changed, removed)).await
     }
 
+    /// Puts the table back if somebody has removed it (`nft flush ruleset`, a restart of a firewall): whether that was
+    /// so. Cheap; to be called now and then, because the kernel says so to nobody.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub async fn repair(&self) -> Result<bool, NetError> {
+        self.worker.call(Proxy::repair).await
+    }
+
     /// Removes the table. Connections that are open stay translated. A later `sync` builds the table anew.
     ///
     /// # Errors

@@ -85,6 +85,16 @@ impl Proxy {
         self.apply(changed, removed)
     }
 
+    pub(super) fn repair(&mut self) -> Result<bool, NetError> {
+        if !self.synced || (self.in_step && nft::table_exists(&mut self.socket, &self.table)?) {
+            return Ok(false);
+        }
+        self.in_step = false;
+        self.replace()?;
+        self.in_step = true;
+        Ok(true)
+    }
+
     pub(super) fn teardown(&mut self) -> Result<(), NetError> {
         let mut tx = Transaction::new(&self.table);
         tx.delete_table();
