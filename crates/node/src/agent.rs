@@ -127,6 +127,10 @@ impl Agent {
                 .clone()
                 .run("node-lease", OnError::Restart, OnStop::Abort, move || node_object::renew_lease(shared.clone()));
         }
+        {
+            let (shared, proxy) = (shared.clone(), self.proxy.clone());
+            shared.tasks.clone().spawn("node-network-repair", OnStop::Abort, repair_network(shared, proxy));
+        }
         let shared = shared.clone();
         shared.tasks.clone().run("node-pods", OnError::Restart, OnStop::Abort, move || {
             let (shared, pods, mut ready) = (shared.clone(), pods.clone(), services_read.subscribe());
@@ -206,6 +210,25 @@ impl Agent {
             crate::pod::start::is_running(&c.status) && !labels::get(&c.labels, labels::POD_UID).is_empty()
         };
         Ok(found.iter().filter(of_pod).count())
+    }
+}
+
+/// Puts back what others take from the pod network (`nft flush ruleset`, `sysctl --system`), of which the kernel tells nobody.
+async fn repair_network(shared: Arc<Shared>, proxy: Option<ServiceProxy>) {
+    const PAUSE: Duration = Duration::from_secs(30);
+    loop {
+        shared.clock.sleep(PAUSE).await;
+        match shared.network.repair().await {
+            Ok(repaired) if repaired.is_empty() => {}
+            Ok(repaired) => tracing::warn!("put back what others removed: {}", repaired.join(", ")),
+            Err(error) => tracing::warn!(%error, "the pod network cannot be repaired"),
+        }
+        let Some(proxy) = &proxy else { continue };
+        match proxy.repair().await {
+            Ok(false) => {}
+            Ok(true) => tracing::warn!("put back the services' nftables table, which others removed"),
+            Err(error) => tracing::warn!(%error, "the services' table cannot be repaired"),
+        }
     }
 }
 
