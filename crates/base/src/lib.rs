@@ -6,6 +6,7 @@
 pub mod backoff;
 pub mod clock;
 pub mod entropy;
+pub mod fd;
 pub mod intern;
 pub mod revision;
 pub mod task;

@@ -1,10 +1,329 @@
 //! How the parts become a server: made in order, wired, stopped in reverse.
 
+use std::collections::HashMap;
 use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow, bail};
+use corten_admission::Cidr;
+use corten_apiserver::{Server, ServerConfig};
+use corten_auth::{Material, PkiNames, User};
+use corten_base::{Clock as _, OnError, OnStop, SystemClock, SystemEntropy, Tasks};
+use corten_cache::{Cache, CacheOptions};
+use corten_client::{Api, Duplex, ExecRequest, ExecSession, LogRequest, NodeApi, PortForwardRequest};
+use corten_client::{ByteStream, kubeconfig};
+use corten_kinds::Registry;
+use corten_manager::Manager;
+use corten_node::Agent;
+use corten_object::{Reason, Status};
+use corten_store::{MemoryStore, SqliteOptions, SqliteStore, Store};
+use futures::future::BoxFuture;
 
-use crate::paths::Cluster;
+use crate::image;
+use crate::paths::{Addresses, Cluster};
+
+/// How long the parts may take to finish when the server stops.
+const DRAIN_MAX: Duration = Duration::from_secs(20);
+
+/// What a server is made of, all decided.
+pub struct Plan {
+    /// The cluster.
+    pub cluster: Cluster,
+    /// Its addresses.
+    pub addresses: Addresses,
+    /// Where to listen; all addresses if `None`, loopback and the pods' gateway if loopback.
+    pub bind: Option<IpAddr>,
+    /// This machine's node; `None` runs no node.
+    pub node_name: Option<String>,
+    /// The machine's address.
+    pub node_ip: Ipv4Addr,
+    /// A shared secret that makes its bearer an administrator.
+    pub token: Option<String>,
+    /// Whether objects are kept in memory only.
+    pub in_memory: bool,
+    /// Where to write the administrator's kubeconfig.
+    pub kubeconfig: PathBuf,
+}
+
+/// A running server.
+pub struct Running {
+    api_tasks: Tasks,
+    part_tasks: Tasks,
+    agent: Option<Agent>,
+    store: Option<SqliteStore>,
+}
+
+/// Makes and starts all parts; `stage` is told what has been reached.
+///
+/// # Errors
+/// What keeps a part from starting. Nothing goes on then.
+pub async fn start(plan: Plan, mut stage: impl FnMut(&str)) -> Result<Running> {
+    let ranges = Ranges::new(&plan.addresses)?;
+    // Parts stop before the API that they write to.
+    let (api_tasks, part_tasks) = (Tasks::tokio(), Tasks::tokio());
+    let clock = Arc::new(SystemClock);
+    let (store, sqlite) = open_store(&plan)?;
+    let registry = Arc::new(Registry::builtin());
+    let cache = Cache::new(registry, CacheOptions::default());
+    feed(&cache, &store, &api_tasks).await?;
+    let material = Arc::new(material(&plan, &ranges)?);
+    let node_api = Arc::new(LateNode::default());
+    let server = Server::start(ServerConfig {
+        store,
+        cache: cache.clone(),
+        material: material.clone(),
+        static_tokens: plan.token.iter().map(|t| (t.clone(), User::admin())).collect::<HashMap<_, _>>(),
+        listen: listen_addresses(&plan, &ranges),
+        advertise: advertise(&plan, &ranges),
+        service_cidr: ranges.service,
+        clock: clock.clone(),
+        entropy: Arc::new(SystemEntropy),
+        tasks: api_tasks.clone(),
+        node_api: node_api.clone(),
+    })
+    .await?;
+    write_kubeconfig(&plan, &material, &server)?;
+    stage("API ready");
+    let server = Arc::new(server);
+    let manager = Manager {
+        cache: Arc::new(cache),
+        api: {
+            let server = server.clone();
+            Arc::new(move |user: &str| server.api_as(component(user)))
+        },
+        clock,
+        entropy: Arc::new(SystemEntropy),
+    };
+    let config = corten_controllers::Config {
+        root_ca: material.ca_cert_pem.clone(),
+        local_path: plan.cluster.data.join("local-volumes").to_string_lossy().into_owned(),
+        ..corten_controllers::Config::default()
+    };
+    manager.start(&part_tasks, &config);
+    let mut running = Running { api_tasks, part_tasks, agent: None, store: sqlite };
+    if let Some(name) = &plan.node_name {
+        let api = server.api_as(User::node(name));
+        match start_agent(&plan, &ranges, name, api, &running.part_tasks).await {
+            Ok(agent) => {
+                node_api.set(agent.node_api());
+                running.agent = Some(agent);
+            }
+            Err(error) => {
+                running.stop().await;
+                return Err(error);
+            }
+        }
+        stage("node Ready");
+    }
+    Ok(running)
+}
+
+impl Running {
+    /// Completes with the reason when a part fails that nothing goes on without.
+    pub async fn failed(&self) -> String {
+        tokio::select! {
+            reason = self.api_tasks.failed() => reason,
+            reason = self.part_tasks.failed() => reason,
+        }
+    }
+
+    /// Stops the parts, then the API, then the store. Containers go on.
+    pub async fn stop(self) {
+        if let Some(agent) = self.agent {
+            agent.stop().await;
+        }
+        if !self.part_tasks.stop(DRAIN_MAX).await {
+            tracing::warn!("some parts did not stop in {DRAIN_MAX:?}");
+        }
+        if !self.api_tasks.stop(DRAIN_MAX).await {
+            tracing::warn!("some connections did not end in {DRAIN_MAX:?}");
+        }
+        if let Some(store) = self.store {
+            store.close();
+        }
+    }
+}
+
+/// Address ranges, understood.
+struct Ranges {
+    cluster: Cidr,
+    service: Cidr,
+    cluster_text: (Ipv4Addr, u8),
+    service_text: (Ipv4Addr, u8),
+}
+
+impl Ranges {
+    fn new(addresses: &Addresses) -> Result<Ranges> {
+        let cidr = |flag: &str, text: &str| text.parse::<Cidr>().map_err(|e| anyhow!("{flag} {text}: {e}"));
+        let (cluster, service) =
+            (cidr("--cluster-cidr", &addresses.cluster_cidr)?, cidr("--service-cidr", &addresses.service_cidr)?);
+        let parts = |text: &str| {
+            let (ip, bits) = text.split_once('/').unwrap_or((text, "32"));
+            Ok::<_, anyhow::Error>((ip.parse()?, bits.parse()?))
+        };
+        if cluster.size() < 256 || service.size() < 256 {
+            bail!("--cluster-cidr and --service-cidr must each hold at least 256 addresses (a /24)");
+        }
+        Ok(Ranges {
+            cluster,
+            service,
+            cluster_text: parts(&addresses.cluster_cidr)?,
+            service_text: parts(&addresses.service_cidr)?,
+        })
+    }
+
+    /// The first node's pod range: the first /24 of the pods' range.
+    fn pod_cidr(&self) -> (Ipv4Addr, u8) {
+        (self.cluster_text.0, self.cluster_text.1.max(24))
+    }
+
+    /// The first node's address in its pod range: pods' gateway, where DNS and the API are reached.
+    fn gateway(&self) -> Ipv4Addr {
+        self.cluster.nth(1).unwrap_or(self.cluster_text.0)
+    }
+}
+
+fn open_store(plan: &Plan) -> Result<(Arc<dyn Store>, Option<SqliteStore>)> {
+    if plan.in_memory {
+        return Ok((Arc::new(MemoryStore::new()), None));
+    }
+    let store = SqliteStore::open(&plan.cluster.data.join("store"), SqliteOptions::default()).context("the store")?;
+    Ok((Arc::new(store.clone()), Some(store)))
+}
+
+/// Loads the cache and keeps it fed. Without it nothing is answered: its end stops the server.
+async fn feed(cache: &Cache, store: &Arc<dyn Store>, tasks: &Tasks) -> Result<()> {
+    let watch = cache.load(&**store).await.context("reading the store")?;
+    let first = Arc::new(std::sync::Mutex::new(Some(watch)));
+    let (cache, store) = (cache.clone(), store.clone());
+    tasks.run("cache", OnError::Fatal, OnStop::Abort, move || {
+        let (cache, store, first) = (cache.clone(), store.clone(), first.clone());
+        async move {
+            let watch = first.lock().unwrap_or_else(|p| p.into_inner()).take();
+            match watch {
+                Some(watch) => Err::<(), String>(cache.run(store, watch).await.to_string()),
+                None => Err("the cache was started twice".into()),
+            }
+        }
+    });
+    Ok(())
+}
+
+fn material(plan: &Plan, ranges: &Ranges) -> Result<Material> {
+    let mut ips: Vec<IpAddr> = vec![plan.node_ip.into(), ranges.gateway().into()];
+    ips.extend(ranges.service.nth(1).map(IpAddr::from));
+    ips.extend(plan.bind.filter(|ip| !ip.is_unspecified()));
+    let host = crate::host::node_name();
+    let node_name = plan.node_name.clone().unwrap_or_else(|| host.clone());
+    let names = PkiNames { dns: vec![host], ips, node_name };
+    Material::load_or_create(&plan.cluster.data.join("pki"), &names, SystemClock.now()).context("certificates")
+}
+
+/// Loopback means loopback and the pods' gateway: pods must reach the API, strangers must not.
+fn listen_addresses(plan: &Plan, ranges: &Ranges) -> Vec<SocketAddr> {
+    let port = plan.addresses.port;
+    match plan.bind {
+        None => vec![SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port)],
+        Some(ip) if ip.is_loopback() && plan.node_name.is_some() => {
+            vec![SocketAddr::new(ip, port), SocketAddr::new(ranges.gateway().into(), port)]
+        }
+        Some(ip) => vec![SocketAddr::new(ip, port)],
+    }
+}
+
+/// Where pods reach the API: an address that is not loopback.
+fn advertise(plan: &Plan, ranges: &Ranges) -> IpAddr {
+    match plan.bind {
+        Some(ip) if !ip.is_loopback() && !ip.is_unspecified() => ip,
+        Some(ip) if ip.is_loopback() => ranges.gateway().into(),
+        _ => plan.node_ip.into(),
+    }
+}
+
+fn write_kubeconfig(plan: &Plan, material: &Material, server: &Server) -> Result<()> {
+    let port = server.addresses().first().map_or(plan.addresses.port, SocketAddr::port);
+    let host = match plan.bind {
+        Some(ip) if !ip.is_unspecified() => ip,
+        _ => Ipv4Addr::LOCALHOST.into(),
+    };
+    let connection = kubeconfig::Connection {
+        server: format!("https://{}", SocketAddr::new(host, port)),
+        ca_pem: material.ca_cert_pem.clone().into_bytes(),
+        cert_pem: material.admin.cert_pem.clone().into_bytes(),
+        key_pem: material.admin.key_pem.clone().into_bytes(),
+        ..kubeconfig::Connection::default()
+    };
+    let config = kubeconfig::single(&plan.cluster.context(), &connection);
+    kubeconfig::write(&plan.cluster.kubeconfig(), &config)?;
+    if plan.kubeconfig != plan.cluster.kubeconfig() {
+        kubeconfig::write(&plan.kubeconfig, &config)?;
+    }
+    Ok(())
+}
+
+/// The user of a component by its name, with the groups that upstream gives it.
+fn component(name: &str) -> User {
+    match name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':')) {
+        Some((namespace, account)) => User::service_account(namespace, account),
+        None => User::new(name, &["system:authenticated"]),
+    }
+}
+
+async fn start_agent(plan: &Plan, ranges: &Ranges, name: &str, api: Arc<dyn Api>, tasks: &Tasks) -> Result<Agent> {
+    let images = image::open_at(&plan.cluster.data)?;
+    image::ensure_builtin(&images)?;
+    let config = corten_node::Config {
+        node_name: name.to_owned(),
+        cluster: plan.cluster.name.clone(),
+        data_dir: plan.cluster.data.clone(),
+        run_dir: plan.cluster.run.clone(),
+        exe: std::env::current_exe().context("where is this program?")?,
+        node_ip: plan.node_ip,
+        pod_cidr: ranges.pod_cidr(),
+        cluster_cidr: ranges.cluster_text,
+        service_cidr: ranges.service_text,
+        cluster_dns: ranges.service.nth(10).into_iter().collect(),
+        cluster_domain: "cluster.local".into(),
+        serve_services: true,
+        dns_listen: Vec::new(),
+        pods_max: 110,
+        labels: vec![("node-role.kubernetes.io/control-plane".into(), String::new())],
+        host_netns: None,
+    };
+    Agent::start(config, api, Arc::new(images), tasks.clone()).await.map_err(|e| anyhow!("the node: {e}"))
+}
+
+/// The node of this process, once it is there.
+#[derive(Default)]
+struct LateNode(OnceLock<Arc<dyn NodeApi>>);
+
+impl LateNode {
+    fn set(&self, node: Arc<dyn NodeApi>) {
+        // The first one stays: there is one node in a process.
+        let _ = self.0.set(node);
+    }
+
+    fn get(&self) -> Result<&Arc<dyn NodeApi>, Status> {
+        self.0.get().ok_or_else(|| Status::new(Reason::ServiceUnavailable, "the node has not started yet"))
+    }
+}
+
+impl NodeApi for LateNode {
+    fn logs(&self, request: LogRequest) -> BoxFuture<'_, Result<ByteStream, Status>> {
+        Box::pin(async move { self.get()?.logs(request).await })
+    }
+
+    fn exec(&self, request: ExecRequest) -> BoxFuture<'_, Result<ExecSession, Status>> {
+        Box::pin(async move { self.get()?.exec(request).await })
+    }
+
+    fn port_forward(&self, request: PortForwardRequest) -> BoxFuture<'_, Result<std::pin::Pin<Box<dyn Duplex>>, Status>> {
+        Box::pin(async move { self.get()?.port_forward(request).await })
+    }
+}
 
 /// Removes everything that the cluster's node has made: containers, namespaces, mounts, cgroups, links, rules.
 ///
@@ -16,9 +335,7 @@ pub fn teardown(cluster: &Cluster) -> Result<()> {
     let network = corten_net::teardown_all(&cluster.name, &cluster.run.join("network")).context("network");
     containers.and(network)?;
     match fs::remove_dir_all(&cluster.run) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(e).with_context(|| cluster.run.display().to_string())?
-        }
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).with_context(|| cluster.run.display().to_string())?,
         _ => {}
     }
     if let Some(root) = cluster.run.parent() {
@@ -32,7 +349,7 @@ pub fn teardown(cluster: &Cluster) -> Result<()> {
 ///
 /// # Errors
 /// If the running program cannot be found.
-pub fn runtime_config(cluster: &Cluster) -> Result<corten_runtime::RuntimeConfig> {
+fn runtime_config(cluster: &Cluster) -> Result<corten_runtime::RuntimeConfig> {
     Ok(corten_runtime::RuntimeConfig {
         state_dir: cluster.run.join("containers"),
         exe: std::env::current_exe().context("where is this program?")?,

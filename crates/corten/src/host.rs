@@ -1,7 +1,7 @@
 //! What the host must offer: root, kernel features, free ports. One clear sentence each, before anything is half done.
 
 use std::fs;
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -124,4 +124,35 @@ pub fn check_disk(data: &Path) -> Result<()> {
 /// The node's default name: the host's name in lower case, as the kubelet takes it.
 pub fn node_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().to_lowercase()
+}
+
+/// The machine's address: that of the way out, else the first that is not loopback, else loopback.
+pub fn node_ip() -> Ipv4Addr {
+    // Connecting a datagram socket sends nothing; it only asks the routing table.
+    let way_out = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|socket| {
+        socket.connect((Ipv4Addr::new(203, 0, 113, 1), 9))?;
+        socket.local_addr()
+    });
+    match way_out.map(|address| address.ip()) {
+        Ok(IpAddr::V4(ip)) if !ip.is_loopback() && !ip.is_unspecified() => ip,
+        _ => local_addresses().into_iter().find(|ip| !ip.is_loopback()).unwrap_or(Ipv4Addr::LOCALHOST),
+    }
+}
+
+/// The machine's own addresses, from the kernel's table of local routes.
+fn local_addresses() -> Vec<Ipv4Addr> {
+    let trie = fs::read_to_string("/proc/net/fib_trie").unwrap_or_default();
+    let mut found: Vec<Ipv4Addr> = Vec::new();
+    let mut last = None;
+    for line in trie.lines() {
+        if let Some(address) = line.trim().strip_prefix("|-- ") {
+            last = address.parse().ok();
+        } else if line.trim() == "/32 host LOCAL"
+            && let Some(ip) = last.take()
+            && !found.contains(&ip)
+        {
+            found.push(ip);
+        }
+    }
+    found
 }

@@ -1,15 +1,53 @@
 //! `corten server`: everything in the foreground.
 
-use anyhow::{Result, bail};
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+use corten_tree::tree;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
 
 use crate::args::{AgentArgs, ServerArgs};
+use crate::assembly::{self, Plan};
+use crate::host;
+use crate::paths::{Addresses, Cluster};
 
 /// Runs the server until it is told to stop.
 ///
 /// # Errors
 /// What keeps it from starting, or what broke it.
-pub fn run(_args: ServerArgs) -> Result<u8> {
-    bail!("the server is not wired yet")
+pub fn run(args: ServerArgs) -> Result<u8> {
+    let filter = EnvFilter::try_from_env("CORTEN_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let cluster = Cluster::new(&args.cluster)?;
+    let in_memory = match args.datastore_endpoint.as_str() {
+        "sqlite" => false,
+        "memory" => true,
+        other => bail!("--datastore-endpoint {other:?}: use sqlite (in the data directory) or memory"),
+    };
+    if !args.disable_agent {
+        host::check_kernel()?;
+    }
+    host::check_disk(&cluster.data)?;
+    let addresses = Addresses::decide(&cluster, &args.addresses)?;
+    host::check_port(args.bind_address.unwrap_or(Ipv4Addr::UNSPECIFIED.into()), addresses.port)?;
+    let plan = Plan {
+        kubeconfig: args.write_kubeconfig.clone().unwrap_or_else(|| cluster.kubeconfig()),
+        node_name: (!args.disable_agent).then(|| args.node_name.clone().unwrap_or_else(host::node_name)),
+        node_ip: host::node_ip(),
+        bind: args.bind_address,
+        token: args.token.clone(),
+        cluster: cluster.clone(),
+        in_memory,
+        addresses,
+    };
+    let ready = args.ready_fd.map(ready_pipe).transpose()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("corten").build()?;
+    runtime.block_on(serve(plan, ready))?;
+    Ok(0)
 }
 
 /// Runs a node that joins a server.
@@ -20,9 +58,66 @@ pub fn run_agent(args: &AgentArgs) -> Result<u8> {
     bail!("joining {} from another machine is not there yet: run `corten server` on one machine", args.server)
 }
 
+async fn serve(plan: Plan, mut ready: Option<File>) -> Result<()> {
+    let (mut term, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let pid_file = plan.cluster.pid_file();
+    let mut tell = |stage: &str| {
+        tracing::info!("{stage}");
+        if let Some(pipe) = &mut ready {
+            // Whoever waited may have gone.
+            let _ = writeln!(pipe, "{stage}");
+        }
+    };
+    write_pid(&pid_file)?;
+    let running = assembly::start(plan, &mut tell).await.inspect_err(|_| remove_pid(&pid_file))?;
+    tell("ready");
+    drop(ready);
+    let outcome = tokio::select! {
+        _ = term.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        reason = running.failed() => Err(anyhow::anyhow!(reason)),
+    };
+    tracing::info!("stopping; containers go on");
+    running.stop().await;
+    remove_pid(&pid_file);
+    outcome
+}
+
+/// The pipe that `up` waits on: its number came on the command line.
+fn ready_pipe(fd: i32) -> Result<File> {
+    let path = format!("/proc/self/fd/{fd}");
+    let target = fs::read_link(&path).with_context(|| format!("--ready-fd {fd}"))?;
+    if !target.to_string_lossy().starts_with("pipe:") {
+        bail!("--ready-fd {fd} is not a pipe");
+    }
+    // Opened anew, close-on-exec, so that shims do not inherit it; the inherited number is closed.
+    let pipe = fs::OpenOptions::new().write(true).open(&path).with_context(|| format!("--ready-fd {fd}"))?;
+    corten_base::fd::close_inherited(fd);
+    Ok(pipe)
+}
+
+/// Names this process for `down`: its number and start time.
+fn write_pid(file: &Path) -> Result<()> {
+    let pid = std::process::id();
+    let started = start_time(pid as i32).context("/proc/self/stat")?;
+    let text = tree!({"pid": pid, "startTime": started}).to_json();
+    if let Some(parent) = file.parent() {
+        fs::create_dir_all(parent).with_context(|| parent.display().to_string())?;
+    }
+    fs::write(file, text).with_context(|| file.display().to_string())
+}
+
+/// Removes the file again, unless a next server has written its own.
+fn remove_pid(file: &Path) {
+    if fs::read_to_string(file).is_ok_and(|text| text.contains(&format!("\"pid\":{},", std::process::id()))) {
+        // A stale file does no harm: the start time in it fits no process.
+        let _ = fs::remove_file(file);
+    }
+}
+
 /// The start time of a process in clock ticks since boot, from `/proc/PID/stat`: with the pid it names a process for good.
 pub fn start_time(pid: i32) -> Option<i64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name in parentheses may hold spaces: fields are counted after it. Start time is field 22, the 20th after the name.
     stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }

@@ -71,6 +71,10 @@ pub fn busybox() -> Result<PathBuf> {
     Ok(dir)
 }
 
+/// Packages, by the beginning of their names, that unpacked roots do without.
+const UNUSED: &[&str] =
+    &["debconf", "dpkg", "perl", "libperl", "libllvm", "libz3", "locales", "python", "adduser", "ucf", "systemd", "gdb"];
+
 /// The packages and all that they depend on, without recommendations.
 fn closure(packages: &[&str]) -> Result<BTreeSet<String>> {
     let depends = |update: bool| {
