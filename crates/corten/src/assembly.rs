@@ -13,13 +13,14 @@ use corten_apiserver::{Server, ServerConfig};
 use corten_auth::{Material, PkiNames, User};
 use corten_base::{Clock as _, OnError, OnStop, SystemClock, SystemEntropy, Tasks};
 use corten_cache::{Cache, CacheOptions};
-use corten_client::{Api, Duplex, ExecRequest, ExecSession, LogRequest, NodeApi, PortForwardRequest};
+use corten_client::{Api, Duplex, ExecRequest, ExecSession, ListOptions, LogRequest, NodeApi, PortForwardRequest};
 use corten_client::{ByteStream, kubeconfig};
-use corten_kinds::Registry;
+use corten_kinds::{Registry, id};
 use corten_manager::Manager;
-use corten_node::Agent;
-use corten_object::{Reason, Status};
+use corten_node::{Agent, StoreImages};
+use corten_object::{FieldSelector, Object, Reason, Status};
 use corten_store::{MemoryStore, SqliteOptions, SqliteStore, Store};
+use futures::StreamExt as _;
 use futures::future::BoxFuture;
 
 use crate::image;
@@ -89,7 +90,7 @@ pub async fn start(plan: Plan, mut stage: impl FnMut(&str)) -> Result<Running> {
     stage("API ready");
     let server = Arc::new(server);
     let manager = Manager {
-        cache: Arc::new(cache),
+        cache,
         api: {
             let server = server.clone();
             Arc::new(move |user: &str| server.api_as(component(user)))
@@ -133,7 +134,7 @@ impl Running {
     /// Stops the parts, then the API, then the store. Containers go on.
     pub async fn stop(self) {
         if let Some(agent) = self.agent {
-            agent.stop().await;
+            agent.say_not_ready().await;
         }
         if !self.part_tasks.stop(DRAIN_MAX).await {
             tracing::warn!("some parts did not stop in {DRAIN_MAX:?}");
@@ -293,7 +294,32 @@ async fn start_agent(plan: &Plan, ranges: &Ranges, name: &str, api: Arc<dyn Api>
         labels: vec![("node-role.kubernetes.io/control-plane".into(), String::new())],
         host_netns: None,
     };
-    Agent::start(config, api, Arc::new(images), tasks.clone()).await.map_err(|e| anyhow!("the node: {e}"))
+    let images = Arc::new(StoreImages::new(images));
+    let agent = Agent::start(config, api.clone(), images, tasks.clone()).await.map_err(|e| anyhow!("the node: {e}"))?;
+    until_ready(api, name).await?;
+    Ok(agent)
+}
+
+/// Waits until the API shows the node as Ready.
+async fn until_ready(api: Arc<dyn Api>, name: &str) -> Result<()> {
+    let fields = FieldSelector::parse(&format!("metadata.name={name}")).map_err(|e| anyhow!(e))?;
+    let options = ListOptions { fields, ..ListOptions::default() };
+    let ready = |node: &Object| {
+        let node = node.to_tree();
+        let conditions = node.list_at("status.conditions");
+        conditions.iter().any(|c| c.str_at("type") == "Ready" && c.str_at("status") == "True")
+    };
+    let list = api.list(id::NODE, options.clone()).await?;
+    if list.items.iter().any(|node| ready(node)) {
+        return Ok(());
+    }
+    let mut events = api.watch(id::NODE, options, list.revision).await?;
+    while let Some(event) = events.next().await {
+        if event?.object.is_some_and(|node| ready(&node)) {
+            return Ok(());
+        }
+    }
+    bail!("the node's watch ended before it was Ready")
 }
 
 /// The node of this process, once it is there.
@@ -320,7 +346,10 @@ impl NodeApi for LateNode {
         Box::pin(async move { self.get()?.exec(request).await })
     }
 
-    fn port_forward(&self, request: PortForwardRequest) -> BoxFuture<'_, Result<std::pin::Pin<Box<dyn Duplex>>, Status>> {
+    fn port_forward(
+        &self,
+        request: PortForwardRequest,
+    ) -> BoxFuture<'_, Result<std::pin::Pin<Box<dyn Duplex>>, Status>> {
         Box::pin(async move { self.get()?.port_forward(request).await })
     }
 }
@@ -333,9 +362,12 @@ pub fn teardown(cluster: &Cluster) -> Result<()> {
     let runtime = corten_runtime::Runtime::new(runtime_config(cluster)?).context("the container runtime")?;
     let containers = runtime.shutdown().context("containers");
     let network = corten_net::teardown_all(&cluster.name, &cluster.run.join("network")).context("network");
-    containers.and(network)?;
+    let volumes = corten_volumes::unmount_below(&cluster.data).context("volumes");
+    containers.and(network).and(volumes)?;
     match fs::remove_dir_all(&cluster.run) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).with_context(|| cluster.run.display().to_string())?,
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(e).with_context(|| cluster.run.display().to_string())?
+        }
         _ => {}
     }
     if let Some(root) = cluster.run.parent() {

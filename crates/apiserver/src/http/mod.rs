@@ -19,7 +19,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 pub(crate) use body::{Body as HttpBody, full, stream};
@@ -48,11 +48,22 @@ pub(crate) async fn listen(addresses: &[SocketAddr]) -> Result<Vec<(TcpListener,
     let mut listeners = Vec::new();
     for address in addresses {
         let failed = |source| StartError::Listen { address: *address, source };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let listener = open(*address).map_err(failed)?;
         let bound = listener.local_addr().map_err(failed)?;
         listeners.push((listener, bound));
     }
     Ok(listeners)
+}
+
+/// Listens on an address, also on one that the machine will have only later: the pods' gateway comes with the node.
+fn open(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    if address.is_ipv4() {
+        rustix::net::sockopt::set_ip_freebind(&socket, true)?;
+    }
+    socket.bind(address)?;
+    socket.listen(1024)
 }
 
 /// Answers on the sockets until the task tree stops.
