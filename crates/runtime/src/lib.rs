@@ -20,6 +20,7 @@ pub mod defaults;
 mod error;
 mod inside;
 mod log;
+mod maker;
 mod pause;
 mod program;
 mod proto;
@@ -51,10 +52,18 @@ pub use status::{Container, ContainerStatus, ExitInfo, ExitStatus, Sandbox, Stat
 pub fn dispatch() {
     let mut arguments = std::env::args_os().skip(1);
     let (Some(what), Some(directory)) = (arguments.next(), arguments.next()) else { return };
-    let directory = std::path::PathBuf::from(directory);
     match what.to_str() {
-        Some(shim::ARGUMENT) => shim::main(&directory),
-        Some(pause::ARGUMENT) => pause::main(&directory),
+        Some(maker::ARGUMENT) => maker::main(),
+        Some(what) => run(what, std::path::Path::new(&directory)),
+        None => {}
+    }
+}
+
+/// Runs what works on one directory; returns if it is none of that.
+fn run(what: &str, directory: &std::path::Path) {
+    match what {
+        shim::ARGUMENT => shim::main(directory),
+        pause::ARGUMENT => pause::main(directory),
         _ => {}
     }
 }

@@ -3,6 +3,7 @@
 //! Nothing is remembered in memory: each call reads the state directory, so a restarted server simply goes on.
 
 use crate::cgroup::{Cgroups, DeviceRule};
+use crate::maker::Maker;
 use crate::proto::{self, Op, Reply, Started, VERSION};
 use crate::session::Connection;
 use crate::state::{self, ContainerRecord, RunningRecord, SandboxRecord};
@@ -14,10 +15,9 @@ use rustix::mount::{MountAttrFlags, OpenTreeFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::process::CommandExt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::sync::Mutex;
 
 /// Where a runtime keeps its things.
 #[derive(Clone, Debug)]
@@ -38,6 +38,7 @@ pub struct Runtime {
     /// write to the host's file through it.
     exe: OwnedFd,
     cgroups: Cgroups,
+    maker: Mutex<Option<Maker>>,
 }
 
 /// A running container's shim, held open.
@@ -65,8 +66,12 @@ impl Runtime {
         restrict(&config.state_dir, 0o700)?;
         // Relative names and links would mean something else to a shim.
         let state_dir = config.state_dir.canonicalize().map_err(|e| Error::file(&config.state_dir, e))?;
-        let runtime =
-            Runtime { state_dir, exe: read_only_view(&config.exe)?, cgroups: Cgroups::open(&config.cgroup_root)? };
+        let runtime = Runtime {
+            state_dir,
+            exe: read_only_view(&config.exe)?,
+            cgroups: Cgroups::open(&config.cgroup_root)?,
+            maker: Mutex::new(None),
+        };
         runtime.clear_unfinished()?;
         Ok(runtime)
     }
@@ -111,7 +116,7 @@ impl Runtime {
     pub fn create_sandbox(&self, spec: &SandboxSpec) -> Result<Sandbox> {
         let directory = self.sandbox_directory(&spec.id)?;
         make_new(&directory, "sandbox", &spec.id)?;
-        let spawn = |argument: &str| self.spawn(argument, "corten-init", &directory, &spec.id);
+        let spawn = |argument: &str| self.spawn(argument, &directory, &spec.id);
         if let Err(e) = sandbox::create(&directory, spec, &self.cgroups, &spawn) {
             let _ = sandbox::remove(&directory, &self.cgroups);
             let _ = self.cgroups.remove(&spec.cgroup);
@@ -190,7 +195,7 @@ impl Runtime {
             ContainerStatus::Running { .. } => return Err(Error::State { id: id.into(), state: "already running" }),
             ContainerStatus::Exited(_) => return Err(Error::State { id: id.into(), state: "exited" }),
         }
-        self.spawn(shim::ARGUMENT, "corten-shim", &directory, id)?;
+        self.spawn(shim::ARGUMENT, &directory, id)?;
         match self.running_shim(id)? {
             Some(running) => Ok(running),
             // It has ended already: a descriptor that is readable at once says so.
@@ -199,27 +204,17 @@ impl Runtime {
     }
 
     /// Starts one of our own processes and waits for its report.
-    fn spawn(&self, argument: &str, name: &str, directory: &Path, id: &str) -> Result<()> {
-        let failed = |e: io::Error| Error::system(format!("start {name}"), e);
-        let flags = SocketFlags::CLOEXEC;
-        let (ours, theirs) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
-            .map_err(|e| Error::system("socketpair", e))?;
+    fn spawn(&self, argument: &str, directory: &Path, id: &str) -> Result<()> {
+        let failed = |e: io::Error| Error::system("start a shim", e);
+        let (ours, theirs) =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                .map_err(|e| Error::system("socketpair", e))?;
         let log_path = directory.join(state::SHIM_LOG_FILE);
         let log = fs::File::create(&log_path).map_err(|e| Error::file(&log_path, e))?;
-        let mut child = Command::new(format!("/proc/self/fd/{}", self.exe.as_raw_fd()))
-            .arg0(name)
-            .arg(argument)
-            .arg(directory)
-            .env_clear()
-            .stdin(Stdio::from(theirs))
-            .stdout(Stdio::null())
-            .stderr(Stdio::from(log))
-            .spawn()
-            .map_err(failed)?;
-        // The command kept our copy of the other end; without it, the end of file means that the process has died.
-        let _ = child.wait();
-        let said = proto::receive::<Started>(&ours).map_err(failed)?;
-        match said {
+        self.order(argument, directory, theirs.as_fd(), log.as_fd())?;
+        // Without our copy of the other end, the end of file means that the process has died.
+        drop(theirs);
+        match proto::receive::<Started>(&ours).map_err(failed)? {
             Some((Started::Running, _)) => Ok(()),
             Some((Started::Failed { message, start: true }, _)) => Err(Error::Start(message)),
             Some((Started::Failed { message, .. }, _)) => Err(Error::Shim { id: id.to_string(), message }),
@@ -229,6 +224,20 @@ impl Runtime {
                 Err(Error::Shim { id: id.to_string(), message })
             }
         }
+    }
+
+    /// Has the maker of shims fork; starts it with the first order, and anew when it was killed.
+    fn order(&self, argument: &str, directory: &Path, report: BorrowedFd<'_>, log: BorrowedFd<'_>) -> Result<()> {
+        let mut maker = self.maker.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(running) = maker.as_ref()
+            && running.order(argument, directory, report, log).is_ok()
+        {
+            return Ok(());
+        }
+        // Dropping the old one first: it is reaped then.
+        *maker = None;
+        let started = maker.insert(Maker::start(&self.exe)?);
+        started.order(argument, directory, report, log).map_err(|e| Error::system("ask the maker of shims", e))
     }
 
     pub fn container(&self, id: &str) -> Result<Container> {

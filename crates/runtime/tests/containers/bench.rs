@@ -20,7 +20,7 @@ fn figures(m: &Machine) {
         let began = Instant::now();
         m.start(&spec);
         starts.push(began.elapsed());
-        memory = memory.max(shim_pss(&id));
+        memory = memory.max(shim_pss(m, &id));
         let began = Instant::now();
         m.runtime.delete_container(&id).unwrap();
         deletes.push(began.elapsed());
@@ -39,12 +39,16 @@ fn figures(m: &Machine) {
 }
 
 /// Kilobytes.
-fn shim_pss(id: &str) -> u64 {
-    let shim = fs::read_dir("/proc").unwrap().flatten().find(|e| {
-        fs::read(e.path().join("cmdline"))
-            .is_ok_and(|c| c.starts_with(b"corten-shim") && c.ends_with(format!("/{id}\0").as_bytes()))
-    });
-    let rollup = fs::read_to_string(shim.unwrap().path().join("smaps_rollup")).unwrap();
+fn shim_pss(m: &Machine, id: &str) -> u64 {
+    let state = fs::read(m.base.join("run/containers").join(id).join("state.json")).unwrap();
+    let state: serde_json::Value = serde_json::from_slice(&state).unwrap();
+    let process = std::path::PathBuf::from(format!("/proc/{}", state["shim"]["pid"]));
+    let title = fs::read_to_string(process.join("cmdline")).unwrap();
+    assert!(
+        title.starts_with("corten-shim container-shim /") && title.trim_end_matches('\0').ends_with(id),
+        "{title:?}"
+    );
+    let rollup = fs::read_to_string(process.join("smaps_rollup")).unwrap();
     let pss = rollup.lines().find_map(|l| l.strip_prefix("Pss:")).unwrap();
     pss.trim().trim_end_matches(" kB").parse().unwrap()
 }

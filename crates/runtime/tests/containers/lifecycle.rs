@@ -10,6 +10,7 @@ pub const TESTS: &[crate::Test] = &[
     ("kill", kill),
     ("adoption", adoption),
     ("lost_shim", lost_shim),
+    ("lost_maker", lost_maker),
     ("shared_pid_namespace", shared_pid_namespace),
     ("remove_with_running_containers", remove_with_running_containers),
     ("unfinished_creations", unfinished_creations),
@@ -90,6 +91,26 @@ fn lost_shim(m: &Machine) {
     assert!(exit.message.contains("was lost"), "{}", exit.message);
     let gone = std::fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |s| s.contains(") Z "));
     assert!(gone, "a container does not outlive its shim");
+}
+
+/// The maker of shims may be killed at any time: shims do not notice, and the next start makes a new one.
+fn lost_maker(m: &Machine) {
+    m.sandbox("s");
+    let shim = m.start(&m.spec("s", "c", "sleep 1000"));
+    let own = std::process::id();
+    let children = std::fs::read_to_string(format!("/proc/{own}/task/{own}/children")).unwrap();
+    let makers: Vec<i32> = children
+        .split_whitespace()
+        .filter(|pid| std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|c| c.starts_with(b"corten-shims\0")))
+        .map(|pid| pid.parse().unwrap())
+        .collect();
+    assert_eq!(makers.len(), 1, "children: {children}");
+    let maker = rustix::process::Pid::from_raw(makers[0]).unwrap();
+    let pidfd = rustix::process::pidfd_open(maker, rustix::process::PidfdFlags::empty()).unwrap();
+    rustix::process::kill_process(maker, rustix::process::Signal::KILL).unwrap();
+    assert!(readable(&pidfd, 10));
+    assert!(!readable(&shim.pidfd, 0));
+    assert_eq!(m.run(&m.spec("s", "d", "exit 6")).exit_code, 6);
 }
 
 fn shared_pid_namespace(m: &Machine) {
