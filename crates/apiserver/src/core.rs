@@ -17,6 +17,7 @@ use corten_tree::Tree;
 
 use crate::flow::Flow;
 use crate::metrics::Metrics;
+use crate::openapi::OpenApi;
 
 /// How long a read waits for a revision that a client named and that is not here yet
 /// (`apiserver/pkg/storage/cacher/watch_cache.go`, `blockTimeout`).
@@ -36,6 +37,7 @@ pub(crate) struct Core {
     pub services: ServiceAllocator,
     pub flow: Flow,
     pub metrics: Metrics,
+    pub openapi: OpenApi,
     rbac: RwLock<(u64, Arc<Rbac>)>,
     /// Grows with every write of a role or a binding; whoever sees it ahead of the built policy builds it anew.
     rbac_wanted: AtomicU64,
@@ -69,6 +71,7 @@ impl Core {
             services: parts.services,
             flow: Flow::default(),
             metrics: Metrics::default(),
+            openapi: OpenApi::default(),
             rbac: RwLock::new((0, Arc::new(Rbac::default()))),
             rbac_wanted: AtomicU64::new(1),
             rbac_building: Mutex::new(()),

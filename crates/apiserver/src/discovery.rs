@@ -2,12 +2,7 @@
 
 use bytes::Bytes;
 use corten_kinds::{Kind, Registry, SubresourceKind};
-use corten_object::Status;
 use corten_tree::{Tree, tree};
-use hyper::Response;
-
-use crate::core::Core;
-use crate::http::{Call, HttpBody};
 
 /// Groups in the order in which clients look a short name up (`pkg/controlplane/apiserver/aggregator.go`, priorities).
 const GROUP_ORDER: &[&str] = &[
@@ -206,12 +201,6 @@ fn aggregated_resource(kind: &Kind, group: &str, version: &str) -> Tree {
         out.insert("subresources", Tree::List(subresources));
     }
     out
-}
-
-/// `/openapi/v3` and below.
-pub(crate) fn openapi(core: &Core, rest: &str, call: &Call) -> Result<Response<HttpBody>, Status> {
-    let _ = (core, rest, call);
-    Err(Status::no_such_resource())
 }
 
 #[cfg(test)]

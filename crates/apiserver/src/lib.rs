@@ -11,6 +11,7 @@ mod flow;
 mod http;
 mod local;
 mod metrics;
+mod openapi;
 mod pipeline;
 mod reviews;
 mod server;

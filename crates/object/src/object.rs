@@ -73,6 +73,10 @@ impl Object {
     /// Nothing is encoded again.
     pub fn wire(&self) -> (Bytes, String, Bytes) {
         let at = self.insert_at as usize;
+        if !self.head.revision.is_some() {
+            // Not stored (a dry run's answer): it has none.
+            return (self.json.slice(..at), String::new(), self.json.slice(at..));
+        }
         let (before, after) = match (self.alone, self.comma_before) {
             (true, _) => ("", ""),
             (_, true) => (",", ""),

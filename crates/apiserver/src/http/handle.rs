@@ -216,7 +216,10 @@ async fn other(core: &Arc<Core>, incoming: &Call, route: &Route) -> Result<Respo
             let found = discovery::resources(&core.registry, group, version).ok_or_else(Status::no_such_resource)?;
             Ok(json(core, incoming, 200, &found))
         }
-        Route::OpenApi(rest) => discovery::openapi(core, rest, incoming),
+        Route::OpenApi(rest) => {
+            let found = core.openapi.get(&core.registry, core.schema, rest).ok_or_else(Status::no_such_resource)?;
+            Ok(finish(incoming, respond(200, "application/json", full(found))))
+        }
         Route::Other(path) => plain(core, incoming, path).await,
         Route::Resource(_) => Err(Status::no_such_resource()),
     }

@@ -1,0 +1,91 @@
+//! `/openapi/v3`: documents made from the registry and the schema on first use, and kept.
+
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
+use bytes::Bytes;
+use corten_kinds::{Kind, Registry};
+use corten_schema::{Schema, openapi};
+
+/// The documents by path (`api/v1`, `apis/apps/v1`), and the index of them.
+#[derive(Default)]
+pub(crate) struct OpenApi {
+    made: OnceLock<Made>,
+}
+
+struct Made {
+    documents: BTreeMap<String, Bytes>,
+    index: Bytes,
+}
+
+impl OpenApi {
+    /// The index, or the document at a path.
+    pub fn get(&self, registry: &Registry, schema: &Schema, path: &str) -> Option<Bytes> {
+        let made = self.made.get_or_init(|| make(registry, schema));
+        if path.is_empty() { Some(made.index.clone()) } else { made.documents.get(path).cloned() }
+    }
+}
+
+fn make(registry: &Registry, schema: &Schema) -> Made {
+    let mut groups: BTreeMap<(String, String), Vec<&Kind>> = BTreeMap::new();
+    for kind in registry.iter() {
+        for version in &kind.versions {
+            groups.entry((kind.group.to_string(), version.to_string())).or_default().push(kind);
+        }
+    }
+    let mut documents = BTreeMap::new();
+    for ((group, version), kinds) in &groups {
+        let resources: Vec<openapi::Resource<'_>> =
+            kinds.iter().map(|kind| resource(kind, schema, group, version)).collect();
+        let document = openapi::document(schema, group, version, &resources);
+        documents.insert(openapi::document_path(group, version), Bytes::from(document));
+    }
+    let hashes: Vec<(&String, String)> = documents.iter().map(|(path, bytes)| (path, hash(bytes))).collect();
+    let index = openapi::index(hashes.iter().map(|(path, hash)| (path.as_str(), hash.as_str())));
+    Made { index: index.into(), documents }
+}
+
+fn resource<'k>(kind: &'k Kind, schema: &Schema, group: &'k str, version: &'k str) -> openapi::Resource<'k> {
+    let own = (group, version, &*kind.kind);
+    let subresources = kind.subresources.iter().map(|sub| {
+        let gvk = sub.body.unwrap_or(own);
+        openapi::Subresource { name: sub.name, gvk, ty: schema.gvk(gvk.0, gvk.1, gvk.2), verbs: sub.verbs }
+    });
+    openapi::Resource {
+        plural: &kind.plural,
+        kind: &kind.kind,
+        ty: kind.type_of(version),
+        list_ty: schema.gvk(group, version, &format!("{}List", kind.kind)),
+        namespaced: kind.namespaced(),
+        verbs: kind.verbs.names(),
+        subresources: subresources.collect(),
+    }
+}
+
+/// A hash that names a document's content (FNV-1a): it keeps clients' caches right, and nothing else depends on it.
+fn hash(bytes: &[u8]) -> String {
+    let fold = |state: u64, byte: &u8| (state ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    format!("{:016X}", bytes.iter().fold(0xcbf2_9ce4_8422_2325, fold))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_group_version_has_a_document() {
+        let (registry, schema) = (Registry::builtin(), corten_schema::builtin());
+        let openapi = OpenApi::default();
+        let index = String::from_utf8(openapi.get(&registry, schema, "").unwrap().to_vec()).unwrap();
+        assert!(index.contains("/openapi/v3/apis/apps/v1?hash="), "{index}");
+        let apps = String::from_utf8(openapi.get(&registry, schema, "apis/apps/v1").unwrap().to_vec()).unwrap();
+        for part in [
+            "/apis/apps/v1/namespaces/{namespace}/deployments/{name}",
+            "fieldValidation",
+            "x-kubernetes-patch-merge-key",
+        ] {
+            assert!(apps.contains(part), "{part}");
+        }
+        assert!(openapi.get(&registry, schema, "apis/none/v1").is_none());
+    }
+}

@@ -1,0 +1,93 @@
+//! A server on the memory store, for tests.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use corten_apiserver::{Server, ServerConfig};
+use corten_auth::{Material, PkiNames, User};
+use corten_base::{BoxFuture, Clock, OnError, OnStop, SystemClock, SystemEntropy, Tasks};
+use corten_cache::{Cache, CacheOptions};
+use corten_client::{
+    Api, ByteStream, Duplex, ExecExit, ExecRequest, ExecSession, LogRequest, NodeApi, PortForwardRequest,
+};
+use corten_kinds::Registry;
+use corten_object::{Reason, Status};
+use corten_store::{MemoryStore, Store};
+
+/// Logs one line; a command gets back what is written to it, and exits with 3.
+struct EchoNode;
+
+impl NodeApi for EchoNode {
+    fn logs(&self, request: LogRequest) -> BoxFuture<'_, Result<ByteStream, Status>> {
+        let line = format!("a line of {}\n", request.target.container);
+        let stream: ByteStream = Box::pin(futures::stream::once(async move { Ok(line.into()) }));
+        Box::pin(async move { Ok(stream) })
+    }
+
+    fn exec(&self, _request: ExecRequest) -> BoxFuture<'_, Result<ExecSession, Status>> {
+        Box::pin(async {
+            let (stdin, stdout) = tokio::io::duplex(4096);
+            Ok(ExecSession {
+                stdin: Some(Box::pin(stdin)),
+                stdout: Some(Box::pin(stdout)),
+                stderr: None,
+                resize: None,
+                exit: Box::pin(async { ExecExit::Code(3) }),
+            })
+        })
+    }
+
+    fn port_forward(
+        &self,
+        _request: PortForwardRequest,
+    ) -> BoxFuture<'_, Result<std::pin::Pin<Box<dyn Duplex>>, Status>> {
+        Box::pin(async { Err(Status::new(Reason::ServiceUnavailable, "no node")) })
+    }
+}
+
+/// A running server; everything goes with it.
+pub struct Fixture {
+    pub server: Server,
+    pub material: Arc<Material>,
+    pub tasks: Tasks,
+    _dir: tempfile::TempDir,
+}
+
+impl Fixture {
+    pub async fn start() -> Fixture {
+        let dir = tempfile::tempdir().unwrap();
+        let names = PkiNames { node_name: "n1".into(), ..PkiNames::default() };
+        let material = Arc::new(Material::load_or_create(dir.path(), &names, SystemClock.now()).unwrap());
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let registry = Arc::new(Registry::builtin());
+        let cache = Cache::new(registry, CacheOptions::default());
+        let tasks = Tasks::tokio();
+        let watch = Mutex::new(Some(cache.load(&*store).await.unwrap()));
+        let (feeding, source) = (cache.clone(), store.clone());
+        tasks.run("cache", OnError::Fatal, OnStop::Abort, move || {
+            let (feeding, source, watch) = (feeding.clone(), source.clone(), watch.lock().unwrap().take().unwrap());
+            async move { Err::<(), _>(feeding.run(source, watch).await) }
+        });
+        let server = Server::start(ServerConfig {
+            store,
+            cache,
+            material: material.clone(),
+            static_tokens: HashMap::from([("secret-token".to_owned(), User::new("alice", &[]))]),
+            listen: vec![([127, 0, 0, 1], 0).into()],
+            advertise: "192.0.2.1".parse().unwrap(),
+            service_cidr: "10.43.0.0/16".parse().unwrap(),
+            clock: Arc::new(SystemClock),
+            entropy: Arc::new(SystemEntropy),
+            tasks: tasks.clone(),
+            node_api: Arc::new(EchoNode),
+        })
+        .await
+        .unwrap();
+        Fixture { server, material, tasks, _dir: dir }
+    }
+
+    #[allow(dead_code, reason = "the HTTP tests come in by the socket")]
+    pub fn admin(&self) -> Arc<dyn Api> {
+        self.server.api_as(User::admin())
+    }
+}

@@ -1,0 +1,194 @@
+//! The server over TLS: authentication, forms, lists in pages, watches, discovery, streams.
+
+mod common;
+
+use bytes::Bytes;
+use common::Fixture;
+use corten_tree::{Tree, json};
+use http_body_util::{BodyExt, Full};
+use hyper::{Method, Request, Response, body::Incoming};
+use hyper_util::rt::TokioIo;
+use std::sync::Arc;
+use tokio::net::TcpStream;
+
+/// One HTTP/1.1 connection, as the administrator or as nobody.
+struct Client(hyper::client::conn::http1::SendRequest<Full<Bytes>>);
+
+impl Client {
+    async fn connect(fixture: &Fixture, admin: bool) -> Client {
+        let identity = admin.then_some(&fixture.material.admin);
+        let tls = Arc::new(fixture.material.client_tls(identity).unwrap());
+        let tcp = TcpStream::connect(fixture.server.addresses()[0]).await.unwrap();
+        let name = "localhost".try_into().unwrap();
+        let stream = tokio_rustls::TlsConnector::from(tls).connect(name, tcp).await.unwrap();
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        fixture.tasks.spawn("test client", corten_base::OnStop::Abort, async move {
+            let _ = connection.with_upgrades().await;
+        });
+        Client(sender)
+    }
+
+    async fn send(&mut self, method: Method, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Response<Incoming> {
+        let mut request = Request::builder().method(method).uri(path).header("host", "localhost");
+        for (key, value) in headers {
+            request = request.header(*key, *value);
+        }
+        let request = request.body(Full::new(Bytes::copy_from_slice(body))).unwrap();
+        self.0.ready().await.unwrap();
+        self.0.send_request(request).await.unwrap()
+    }
+
+    async fn get(&mut self, path: &str, headers: &[(&str, &str)]) -> (u16, Tree) {
+        let response = self.send(Method::GET, path, headers, b"").await;
+        let code = response.status().as_u16();
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        (code, json::parse(&bytes).unwrap_or_else(|_| Tree::from(String::from_utf8_lossy(&bytes).into_owned())))
+    }
+
+    async fn post(&mut self, path: &str, body: &str) -> (u16, Tree) {
+        let response = self.send(Method::POST, path, &[], body.as_bytes()).await;
+        let code = response.status().as_u16();
+        (code, json::parse(&response.into_body().collect().await.unwrap().to_bytes()).unwrap())
+    }
+}
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+#[tokio::test]
+async fn nobody_sees_health_and_version_only() {
+    let fixture = Fixture::start().await;
+    let mut nobody = Client::connect(&fixture, false).await;
+    assert_eq!(nobody.get("/healthz", &[]).await, (200, Tree::from("ok")));
+    assert_eq!(nobody.get("/version", &[]).await.1.str_at("gitVersion"), corten_apiserver::VERSION);
+    let (code, status) = nobody.get("/api/v1/pods", &[]).await;
+    assert_eq!(code, 403);
+    assert!(status.str_at("message").contains("User \"system:anonymous\" cannot list resource \"pods\""));
+    assert_eq!(nobody.get("/api/v1/pods", &[("authorization", "Bearer wrong")]).await.0, 401);
+    let alice = [("authorization", "Bearer secret-token")];
+    let (code, status) = nobody.get("/api/v1/pods", &alice).await;
+    assert_eq!((code, status.str_at("message").contains("User \"alice\"")), (403, true));
+    assert_eq!(nobody.get("/apis", &alice).await.0, 200);
+}
+
+#[tokio::test]
+async fn lists_come_in_pages_of_one_revision() {
+    let fixture = Fixture::start().await;
+    let mut client = Client::connect(&fixture, true).await;
+    for i in 0..5 {
+        let body = format!(r#"{{"metadata":{{"name":"m{i}"}}}}"#);
+        assert_eq!(client.post(MAPS, &body).await.0, 201);
+    }
+    let (_, first) = client.get(&format!("{MAPS}?limit=2"), &[]).await;
+    assert_eq!((first.list_at("items").len(), first.i64_at("metadata.remainingItemCount")), (2, Some(3)));
+    client.send(Method::DELETE, &format!("{MAPS}/m3"), &[], b"").await.into_body().collect().await.unwrap();
+    let token = first.str_at("metadata.continue");
+    let (_, second) = client.get(&format!("{MAPS}?limit=10&continue={token}"), &[]).await;
+    let names: Vec<&str> = second.list_at("items").iter().map(|i| i.str_at("metadata.name")).collect();
+    assert_eq!(names, ["m2", "m3", "m4"], "what was deleted since is still in the list");
+    assert_eq!(second.str_at("metadata.resourceVersion"), first.str_at("metadata.resourceVersion"));
+    let (_, selected) = client.get(&format!("{MAPS}?fieldSelector=metadata.name%3Dm1"), &[]).await;
+    assert_eq!(selected.list_at("items").len(), 1);
+    assert_eq!(client.get(&format!("{MAPS}?fieldSelector=spec.x%3Dm1"), &[]).await.0, 400);
+    assert_eq!(client.get(&format!("{MAPS}?resourceVersion=999999"), &[]).await.0, 504);
+}
+
+#[tokio::test]
+async fn tables_metadata_yaml_and_warnings() {
+    let fixture = Fixture::start().await;
+    let mut client = Client::connect(&fixture, true).await;
+    let table = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io,application/json")];
+    let (_, table) = client.get("/api/v1/namespaces", &table).await;
+    assert_eq!(table.str_at("kind"), "Table");
+    assert_eq!(table.list_at("columnDefinitions")[0].str_at("name"), "Name");
+    assert_eq!(table.list_at("rows").len(), 4);
+    assert_eq!(table.list_at("rows")[0].str_at("object.kind"), "PartialObjectMetadata");
+    let partial = [("accept", "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io")];
+    let (_, partial) = client.get("/api/v1/namespaces", &partial).await;
+    assert_eq!(partial.str_at("kind"), "PartialObjectMetadataList");
+    let yaml = [("content-type", "application/yaml")];
+    let body = b"metadata:\n  name: y\nnonsense: 1\n";
+    let response = client.send(Method::POST, MAPS, &yaml, body).await;
+    let warnings: Vec<&str> = response.headers().get_all("warning").iter().map(|w| w.to_str().unwrap()).collect();
+    assert_eq!((response.status().as_u16(), warnings), (201, vec!["299 - \"unknown field \\\"nonsense\\\"\""]));
+    response.into_body().collect().await.unwrap();
+    let text = [("accept", "text/html")];
+    assert_eq!(client.get("/api/v1/namespaces", &text).await.0, 406);
+}
+
+#[tokio::test]
+async fn protobuf_in_and_out() {
+    let fixture = Fixture::start().await;
+    let mut client = Client::connect(&fixture, true).await;
+    let schema = corten_schema::builtin();
+    let ty = schema.gvk("", "v1", "ConfigMap").unwrap();
+    let tree =
+        json::parse(br#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"p"},"data":{"a":"b"}}"#).unwrap();
+    let body = corten_schema::protobuf::encode_object(schema, ty, &tree);
+    let pb = "application/vnd.kubernetes.protobuf";
+    let response = client.send(Method::POST, MAPS, &[("content-type", pb), ("accept", pb)], &body).await;
+    assert_eq!(response.status().as_u16(), 201);
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    let (_, answer) = corten_schema::protobuf::decode_object(schema, &bytes).unwrap();
+    assert_eq!(answer.str_at("data.a"), "b");
+    let response = client.send(Method::GET, MAPS, &[("accept", pb)], b"").await;
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    let (_, list) = corten_schema::protobuf::decode_object(schema, &bytes).unwrap();
+    assert_eq!(list.list_at("items").len(), 1);
+}
+
+#[tokio::test]
+async fn a_streamed_list_then_changes() {
+    let fixture = Fixture::start().await;
+    let mut client = Client::connect(&fixture, true).await;
+    let mut writer = Client::connect(&fixture, true).await;
+    assert_eq!(writer.post(MAPS, r#"{"metadata":{"name":"one"}}"#).await.0, 201);
+    let path = format!(
+        "{MAPS}?watch=true&allowWatchBookmarks=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&timeoutSeconds=60"
+    );
+    let mut body = client.send(Method::GET, &path, &[], b"").await.into_body();
+    let mut text = String::new();
+    while !text.contains("initial-events-end") {
+        text.push_str(&String::from_utf8_lossy(&body.frame().await.unwrap().unwrap().into_data().unwrap()));
+    }
+    assert!(
+        text.starts_with(r#"{"type":"ADDED","object":{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"one""#),
+        "{text}"
+    );
+    writer.send(Method::DELETE, &format!("{MAPS}/one"), &[], b"").await.into_body().collect().await.unwrap();
+    let event = body.frame().await.unwrap().unwrap().into_data().unwrap();
+    assert!(event.starts_with(br#"{"type":"DELETED","object":{"kind":"ConfigMap""#), "{event:?}");
+    let gone = client_gone(&fixture).await;
+    assert_eq!(gone, 504, "a revision that is not here yet");
+}
+
+async fn client_gone(fixture: &Fixture) -> u16 {
+    let mut client = Client::connect(fixture, true).await;
+    client.get(&format!("{MAPS}?watch=true&resourceVersion=99999999"), &[]).await.0
+}
+
+#[tokio::test]
+async fn discovery_and_openapi() {
+    let fixture = Fixture::start().await;
+    let mut client = Client::connect(&fixture, true).await;
+    let (_, list) = client.get("/api/v1", &[]).await;
+    let pods = list.list_at("resources").iter().find(|r| r.str_at("name") == "pods").unwrap();
+    assert_eq!((pods.str_at("kind"), pods.bool_at("namespaced")), ("Pod", true));
+    let aggregated =
+        [("accept", "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json")];
+    let (_, groups) = client.get("/apis", &aggregated).await;
+    assert_eq!(groups.str_at("kind"), "APIGroupDiscoveryList");
+    assert_eq!(client.get("/openapi/v3", &[]).await.0, 200);
+    assert_eq!(client.get("/openapi/v3/apis/apps/v1", &[]).await.0, 200);
+    assert_eq!(client.get("/openapi/v2", &[]).await.0, 404);
+    assert_eq!(client.get("/apis/apps/v1/nonsense", &[]).await.0, 404);
+    let (code, metrics) = client.get("/metrics", &[]).await;
+    assert!(code == 200 && metrics.to_string().contains("apiserver_request_total"));
+}
+
+#[tokio::test]
+async fn impersonation_shows_what_another_may() {
+    let fixture = Fixture::start().await;
+    let mut client = Client::connect(&fixture, true).await;
+    let (code, status) = client.get("/api/v1/pods", &[("impersonate-user", "bob")]).await;
+    assert_eq!((code, status.str_at("message").contains("User \"bob\"")), (403, true));
+}
