@@ -21,7 +21,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use crate::core::{Core, attributes};
@@ -210,7 +211,8 @@ async fn serve_session<S: AsyncRead + AsyncWrite + Unpin>(socket: WebSocketStrea
         let mut message = vec![ERROR];
         message.extend_from_slice(&exit_status(exit).to_json());
         let _ = send.send(Message::binary(message)).await;
-        let _ = send.send(Message::Close(None)).await;
+        // Clients take any other code for a broken connection.
+        let _ = send.send(Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() }))).await;
     };
     let write = async {
         while let Some(message) = receive.recv().await {

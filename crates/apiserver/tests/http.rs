@@ -106,7 +106,7 @@ async fn tables_metadata_yaml_and_warnings() {
     let (_, partial) = client.get("/api/v1/namespaces", &partial).await;
     assert_eq!(partial.str_at("kind"), "PartialObjectMetadataList");
     let yaml = [("content-type", "application/yaml")];
-    let body = b"metadata:\n  name: y\nnonsense: 1\n";
+    let body = b"metadata:\n  name: yaml\nnonsense: 1\n";
     let response = client.send(Method::POST, MAPS, &yaml, body).await;
     let warnings: Vec<&str> = response.headers().get_all("warning").iter().map(|w| w.to_str().unwrap()).collect();
     assert_eq!((response.status().as_u16(), warnings), (201, vec!["299 - \"unknown field \\\"nonsense\\\"\""]));

@@ -111,6 +111,9 @@ impl Core {
         let now = self.clock.now();
         metadata::strip_for_create(tree);
         metadata::stamp(tree, self.entropy.uid(), now, stored);
+        if stored.has_status() && !stored.status_on_create {
+            tree.remove("status");
+        }
         let default = |tree: &mut Tree| {
             if let Some(default) = stored.hooks.default {
                 default(tree);
@@ -127,11 +130,7 @@ impl Core {
             .services
             .reserve(key, tree, None)
             .map_err(|errors| Status::invalid(&stored.group, &stored.kind, key.name.as_str(), &errors))?;
-        let mut errors = Vec::new();
-        metadata::validate(stored, tree, &mut errors);
-        if let Some(validate) = stored.hooks.validate {
-            validate(tree, &mut errors);
-        }
+        let errors = stored.create_faults(tree);
         if !errors.is_empty() {
             return Err(Status::invalid(&stored.group, &stored.kind, key.name.as_str(), &errors));
         }

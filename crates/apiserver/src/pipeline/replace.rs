@@ -224,7 +224,12 @@ impl Core {
         }
         let admission = self.admission(request, stored, Operation::Update, request.name, now);
         warnings.extend(admission::mutate(&admission, new, Some(old))?);
-        if let (None, Some(prepare)) = (part, stored.hooks.prepare_update) {
+        let prepare = match part {
+            None => stored.hooks.prepare_update,
+            Some(SubresourceKind::Status) => stored.hooks.prepare_status,
+            Some(_) => None,
+        };
+        if let Some(prepare) = prepare {
             prepare(new, old, &WriteContext { now });
         }
         // What was a change of form only is none: the generation counts decoded, defaulted states.
@@ -236,9 +241,10 @@ impl Core {
         let invalid =
             |errors: &[corten_object::FieldError]| Status::invalid(&stored.group, &stored.kind, request.name, errors);
         let reservation = self.services.reserve(&key, new, Some(old)).map_err(|e| invalid(&e))?;
-        metadata::validate(stored, new, &mut errors);
-        metadata::validate_update(new, old, &mut errors);
-        self.validate_part(part, stored, new, old, &mut errors);
+        errors.extend(match part {
+            None => stored.update_faults(new, old),
+            Some(_) => stored.status_faults(new, old),
+        });
         if !errors.is_empty() {
             return Err(invalid(&errors));
         }
@@ -250,33 +256,6 @@ impl Core {
         }
         warnings.extend(admission::validate(&admission, Some(new), Some(old))?);
         Ok(reservation)
-    }
-
-    fn validate_part(
-        &self,
-        part: Option<SubresourceKind>,
-        stored: &Kind,
-        new: &Tree,
-        old: &Tree,
-        errors: &mut corten_kinds::Errors,
-    ) {
-        match part {
-            Some(SubresourceKind::Status) => {
-                if let Some(validate) = stored.hooks.validate_status {
-                    validate(new, old, errors);
-                }
-            }
-            Some(_) => {}
-            None => {
-                metadata::validate_immutable(stored, new, old, errors);
-                if let Some(validate) = stored.hooks.validate {
-                    validate(new, errors);
-                }
-                if let Some(validate) = stored.hooks.validate_update {
-                    validate(new, old, errors);
-                }
-            }
-        }
     }
 
     /// A stored kind's tree in canonical form.

@@ -46,6 +46,7 @@ impl NodeApi for EchoNode {
 }
 
 /// A running server; everything goes with it.
+#[allow(dead_code, reason = "each test file uses its part")]
 pub struct Fixture {
     pub server: Server,
     pub material: Arc<Material>,
