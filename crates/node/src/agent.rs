@@ -67,7 +67,7 @@ impl Agent {
         }
         let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
         let runtime = Runtime::new(RuntimeConfig {
-            state_dir: config.run_dir.join("containers"),
+            state_dir: config.run_dir.join("runtime"),
             exe: config.exe.clone(),
             cgroup_root: format!("corten-{}", config.cluster),
         })?;
@@ -76,7 +76,7 @@ impl Agent {
             pod_cidr: config.pod_cidr,
             cluster_cidr: config.cluster_cidr,
             service_cidr: config.service_cidr,
-            state_dir: config.run_dir.join("network"),
+            state_dir: config.run_dir.join("net"),
             mtu: None,
             host_netns: config.host_netns.clone(),
         })
@@ -184,7 +184,7 @@ impl Agent {
         let unmounted = shared.blocking(|s| crate::volumes::unmount_all(&s.config.data_dir.join("pods"))).await;
         unmounted.map_err(AgentError::Other)?.map_err(|e| AgentError::Other(e.to_string()))?;
         let cluster = shared.config.cluster.clone();
-        let state = shared.config.run_dir.join("network");
+        let state = shared.config.run_dir.join("net");
         let cleaned = shared.blocking(move |_| corten_net::teardown_all(&cluster, &state)).await;
         cleaned.map_err(AgentError::Other)??;
         drop((self.node, self.proxy, self.shared));

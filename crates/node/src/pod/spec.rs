@@ -183,8 +183,8 @@ fn pid_namespace(inputs: &Inputs<'_>) -> PidNamespace {
 fn mounts(inputs: &Inputs<'_>, message_file: &Path) -> Result<Vec<Mount>, String> {
     let (ctx, container) = (inputs.ctx, &inputs.job.container);
     let mut out = Vec::new();
-    for mount in &container.volume_mounts {
-        out.push(volume_mount(inputs, mount)?);
+    for (n, mount) in container.volume_mounts.iter().enumerate() {
+        out.push(volume_mount(inputs, mount, n)?);
     }
     let bind = |destination: &str, source: PathBuf, read_only: bool| Mount {
         destination: destination.to_owned(),
@@ -207,7 +207,7 @@ fn mounts(inputs: &Inputs<'_>, message_file: &Path) -> Result<Vec<Mount>, String
     Ok(out)
 }
 
-fn volume_mount(inputs: &Inputs<'_>, mount: &VolumeMount) -> Result<Mount, String> {
+fn volume_mount(inputs: &Inputs<'_>, mount: &VolumeMount, n: usize) -> Result<Mount, String> {
     let volume = inputs.mounted.get(&mount.name).ok_or_else(|| format!("volume {:?} is not mounted", mount.name))?;
     let mut sub_path = mount.sub_path.clone();
     if !mount.sub_path_expr.is_empty() {
@@ -219,7 +219,11 @@ fn volume_mount(inputs: &Inputs<'_>, mount: &VolumeMount) -> Result<Mount, Strin
     }
     let source = match sub_path.as_str() {
         "" => volume.path.clone(),
-        sub => crate::volumes::sub_path(&volume.path, sub)?,
+        sub => {
+            let target = crate::volumes::sub_path(inputs.ctx, &mount.name, &inputs.job.container.name, n);
+            corten_volumes::bind_sub_path(&volume.path, sub, &target).map_err(|e| e.to_string())?;
+            target
+        }
     };
     let read_only = mount.read_only || volume.read_only;
     let recursive = matches!(mount.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible"));

@@ -1,0 +1,408 @@
+//! An agent with real containers on the real kernel, against an API in memory.
+//!
+//! Needs root and a static busybox (Debian: `busybox-static`). The test binary is its own shim, so it has its own main. Run one
+//! test with `cargo test -p corten-node --test agent NAME`.
+
+mod fake_api;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use corten_base::Tasks;
+use corten_client::{ExecExit, ExecRequest, LogRequest, NodeApi, PodTarget, PortForwardRequest};
+use corten_kinds::id;
+use corten_node::{Agent, Config, DirectoryImages};
+use corten_object::ObjectKey;
+use corten_tree::Tree;
+use futures::{FutureExt, StreamExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use fake_api::FakeApi;
+
+const BUSYBOX: &str = "/bin/busybox";
+
+fn main() -> ExitCode {
+    corten_runtime::dispatch();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.iter().any(|a| a == "--list") {
+        return ExitCode::SUCCESS;
+    }
+    if !rustix::process::geteuid().is_root() || !std::path::Path::new(BUSYBOX).exists() {
+        println!("agent: not run: needs root and {BUSYBOX}");
+        return if std::env::var_os("CORTEN_TEST_STRICT").is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+    }
+    if std::env::var_os("CORTEN_TEST_LOG").is_some() {
+        tracing_subscriber::fmt().with_env_filter("debug").init();
+    }
+    let filter = arguments.iter().find(|a| !a.starts_with('-')).cloned();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let mut failed = Vec::new();
+    macro_rules! tests {
+        ($($name:ident),* $(,)?) => {$(
+            if filter.as_ref().is_none_or(|f| stringify!($name).contains(f.as_str())) {
+                let run = async {
+                    let cluster = Cluster::start(stringify!($name)).await;
+                    let base = cluster.base.clone();
+                    let outcome = std::panic::AssertUnwindSafe($name(cluster)).catch_unwind().await;
+                    let clean = !base.exists();
+                    outcome.is_ok() && clean
+                };
+                let ok = runtime.block_on(run);
+                println!("test {} ... {}", stringify!($name), if ok { "ok" } else { "FAILED" });
+                if !ok {
+                    failed.push(stringify!($name));
+                }
+            }
+        )*};
+    }
+    tests![runs_and_is_deleted, survives_a_restart, probes_and_restarts, volumes_and_environment, refuses, services];
+    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+struct Cluster {
+    api: Arc<FakeApi>,
+    base: PathBuf,
+    config: Config,
+    running: Option<(Agent, Tasks)>,
+}
+
+impl Cluster {
+    async fn start(name: &str) -> Cluster {
+        let base = PathBuf::from(format!("/tmp/corten-node-{}-{name}", std::process::id()));
+        let root = base.join("rootfs");
+        for dir in ["bin", "tmp", "etc"] {
+            std::fs::create_dir_all(root.join(dir)).unwrap();
+        }
+        std::fs::copy(BUSYBOX, root.join("bin/busybox")).unwrap();
+        for applet in
+            ["sh", "echo", "sleep", "cat", "env", "httpd", "nc", "wget", "touch", "test", "id", "ls", "true", "false"]
+        {
+            std::os::unix::fs::symlink("busybox", root.join("bin").join(applet)).unwrap();
+        }
+        let config = Config {
+            node_name: "n1".into(),
+            cluster: format!("nt{}", std::process::id()),
+            data_dir: base.join("data"),
+            run_dir: base.join("run"),
+            exe: std::env::current_exe().unwrap(),
+            node_ip: "127.0.0.1".parse().unwrap(),
+            pod_cidr: ("10.201.7.0".parse().unwrap(), 24),
+            cluster_cidr: ("10.201.0.0".parse().unwrap(), 16),
+            service_cidr: ("10.202.0.0".parse().unwrap(), 16),
+            cluster_dns: vec!["10.202.0.10".parse().unwrap()],
+            cluster_domain: "cluster.local".into(),
+            serve_services: true,
+            dns_listen: vec![],
+            pods_max: 110,
+            labels: vec![],
+            host_netns: None,
+        };
+        let mut cluster = Cluster { api: FakeApi::new(), base, config, running: None };
+        cluster.start_agent().await;
+        cluster
+    }
+
+    async fn start_agent(&mut self) {
+        let tasks = Tasks::tokio();
+        let images = Arc::new(DirectoryImages { root: self.base.join("rootfs") });
+        let agent = Agent::start(self.config.clone(), self.api.clone(), images, tasks.clone()).await.unwrap();
+        self.running = Some((agent, tasks));
+    }
+
+    async fn stop_agent(&mut self) -> Agent {
+        let (agent, tasks) = self.running.take().unwrap();
+        assert!(tasks.stop(Duration::from_secs(10)).await);
+        agent
+    }
+
+    fn node(&self) -> Arc<dyn NodeApi> {
+        self.running.as_ref().unwrap().0.node_api()
+    }
+
+    fn key(name: &str) -> ObjectKey {
+        ObjectKey::new(id::POD, "default", name)
+    }
+
+    fn create(&self, name: &str, spec: &str) {
+        let json = format!(
+            r#"{{"apiVersion":"v1","kind":"Pod","metadata":{{"name":"{name}","namespace":"default","uid":"uid-{name}","generation":1,
+            "labels":{{"app":"x"}}}},"spec":{{"nodeName":"n1","restartPolicy":"Always","terminationGracePeriodSeconds":1,
+            "dnsPolicy":"ClusterFirst",{spec}}}}}"#
+        );
+        self.api.put(&Cluster::key(name), corten_tree::json::parse(json.as_bytes()).unwrap());
+    }
+
+    async fn until(&self, name: &str, what: &str, check: impl Fn(&Tree) -> bool) -> Tree {
+        let found = self.api.until(what, |api| {
+            let tree = api.find(&Cluster::key(name))?.to_tree();
+            check(&tree).then_some(tree)
+        });
+        found.await
+    }
+
+    async fn running(&self, name: &str) -> Tree {
+        self.until(name, "running", |pod| pod.str_at("status.phase") == "Running").await
+    }
+
+    async fn log(&self, name: &str, follow: bool) -> String {
+        let target = PodTarget { namespace: "default".into(), pod: name.into(), container: String::new() };
+        let request = LogRequest { target, follow, ..LogRequest::default() };
+        let mut stream = self.node().logs(request).await.unwrap();
+        let mut out = String::new();
+        while let Some(chunk) = stream.next().await {
+            out += std::str::from_utf8(&chunk.unwrap()).unwrap();
+        }
+        out
+    }
+
+    async fn exec(&self, name: &str, command: &[&str], input: &str) -> (i32, String) {
+        let target = PodTarget { namespace: "default".into(), pod: name.into(), container: String::new() };
+        let command = Some(command.iter().map(|c| (*c).to_owned()).collect());
+        let (stdin, stdout, stderr) = (!input.is_empty(), true, true);
+        let request = ExecRequest { target, command, stdin, stdout, stderr, tty: false };
+        let mut session = self.node().exec(request).await.unwrap();
+        if let Some(mut stdin) = session.stdin.take() {
+            stdin.write_all(input.as_bytes()).await.unwrap();
+        }
+        let mut out = String::new();
+        session.stdout.take().unwrap().read_to_string(&mut out).await.unwrap();
+        match session.exit.await {
+            ExecExit::Code(code) => (code, out),
+            ExecExit::Error(status) => panic!("{status}"),
+        }
+    }
+
+    async fn delete(&self, name: &str) {
+        use corten_client::{Api, DeleteOptions, Write, WriteOptions};
+        let options = DeleteOptions { grace_seconds: Some(1), ..DeleteOptions::default() };
+        let write = Write::Delete { key: Cluster::key(name), options };
+        self.api.write(write, WriteOptions::default()).await.unwrap();
+        self.api.until("deleted", |api| api.find(&Cluster::key(name)).is_none().then_some(())).await;
+    }
+
+    async fn end(mut self) {
+        let agent = self.stop_agent().await;
+        agent.teardown().await.unwrap();
+        std::fs::remove_dir_all(&self.base).unwrap();
+    }
+
+    fn events(&self) -> BTreeMap<String, String> {
+        let one = |o: Arc<corten_object::Object>| {
+            let tree = o.to_tree();
+            (tree.str_at("reason").to_owned(), tree.str_at("message").to_owned())
+        };
+        self.api.all(id::EVENT).into_iter().map(one).collect()
+    }
+}
+
+fn container_id(pod: &Tree) -> String {
+    pod.list_at("status.containerStatuses")[0].str_at("containerID").to_owned()
+}
+
+async fn runs_and_is_deleted(cluster: Cluster) {
+    cluster.create(
+        "p",
+        r#""containers":[{"name":"c","image":"i","command":["sh","-c","trap 'echo bye; exit 0' TERM; echo hello; while true; do sleep 0.1; done"]}]"#,
+    );
+    let pod = cluster.running("p").await;
+    assert!(pod.str_at("status.podIP").starts_with("10.201.7."), "{pod}");
+    cluster
+        .until("p", "ready", |pod| pod.list_at("status.conditions").iter().all(|c| c.str_at("status") == "True"))
+        .await;
+    let (code, out) = cluster.exec("p", &["sh", "-c", "cat; echo $HOSTNAME; exit 3"], "input\n").await;
+    assert_eq!((code, out.as_str()), (3, "input\np\n"));
+    let (code, _) = cluster.exec("p", &["nothing-like-this"], "").await;
+    assert_eq!(code, 127);
+    let following = cluster.log("p", true);
+    let deleting = cluster.delete("p");
+    let (log, ()) = futures::future::join(following, deleting).await;
+    assert_eq!(log, "hello\nbye\n");
+    let node = cluster.api.find(&ObjectKey::new(id::NODE, "", "n1")).unwrap().to_tree();
+    assert_eq!(node.str_at("status.nodeInfo.kubeletVersion"), "v1.37.2+corten.0");
+    assert!(cluster.api.find(&ObjectKey::new(id::LEASE, "kube-node-lease", "n1")).is_some());
+    let events = cluster.events();
+    for reason in ["Pulled", "Created", "Started", "Killing"] {
+        assert!(events.contains_key(reason), "{events:?}");
+    }
+    cluster.end().await;
+}
+
+async fn survives_a_restart(mut cluster: Cluster) {
+    cluster.create("p", r#""containers":[{"name":"c","image":"i","command":["sleep","1000"]}]"#);
+    let before = container_id(&cluster.running("p").await);
+    let old = cluster.stop_agent().await;
+    assert_eq!(old.running().unwrap(), 1);
+    drop(old);
+    cluster.start_agent().await;
+    let (code, _) = loop {
+        // The new agent has taken over when it answers.
+        let target = PodTarget { namespace: "default".into(), pod: "p".into(), container: String::new() };
+        let request =
+            ExecRequest { target, command: Some(vec!["true".into()]), stdout: true, ..ExecRequest::default() };
+        match cluster.node().exec(request).await {
+            Ok(_) => break cluster.exec("p", &["true"], "").await,
+            Err(_) => tokio::task::yield_now().await,
+        }
+    };
+    assert_eq!(code, 0);
+    let pod = cluster.running("p").await;
+    assert_eq!(container_id(&pod), before);
+    assert_eq!(pod.list_at("status.containerStatuses")[0].i64_at("restartCount"), Some(0));
+    // A deleted pod's containers go, even if the agent was not there when it was deleted.
+    let old = cluster.stop_agent().await;
+    cluster.api.put(&Cluster::key("p"), Tree::from(cluster.api.find(&Cluster::key("p")).unwrap().to_tree()));
+    drop(old);
+    cluster.start_agent().await;
+    cluster.delete("p").await;
+    cluster.end().await;
+}
+
+async fn probes_and_restarts(cluster: Cluster) {
+    cluster.create(
+        "p",
+        r#""containers":[{"name":"c","image":"i","command":["sh","-c","mkdir -p /tmp/w; httpd -p 8080 -h /tmp; touch /tmp/live; sleep 1000"],
+        "livenessProbe":{"exec":{"command":["test","-e","/tmp/live"]},"periodSeconds":1,"failureThreshold":1,"timeoutSeconds":2},
+        "readinessProbe":{"httpGet":{"path":"/ready","port":8080,"scheme":"HTTP"},"periodSeconds":1,"failureThreshold":1,"timeoutSeconds":1}}]"#,
+    );
+    cluster.running("p").await;
+    let ready = |pod: &Tree| pod.list_at("status.containerStatuses").first().is_some_and(|c| c.bool_at("ready"));
+    assert!(!ready(&cluster.running("p").await));
+    cluster.exec("p", &["touch", "/tmp/ready"], "").await;
+    cluster.until("p", "ready", |pod| ready(pod)).await;
+    let stream = PortForwardRequest { namespace: "default".into(), pod: "p".into(), port: 8080 };
+    let mut stream = cluster.node().port_forward(stream).await.unwrap();
+    stream.write_all(b"GET /live HTTP/1.0\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.contains(" 200 OK"), "{answer}");
+    cluster.exec("p", &["sh", "-c", "busybox rm /tmp/live"], "").await;
+    let pod = cluster
+        .until("p", "restarted", |pod| {
+            pod.list_at("status.containerStatuses").first().is_some_and(|c| c.i64_at("restartCount") == Some(1))
+        })
+        .await;
+    assert!(pod.list_at("status.containerStatuses")[0].path("lastState.terminated").is_some(), "{pod}");
+    let events = cluster.events();
+    assert_eq!(events["Killing"], "Container c failed liveness probe, will be restarted");
+    cluster.create(
+        "crash",
+        r#""containers":[{"name":"c","image":"i","command":["sh","-c","echo -n why > /dev/termination-log; exit 4"]}]"#,
+    );
+    let crashed = |pod: &Tree| {
+        let status = pod.list_at("status.containerStatuses").first().cloned().unwrap_or_default();
+        status.str_at("state.waiting.reason") == "CrashLoopBackOff"
+    };
+    let pod = cluster.until("crash", "crash loop", crashed).await;
+    let status = &pod.list_at("status.containerStatuses")[0];
+    assert_eq!(status.str_at("lastState.terminated.message"), "why");
+    assert_eq!(status.i64_at("lastState.terminated.exitCode"), Some(4));
+    cluster.delete("crash").await;
+    cluster.delete("p").await;
+    cluster.end().await;
+}
+
+async fn volumes_and_environment(cluster: Cluster) {
+    let map =
+        corten_tree::json::parse(br#"{"metadata":{"name":"m","namespace":"default"},"data":{"k":"one"}}"#).unwrap();
+    let map_key = ObjectKey::new(id::CONFIG_MAP, "default", "m");
+    cluster.create(
+        "p",
+        r#""securityContext":{"runAsUser":1000,"runAsGroup":1000,"fsGroup":2000},
+        "initContainers":[{"name":"i","image":"i","command":["sh","-c","echo from init > /shared/x"],"volumeMounts":[{"name":"e","mountPath":"/shared"}]}],
+        "containers":[{"name":"c","image":"i","command":["sh","-c","cat /shared/x /cfg/k /token/token; echo; echo $K $POD $(id -u) $(id -G); sleep 1000"],
+        "env":[{"name":"K","valueFrom":{"configMapKeyRef":{"name":"m","key":"k"}}},{"name":"POD","valueFrom":{"fieldRef":{"fieldPath":"metadata.name"}}}],
+        "volumeMounts":[{"name":"e","mountPath":"/shared"},{"name":"c","mountPath":"/cfg"},{"name":"t","mountPath":"/token"},
+        {"name":"mem","mountPath":"/mem"},{"name":"e","mountPath":"/sub","subPath":"a/b"}]}],
+        "volumes":[{"name":"e","emptyDir":{}},{"name":"mem","emptyDir":{"medium":"Memory"}},{"name":"c","configMap":{"name":"m"}},
+        {"name":"t","projected":{"sources":[{"serviceAccountToken":{"path":"token","expirationSeconds":3607}}]}}]"#,
+    );
+    cluster
+        .api
+        .until("mount failure", |api| {
+            let failed = |o: &Arc<corten_object::Object>| o.to_tree().str_at("reason") == "FailedMount";
+            api.all(id::EVENT).iter().any(failed).then_some(())
+        })
+        .await;
+    assert_eq!(
+        cluster.events()["FailedMount"],
+        "MountVolume.SetUp failed for volume \"c\" : configmap \"m\" not found"
+    );
+    cluster.api.put(&map_key, map.clone());
+    cluster.running("p").await;
+    let (_, out) = cluster.exec("p", &["sh", "-c", "touch /sub/f; ls /shared/a/b; touch /mem/x; id -u"], "").await;
+    assert_eq!(out, "f\n1000\n");
+    let log = cluster.log("p", false).await;
+    assert_eq!(log, "from init\nonea-token\none p 1000 1000 2000\n");
+    let mut changed = map;
+    changed.set("data.k", "two");
+    cluster.api.put(&map_key, changed);
+    let mut seen = String::new();
+    for _ in 0..1000 {
+        seen = cluster.exec("p", &["cat", "/cfg/k"], "").await.1;
+        if seen == "two" {
+            break;
+        }
+    }
+    assert_eq!(seen, "two");
+    cluster.delete("p").await;
+    cluster.end().await;
+}
+
+async fn refuses(cluster: Cluster) {
+    cluster.create("p", r#""runtimeClassName":"kata","containers":[{"name":"c","image":"i"}]"#);
+    let pod = cluster.until("p", "failed", |pod| pod.str_at("status.phase") == "Failed").await;
+    assert_eq!(
+        pod.str_at("status.message"),
+        "Pod was rejected: spec.runtimeClassName: only the built-in runtime exists"
+    );
+    cluster.create("q", r#""containers":[{"name":"c","image":"missing"}]"#);
+    let reason = |pod: &Tree, wanted: &str| {
+        let status = pod.list_at("status.containerStatuses").first().cloned().unwrap_or_default();
+        status.str_at("state.waiting.reason") == wanted
+    };
+    cluster.until("q", "pull error", |pod| reason(pod, "ErrImagePull")).await;
+    cluster.until("q", "back-off", |pod| reason(pod, "ImagePullBackOff")).await;
+    cluster.delete("q").await;
+    cluster.delete("p").await;
+    cluster.end().await;
+}
+
+async fn services(cluster: Cluster) {
+    cluster.create("p", r#""containers":[{"name":"c","image":"i","command":["sh","-c","echo ok > /tmp/index.html; httpd -f -p 8080 -h /tmp"]}]"#);
+    let pod = cluster.running("p").await;
+    let put = |kind, name: &str, json: String| {
+        cluster.api.put(&ObjectKey::new(kind, "default", name), corten_tree::json::parse(json.as_bytes()).unwrap());
+    };
+    put(
+        id::SERVICE,
+        "s",
+        r#"{"metadata":{"name":"s","namespace":"default"},"spec":{"type":"ClusterIP","clusterIP":"10.202.0.77","clusterIPs":["10.202.0.77"],
+        "ports":[{"port":80,"protocol":"TCP","targetPort":8080}]}}"#
+            .into(),
+    );
+    put(
+        id::ENDPOINT_SLICE,
+        "s-1",
+        format!(
+            r#"{{"metadata":{{"name":"s-1","namespace":"default","labels":{{"kubernetes.io/service-name":"s"}}}},"addressType":"IPv4",
+            "endpoints":[{{"addresses":["{}"],"conditions":{{"ready":true}},"nodeName":"n1"}}],"ports":[{{"name":"","port":8080,"protocol":"TCP"}}]}}"#,
+            pod.str_at("status.podIP")
+        ),
+    );
+    cluster.create("client", r#""containers":[{"name":"c","image":"i","command":["sleep","1000"]}]"#);
+    cluster.running("client").await;
+    let mut out = String::new();
+    for _ in 0..100 {
+        out = cluster.exec("client", &["wget", "-T", "2", "-q", "-O", "-", "http://10.202.0.77/"], "").await.1;
+        if !out.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(out, "ok\n");
+    cluster.delete("client").await;
+    cluster.delete("p").await;
+    cluster.end().await;
+}
