@@ -48,6 +48,7 @@ fn main() -> ExitCode {
                     let base = cluster.base.clone();
                     let outcome = std::panic::AssertUnwindSafe($name(cluster)).catch_unwind().await;
                     let clean = !base.exists();
+                    clear(&base);
                     outcome.is_ok() && clean
                 };
                 let ok = runtime.block_on(run);
@@ -60,6 +61,22 @@ fn main() -> ExitCode {
     }
     tests![runs_and_is_deleted, survives_a_restart, probes_and_restarts, volumes_and_environment, refuses, services];
     if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// What a failed test has left.
+fn clear(base: &std::path::Path) {
+    if !base.exists() {
+        return;
+    }
+    let cluster = format!("nt{}", std::process::id());
+    let config = corten_runtime::RuntimeConfig {
+        state_dir: base.join("run/runtime"),
+        exe: std::env::current_exe().unwrap(),
+        cgroup_root: format!("corten-{cluster}"),
+    };
+    let cleared = corten_runtime::Runtime::new(config).and_then(corten_runtime::Runtime::shutdown);
+    println!("cleared: {cleared:?} {:?}", corten_net::teardown_all(&cluster, &base.join("run/net")));
+    println!("cleared: {:?} {:?}", corten_volumes::unmount_below(base), std::fs::remove_dir_all(base));
 }
 
 struct Cluster {
@@ -168,7 +185,9 @@ impl Cluster {
             stdin.write_all(input.as_bytes()).await.unwrap();
         }
         let mut out = String::new();
-        session.stdout.take().unwrap().read_to_string(&mut out).await.unwrap();
+        if let Some(mut stdout) = session.stdout.take() {
+            stdout.read_to_string(&mut out).await.unwrap();
+        }
         match session.exit.await {
             ExecExit::Code(code) => (code, out),
             ExecExit::Error(status) => panic!("{status}"),
