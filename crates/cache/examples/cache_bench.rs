@@ -7,7 +7,8 @@ use bytes::Bytes;
 use corten_cache::{Cache, CacheOptions, Filter, keys};
 use corten_kinds::{Registry, id};
 use corten_object::{FieldSelector, LabelSelector, Revision};
-use corten_store::{Change, Changes};
+use corten_store::{Batch, Change, Changes, SqliteOptions, SqliteStore, Store};
+use futures::executor::block_on;
 
 const PODS: u64 = 10_000;
 
@@ -55,4 +56,32 @@ fn main() {
         let (time, count) = best.min().expect("50 runs");
         println!("{name}: {time:?} for {count} of {PODS}");
     }
+    load(&changes);
+}
+
+/// How long a start takes that finds this many pods in the store.
+fn load(changes: &[Arc<Changes>]) {
+    let dir = std::env::args_os().nth(1).unwrap_or_else(|| "target/cache-bench".into());
+    let _ = std::fs::remove_dir_all(&dir);
+    let start = Instant::now();
+    let store = SqliteStore::open(dir.as_ref(), SqliteOptions::default()).expect("a new store");
+    println!("open a new store: {:?}", start.elapsed());
+    for batch in changes.chunks(1000) {
+        let each = batch.iter().flat_map(|changes| &changes.changes);
+        let batch = each.fold(Batch::new(), |batch, change| {
+            batch.put(change.key.clone(), change.value.clone().expect("only puts"))
+        });
+        block_on(store.commit(batch)).expect("a commit");
+    }
+    store.close();
+    let start = Instant::now();
+    let store = SqliteStore::open(dir.as_ref(), SqliteOptions::default()).expect("an old store");
+    println!("open it again: {:?}", start.elapsed());
+    let start = Instant::now();
+    let cache = Cache::new(Arc::new(Registry::builtin()), CacheOptions::default());
+    block_on(cache.load(&store)).expect("a load");
+    println!("load {PODS} pods: {:?}", start.elapsed());
+    assert_eq!(cache.read().count(id::POD), PODS as usize);
+    drop(store);
+    let _ = std::fs::remove_dir_all(&dir);
 }

@@ -126,24 +126,50 @@ impl View<'_> {
         if range.is_empty() {
             return Ok(page);
         }
-        // A key that was deleted, or written since, may have been there at an older revision.
-        let live = if revision == meta.revision { "AND live" } else { "" };
-        let (end_clause, end) = match &range.end {
-            Some(end) => ("AND key < ?2", end.as_ref()),
-            None => ("AND ?2 IS NOT NULL", &b""[..]),
-        };
-        let sql = format!("SELECT id FROM cur WHERE key >= ?1 {end_clause} {live} ORDER BY key");
+        if revision == meta.revision {
+            self.scan_now(range, limit, &mut page)
+        } else {
+            self.scan_then(range, limit, &mut page)
+        }?;
+        Ok(page)
+    }
+
+    /// What is there now: one statement, which is how a whole store is read at a start.
+    fn scan_now(&self, range: &KeyRange, limit: usize, page: &mut Page) -> Result<()> {
+        let (end_clause, end) = end_of(range);
+        let sql = format!(
+            "SELECT log.id, log.previous, log.created, log.version, log.crc, log.key, log.value
+             FROM cur CROSS JOIN log ON log.id = cur.id
+             WHERE cur.key >= ?1 {end_clause} AND cur.live ORDER BY cur.key"
+        );
+        let mut rows = self.place.sql("read", || self.connection.prepare_cached(&sql))?;
+        let mut rows = self.place.sql("read", || rows.query(params![range.start.as_ref(), end]))?;
+        while let Some(row) = self.place.sql("read", || rows.next())? {
+            if limit != 0 && page.entries.len() == limit {
+                page.more = true;
+                break;
+            }
+            let row = self.place.sql("read", || LogRow::read(row))?;
+            page.entries.push(row.checked(self.place)?.into_entry(self.place)?);
+        }
+        Ok(())
+    }
+
+    /// What was there at the page's revision: also of keys that were deleted, or written again, since.
+    fn scan_then(&self, range: &KeyRange, limit: usize, page: &mut Page) -> Result<()> {
+        let (end_clause, end) = end_of(range);
+        let sql = format!("SELECT id FROM cur WHERE cur.key >= ?1 {end_clause} ORDER BY cur.key");
         let mut ids = self.place.sql("read", || self.connection.prepare_cached(&sql))?;
         let mut ids = self.place.sql("read", || ids.query(params![range.start.as_ref(), end]))?;
         while let Some(id) = self.place.sql("read", || ids.next()?.map(|row| row.get::<_, i64>(0)).transpose())? {
-            let Some(entry) = self.entry_at(id, revision)? else { continue };
+            let Some(entry) = self.entry_at(id, page.revision)? else { continue };
             if limit != 0 && page.entries.len() == limit {
                 page.more = true;
                 break;
             }
             page.entries.push(entry);
         }
-        Ok(page)
+        Ok(())
     }
 
     /// What a key, whose last change is row `id`, was at a revision.
@@ -215,6 +241,14 @@ impl View<'_> {
             return Err(self.place.corrupt(format!("the changes of revision {} are missing", after.0 + n)));
         }
         Ok(pieces.into_iter().map(Arc::new).collect())
+    }
+}
+
+/// The condition on the end of a range, and its parameter.
+fn end_of(range: &KeyRange) -> (&'static str, &[u8]) {
+    match &range.end {
+        Some(end) => ("AND cur.key < ?2", end.as_ref()),
+        None => ("AND ?2 IS NOT NULL", b""),
     }
 }
 

@@ -49,6 +49,9 @@ impl Writer {
     /// Works until the queue is closed, or something fails that must not be tried again.
     pub(crate) fn run(mut self) {
         let result = self.work();
+        if result.is_ok() {
+            self.tidy_up();
+        }
         let why = match result {
             Ok(()) => Error::Closed,
             Err(error) => {
@@ -62,6 +65,13 @@ impl Writer {
         while let Wake::Jobs(jobs) = self.queue.take(None) {
             jobs.into_iter().for_each(|job| job.fail(&why));
         }
+    }
+
+    /// Moves everything into the main file, so that the next start has nothing to recover. It would not be lost otherwise.
+    fn tidy_up(&self) {
+        // A reader that is still busy (a backup) is not worth waiting for.
+        let _ = self.connection.busy_timeout(Duration::from_millis(100));
+        let _ = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
     }
 
     fn work(&mut self) -> Result<()> {
