@@ -72,7 +72,7 @@ impl Drop for World {
 
 async fn start(tasks: &Tasks, upstream: Vec<SocketAddr>, source: Arc<dyn RecordSource>) -> SocketAddr {
     let listen = vec!["127.0.0.1:0".parse().unwrap()];
-    let upstream_timeout = Duration::from_millis(300);
+    let upstream_timeout = Duration::from_secs(1);
     let config = DnsConfig { listen, upstream, upstream_timeout, ..DnsConfig::default() };
     let server = DnsServer::bind(config, source).await.unwrap();
     let address = server.addresses()[0];

@@ -19,7 +19,8 @@ pub const POD_CIDR: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 244, 3, 0), 24);
 pub const CLUSTER_CIDR: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 244, 0, 0), 16);
 pub const SERVICE_CIDR: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 96, 0, 0), 12);
 pub const NODE_IP: Ipv4Addr = Ipv4Addr::new(10, 244, 3, 1);
-pub const WAIT: Duration = Duration::from_secs(2);
+/// Generous: a busy machine is no failure. What must not answer is waited for as long.
+pub const WAIT: Duration = Duration::from_secs(5);
 
 pub struct Machine {
     pub dir: tempfile::TempDir,
