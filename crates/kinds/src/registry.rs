@@ -61,6 +61,8 @@ pub struct Kind {
     pub name_check: NameCheck,
     /// Whether a delete that says nothing about dependents orphans them.
     pub orphans_by_default: bool,
+    /// Whether an update may leave the resourceVersion out.
+    pub unconditional_update: bool,
     /// Whether a new object keeps the status that its maker gave it.
     pub status_on_create: bool,
     /// What is special about writes.
@@ -97,6 +99,7 @@ impl Kind {
             stored_as: spec.stored_as,
             name_check: spec.name_check,
             orphans_by_default: spec.orphans_by_default,
+            unconditional_update: spec.unconditional_update,
             status_on_create: spec.status_on_create,
             hooks: spec.hooks,
             spec: Some(spec),

@@ -324,6 +324,8 @@ pub struct KindSpec {
     pub name_check: NameCheck,
     /// Whether a delete that says nothing about dependents orphans them (upstream's Job and ReplicationController).
     pub orphans_by_default: bool,
+    /// Whether an update may leave the resourceVersion out and so overwrite whatever is there.
+    pub unconditional_update: bool,
     /// Whether a new object keeps the status that its maker gave it (Node).
     pub status_on_create: bool,
     /// What is special about writes.
@@ -353,6 +355,7 @@ impl KindSpec {
         label_aliases: &[],
         name_check: names::dns_subdomain,
         orphans_by_default: false,
+        unconditional_update: true,
         status_on_create: false,
         hooks: Hooks::NONE,
     };

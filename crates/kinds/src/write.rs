@@ -39,6 +39,13 @@ impl Kind {
         errors
     }
 
+    /// The faults of a change that only its metadata's rules apply to (subresources check the rest themselves).
+    pub fn metadata_faults(&self, new: &Tree, old: &Tree) -> Errors {
+        let mut errors = Errors::new();
+        meta::validate_object_meta_update(self, new, old, &mut errors);
+        errors
+    }
+
     /// The faults of a changed status, after everything else was put back.
     pub fn status_faults(&self, new: &Tree, old: &Tree) -> Errors {
         let mut errors = Errors::new();

@@ -105,7 +105,7 @@ fn metadata() {
         "FieldValueRequired metadata.ownerReferences[0].uid: Required value: must not be empty",
     );
     check_update(
-        "pod",
+        "lease",
         &[("metadata.resourceVersion", "-"), ("metadata.uid", "\"other\"")],
         "FieldValueInvalid metadata.resourceVersion: Invalid value: \"\": must be specified for an update\n\
          FieldValueInvalid metadata.uid: Invalid value: \"other\": field is immutable",

@@ -111,9 +111,6 @@ impl Core {
         let now = self.clock.now();
         metadata::strip_for_create(tree);
         metadata::stamp(tree, self.entropy.uid(), now, stored);
-        if stored.has_status() && !stored.status_on_create {
-            tree.remove("status");
-        }
         let default = |tree: &mut Tree| {
             if let Some(default) = stored.hooks.default {
                 default(tree);
@@ -123,6 +120,9 @@ impl Core {
         let admission = self.admission(request, stored, Operation::Create, key.name.as_str(), now);
         warnings.extend(admission::mutate(&admission, tree, None)?);
         default(tree);
+        if stored.has_status() && !stored.status_on_create {
+            tree.remove("status");
+        }
         if let Some(prepare) = stored.hooks.prepare_create {
             prepare(tree, &WriteContext { now });
         }

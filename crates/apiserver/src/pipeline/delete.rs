@@ -190,7 +190,7 @@ fn fate(kind: &Kind, old: &Tree, parameters: &DeleteParameters, now: Timestamp) 
         mark(&mut new, now + std::time::Duration::from_secs(seconds.unsigned_abs()), seconds);
         graceful = true;
     }
-    let finalizers_changed = propagate(&mut new, parameters.propagation);
+    let finalizers_changed = propagate(&mut new, parameters.propagation, kind.orphans_by_default);
     if graceful {
         return Fate::Marked(new);
     }
@@ -225,14 +225,17 @@ fn mark(tree: &mut Tree, at: Timestamp, seconds: i64) {
 }
 
 /// Sets the finalizers that stand for the propagation policy; true if that changed them
-/// (`deletionFinalizersForGarbageCollection`). Without a policy, finalizers of an earlier delete stay.
-fn propagate(tree: &mut Tree, propagation: Option<Propagation>) -> bool {
+/// (`deletionFinalizersForGarbageCollection`). Without a policy, finalizers of an earlier delete stay, else the kind decides.
+fn propagate(tree: &mut Tree, propagation: Option<Propagation>, orphans_by_default: bool) -> bool {
     let before: Vec<String> = finalizers_of(tree).into_iter().map(str::to_owned).collect();
     let (orphan, foreground) = match propagation {
         Some(Propagation::Orphan) => (true, false),
         Some(Propagation::Foreground) => (false, true),
         Some(Propagation::Background) => (false, false),
-        None => (before.iter().any(|f| f == ORPHAN), before.iter().any(|f| f == FOREGROUND)),
+        None => {
+            let has = |finalizer| before.iter().any(|f| f == finalizer);
+            (has(ORPHAN) || (orphans_by_default && !has(FOREGROUND)), has(FOREGROUND))
+        }
     };
     let mut after: Vec<String> = before.iter().filter(|f| *f != ORPHAN && *f != FOREGROUND).cloned().collect();
     after.extend(orphan.then(|| ORPHAN.to_owned()));

@@ -243,7 +243,8 @@ impl Core {
         let reservation = self.services.reserve(&key, new, Some(old)).map_err(|e| invalid(&e))?;
         errors.extend(match part {
             None => stored.update_faults(new, old),
-            Some(_) => stored.status_faults(new, old),
+            Some(SubresourceKind::Status) => stored.status_faults(new, old),
+            Some(_) => stored.metadata_faults(new, old),
         });
         if !errors.is_empty() {
             return Err(invalid(&errors));

@@ -12,6 +12,7 @@ const CATEGORIES: &[&str] = &["api-extensions"];
 const ROW: KindSpec = KindSpec {
     group: GROUP,
     categories: CATEGORIES,
+    unconditional_update: false,
     generation: Generation::OnChangeOf(&["spec"]),
     ..KindSpec::CLUSTER
 };

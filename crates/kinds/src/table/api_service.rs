@@ -10,6 +10,7 @@ use crate::{Column, Of, RowContext, column};
 pub(crate) const API_SERVICE: KindSpec = KindSpec {
     group: "apiregistration.k8s.io",
     kind: "APIService",
+    unconditional_update: false,
     plural: "apiservices",
     categories: &["api-extensions"],
     name_check: crate::validate::names::path_segment,

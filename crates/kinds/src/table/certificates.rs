@@ -31,6 +31,7 @@ pub(crate) const CERTIFICATE_SIGNING_REQUEST: KindSpec = KindSpec {
 pub(crate) const CLUSTER_TRUST_BUNDLE: KindSpec = KindSpec {
     group: GROUP,
     kind: "ClusterTrustBundle",
+    unconditional_update: false,
     plural: "clustertrustbundles",
     columns: &[Column::NAME, column("SignerName", &TextOr("spec.signerName", "<none>"))],
     facts: &[Fact::selectable("spec.signerName")],
@@ -41,6 +42,7 @@ pub(crate) const CLUSTER_TRUST_BUNDLE: KindSpec = KindSpec {
 pub(crate) const POD_CERTIFICATE_REQUEST: KindSpec = KindSpec {
     group: GROUP,
     kind: "PodCertificateRequest",
+    unconditional_update: false,
     plural: "podcertificaterequests",
     subresources: &[Subresource::STATUS],
     columns: &[

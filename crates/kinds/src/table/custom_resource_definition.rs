@@ -12,6 +12,7 @@ use crate::{Errors, WriteContext};
 pub(crate) const CUSTOM_RESOURCE_DEFINITION: KindSpec = KindSpec {
     group: "apiextensions.k8s.io",
     kind: "CustomResourceDefinition",
+    unconditional_update: false,
     plural: "customresourcedefinitions",
     short: &["crd", "crds"],
     categories: &["api-extensions"],

@@ -11,6 +11,7 @@ use crate::{Column, TextOr, column};
 pub(crate) const LEASE: KindSpec = KindSpec {
     group: "coordination.k8s.io",
     kind: "Lease",
+    unconditional_update: false,
     plural: "leases",
     create_on_update: true,
     columns: &[Column::NAME, column("Holder", &TextOr("spec.holderIdentity", "")), Column::AGE],

@@ -11,6 +11,7 @@ use crate::{Column, Number, Of, column, print};
 pub(crate) const POD_DISRUPTION_BUDGET: KindSpec = KindSpec {
     group: "policy",
     kind: "PodDisruptionBudget",
+    unconditional_update: false,
     plural: "poddisruptionbudgets",
     short: &["pdb"],
     generation: Generation::OnChangeOf(&["spec"]),

@@ -7,6 +7,7 @@ use crate::{Column, TextOr, column};
 pub(crate) const RUNTIME_CLASS: KindSpec = KindSpec {
     group: "node.k8s.io",
     kind: "RuntimeClass",
+    unconditional_update: false,
     plural: "runtimeclasses",
     create_on_update: true,
     columns: &[Column::NAME, column("Handler", &TextOr("handler", "")), Column::AGE],

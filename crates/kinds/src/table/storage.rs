@@ -12,6 +12,7 @@ const GROUP: &str = "storage.k8s.io";
 pub(crate) const CSI_DRIVER: KindSpec = KindSpec {
     group: GROUP,
     kind: "CSIDriver",
+    unconditional_update: false,
     plural: "csidrivers",
     generation: Generation::OnChangeOf(&["spec"]),
     columns: &[
@@ -32,6 +33,7 @@ pub(crate) const CSI_DRIVER: KindSpec = KindSpec {
 pub(crate) const CSI_NODE: KindSpec = KindSpec {
     group: GROUP,
     kind: "CSINode",
+    unconditional_update: false,
     plural: "csinodes",
     subresources: &[Subresource::STATUS],
     columns: &[Column::NAME, column("Drivers", &Count("spec.drivers")).integer(), Column::AGE],
@@ -42,6 +44,7 @@ pub(crate) const CSI_NODE: KindSpec = KindSpec {
 pub(crate) const CSI_STORAGE_CAPACITY: KindSpec = KindSpec {
     group: GROUP,
     kind: "CSIStorageCapacity",
+    unconditional_update: false,
     plural: "csistoragecapacities",
     columns: &[
         Column::NAME,
@@ -55,6 +58,7 @@ pub(crate) const CSI_STORAGE_CAPACITY: KindSpec = KindSpec {
 pub(crate) const VOLUME_ATTACHMENT: KindSpec = KindSpec {
     group: GROUP,
     kind: "VolumeAttachment",
+    unconditional_update: false,
     plural: "volumeattachments",
     subresources: &[Subresource::STATUS],
     columns: &[

@@ -9,6 +9,7 @@ use crate::{Column, Of, RowContext, column};
 pub(crate) const STORAGE_VERSION_MIGRATION: KindSpec = KindSpec {
     group: "storagemigration.k8s.io",
     kind: "StorageVersionMigration",
+    unconditional_update: false,
     plural: "storageversionmigrations",
     subresources: &[Subresource::STATUS],
     columns: &[Column { format: "", ..Column::NAME }, column("Resource", &Of(resource)), column("Status", &Of(status))],

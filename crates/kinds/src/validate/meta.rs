@@ -40,7 +40,7 @@ pub fn validate_object_meta_update(kind: &Kind, new: &Tree, old: &Tree, errors: 
     if old.has("deletionTimestamp") {
         no_new_finalizers(&meta, &old, errors);
     }
-    if meta.str("resourceVersion").is_empty() {
+    if !kind.unconditional_update && meta.str("resourceVersion").is_empty() {
         meta.invalid_as("resourceVersion", "", "must be specified for an update", errors);
     }
     let generation = meta.int("generation").unwrap_or_default();
