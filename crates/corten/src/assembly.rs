@@ -107,7 +107,8 @@ pub async fn start(plan: Plan, mut stage: impl FnMut(&str)) -> Result<Running> {
     let mut running = Running { api_tasks, part_tasks, agent: None, store: sqlite };
     if let Some(name) = &plan.node_name {
         let api = server.api_as(User::node(name));
-        match start_agent(&plan, &ranges, name, api, &running.part_tasks).await {
+        let proxy_api = server.api_as(component("system:kube-proxy"));
+        match start_agent(&plan, &ranges, name, [api, proxy_api], &running.part_tasks).await {
             Ok(agent) => {
                 node_api.set(agent.node_api());
                 running.agent = Some(agent);
@@ -273,7 +274,13 @@ fn component(name: &str) -> User {
     }
 }
 
-async fn start_agent(plan: &Plan, ranges: &Ranges, name: &str, api: Arc<dyn Api>, tasks: &Tasks) -> Result<Agent> {
+async fn start_agent(
+    plan: &Plan,
+    ranges: &Ranges,
+    name: &str,
+    apis: [Arc<dyn Api>; 2],
+    tasks: &Tasks,
+) -> Result<Agent> {
     let images = image::open_at(&plan.cluster.data)?;
     image::ensure_builtin(&images)?;
     let config = corten_node::Config {
@@ -295,7 +302,10 @@ async fn start_agent(plan: &Plan, ranges: &Ranges, name: &str, api: Arc<dyn Api>
         host_netns: None,
     };
     let images = Arc::new(StoreImages::new(images));
-    let agent = Agent::start(config, api.clone(), images, tasks.clone()).await.map_err(|e| anyhow!("the node: {e}"))?;
+    let [api, proxy_api] = apis;
+    let agent = Agent::start(config, api.clone(), proxy_api, images, tasks.clone())
+        .await
+        .map_err(|e| anyhow!("the node: {e}"))?;
     until_ready(api, name).await?;
     Ok(agent)
 }
