@@ -1,6 +1,7 @@
 //! What `explain` tells of a type: its fields, their types, what is required, and the values of enumerations.
 
 use crate::model::{Field, FieldType, Scalar, Schema, TypeId};
+use crate::openapi::{field_description, type_description};
 
 /// A field as `explain` lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub struct ExplainedField {
     pub values: Vec<&'static str>,
     /// Declared default as JSON text; empty if none.
     pub default: &'static str,
+    /// One line about it in our own words, if there is one.
+    pub description: Option<&'static str>,
     /// The struct inside, if there is one.
     pub inner: Option<TypeId>,
 }
@@ -22,6 +25,8 @@ pub struct ExplainedField {
 /// A type, or a field of it, with the fields inside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explained {
+    /// One line about the type, in our own words, if there is one.
+    pub description: Option<&'static str>,
     /// The field that the path led to; `None` for an empty path.
     pub field: Option<ExplainedField>,
     /// The fields inside, by name; empty if there are none.
@@ -33,18 +38,21 @@ pub fn explain<'p>(schema: &Schema, ty: TypeId, path: &[&'p str]) -> Result<Expl
     let mut at = Some(ty);
     let mut field = None;
     for name in path {
-        let found = at.and_then(|ty| schema.field(ty, name)).ok_or(*name)?;
+        let owner = at.ok_or(*name)?;
+        let found = schema.field(owner, name).ok_or(*name)?;
+        field = Some(describe(schema, owner, found));
         at = found.ty.leaf().as_struct();
-        field = Some(describe(schema, found));
     }
-    let mut fields: Vec<ExplainedField> =
-        at.map(|ty| schema.members(ty).map(|field| describe(schema, field)).collect()).unwrap_or_default();
+    let inside = |ty| schema.members(ty).map(|field| describe(schema, ty, field)).collect();
+    let mut fields: Vec<ExplainedField> = at.map(inside).unwrap_or_default();
     fields.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(Explained { field, fields })
+    let description = at.and_then(|ty| type_description(&schema.def(ty).name));
+    Ok(Explained { description, field, fields })
 }
 
-fn describe(schema: &Schema, field: &Field) -> ExplainedField {
+fn describe(schema: &Schema, owner: TypeId, field: &Field) -> ExplainedField {
     ExplainedField {
+        description: field_description(&schema.def(owner).name, &field.name),
         name: field.name.to_string(),
         ty: type_text(schema, &field.ty),
         required: field.required,

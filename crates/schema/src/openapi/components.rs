@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use corten_tree::{Key, Map, Tree, json, tree};
 
-use super::reference;
+use super::{field_description, reference, type_description};
 use crate::model::{Field, FieldType, ListType, Scalar, Schema, TypeId};
 
 const APIMACHINERY: &str = "io.k8s.apimachinery.pkg";
@@ -100,13 +100,16 @@ impl<'s> Used<'s> {
         let mut properties: Vec<(Key, Tree)> = Vec::new();
         let mut required = Vec::new();
         for field in schema.members(ty) {
-            properties.push((field.name.clone(), self.property(field)));
+            properties.push((field.name.clone(), self.property(&def.name, field)));
             if field.required {
                 required.push(&*field.name);
             }
         }
         properties.sort_by(|a, b| a.0.cmp(&b.0));
         let mut out = Map::new();
+        if let Some(words) = type_description(&def.name) {
+            out.insert("description", words);
+        }
         if !properties.is_empty() {
             out.insert("properties", Map::from_entries(properties));
         }
@@ -124,18 +127,23 @@ impl<'s> Used<'s> {
         Tree::Map(out)
     }
 
-    fn property(&mut self, field: &Field) -> Tree {
+    fn property(&mut self, owner: &str, field: &Field) -> Tree {
         let mut out = Map::new();
         let value = self.value(&field.ty);
         let default = default_of(field);
         let extensions = extensions(field);
+        let words = field_description(owner, &field.name);
+        let alone = default.is_none() && extensions.is_empty() && words.is_none();
         match value {
             // What stands beside a reference is ignored, so the reference goes into a list of one.
-            Tree::Map(map) if map.contains("$ref") && (default.is_some() || !extensions.is_empty()) => {
+            Tree::Map(map) if map.contains("$ref") && !alone => {
                 out.insert("allOf", vec![Tree::Map(map)]);
             }
             Tree::Map(map) => out = map,
             _ => {}
+        }
+        if let Some(words) = words {
+            out.insert("description", words);
         }
         if let Some(default) = default {
             out.insert("default", default);

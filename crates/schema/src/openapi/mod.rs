@@ -1,9 +1,10 @@
 //! OpenAPI v3 documents: one per group version, and the index of them.
 //!
 //! Structure, names and extensions are upstream's, as `kubectl` reads them to validate, explain, apply and diff. Upstream's
-//! prose is not copied: descriptions are absent. (`kube-openapi/pkg/handler3`, `apiserver/pkg/endpoints/installer.go`)
+//! prose is not copied: descriptions are our own, of the common types only. (`kube-openapi/pkg/handler3`, `apiserver/pkg/endpoints/installer.go`)
 
 mod components;
+mod descriptions;
 mod paths;
 
 use corten_tree::{Map, Tree, tree};
@@ -11,6 +12,7 @@ use corten_tree::{Map, Tree, tree};
 use crate::{Schema, TypeId};
 
 pub use components::component_name;
+pub use descriptions::{field_description, type_description};
 
 /// What a group version serves under one plural name.
 #[derive(Debug, Clone)]

@@ -317,7 +317,7 @@ mod tests {
         let container = schemas.get("io.k8s.api.core.v1.Container").unwrap();
         assert_eq!(
             container.at(&["properties", "env"]).unwrap().to_string(),
-            r##"{"items":{"$ref":"#/components/schemas/io.k8s.api.core.v1.EnvVar"},"type":"array","x-kubernetes-list-map-keys":["name"],"x-kubernetes-list-type":"map","x-kubernetes-patch-merge-key":"name","x-kubernetes-patch-strategy":"merge"}"##
+            r##"{"description":"Environment variables.","items":{"$ref":"#/components/schemas/io.k8s.api.core.v1.EnvVar"},"type":"array","x-kubernetes-list-map-keys":["name"],"x-kubernetes-list-type":"map","x-kubernetes-patch-merge-key":"name","x-kubernetes-patch-strategy":"merge"}"##
         );
         let mut references = Vec::new();
         collect_references(&document, &mut references);
