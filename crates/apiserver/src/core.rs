@@ -15,6 +15,7 @@ use corten_schema::Schema;
 use corten_store::Store;
 use corten_tree::Tree;
 
+use crate::discovery::Discovery;
 use crate::flow::Flow;
 use crate::metrics::Metrics;
 use crate::openapi::OpenApi;
@@ -38,6 +39,9 @@ pub(crate) struct Core {
     pub flow: Flow,
     pub metrics: Metrics,
     pub openapi: OpenApi,
+    pub discovery: Discovery,
+    /// The CA's certificate, for those who are given a token.
+    pub ca_pem: String,
     rbac: RwLock<(u64, Arc<Rbac>)>,
     /// Grows with every write of a role or a binding; whoever sees it ahead of the built policy builds it anew.
     rbac_wanted: AtomicU64,
@@ -54,6 +58,7 @@ pub(crate) struct Parts {
     pub authenticator: Authenticator,
     pub node_api: Arc<dyn NodeApi>,
     pub services: ServiceAllocator,
+    pub ca_pem: String,
 }
 
 impl Core {
@@ -72,6 +77,8 @@ impl Core {
             flow: Flow::default(),
             metrics: Metrics::default(),
             openapi: OpenApi::default(),
+            discovery: Discovery::default(),
+            ca_pem: parts.ca_pem,
             rbac: RwLock::new((0, Arc::new(Rbac::default()))),
             rbac_wanted: AtomicU64::new(1),
             rbac_building: Mutex::new(()),

@@ -1,5 +1,7 @@
 //! What is served: the lists that clients read first. All of it is computed from the registry.
 
+use std::sync::OnceLock;
+
 use bytes::Bytes;
 use corten_kinds::{Kind, Registry, SubresourceKind};
 use corten_tree::{Tree, tree};
@@ -27,6 +29,21 @@ const GROUP_ORDER: &[&str] = &[
     "discovery.k8s.io",
     "flowcontrol.apiserver.k8s.io",
 ];
+
+/// The aggregated forms of `/api` and `/apis`, made once.
+#[derive(Default)]
+pub(crate) struct Discovery {
+    core: OnceLock<Bytes>,
+    groups: OnceLock<Bytes>,
+}
+
+impl Discovery {
+    /// The form of `/api` (`core`) or `/apis`.
+    pub fn aggregated(&self, registry: &Registry, core: bool) -> Bytes {
+        let slot = if core { &self.core } else { &self.groups };
+        slot.get_or_init(|| aggregated(registry, core)).clone()
+    }
+}
 
 /// Whether the client takes the aggregated form.
 pub(crate) fn wants_aggregated(accepted: &[(String, Vec<(String, String)>)]) -> bool {
@@ -157,7 +174,7 @@ pub(crate) fn resources(registry: &Registry, group: &str, version: &str) -> Opti
 }
 
 /// `/api` and `/apis` in one piece (`apidiscovery.k8s.io/v2 APIGroupDiscoveryList`).
-pub(crate) fn aggregated(registry: &Registry, core: bool) -> Bytes {
+fn aggregated(registry: &Registry, core: bool) -> Bytes {
     let mut items = Vec::new();
     for group in group_names(registry).iter().filter(|g| g.is_empty() == core) {
         let versions = versions(registry, group).into_iter().map(|version| {

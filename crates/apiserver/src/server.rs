@@ -81,6 +81,7 @@ impl Server {
             authenticator,
             node_api: config.node_api,
             services,
+            ca_pem: config.material.ca_cert_pem.clone(),
         }));
         core.services.load(&*core);
         let listeners = http::listen(&config.listen).await?;

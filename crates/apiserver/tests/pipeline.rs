@@ -245,3 +245,52 @@ async fn status_and_spec_are_written_apart_and_scale_changes_replicas() {
     let scaled = api.get(&key).await.unwrap();
     assert_eq!((scaled.head.generation, scaled.to_tree().i64_at("spec.replicas")), (2, Some(4)));
 }
+
+#[tokio::test]
+async fn who_gives_rights_must_have_them() {
+    let fixture = Fixture::start().await;
+    let (admin, alice) = (fixture.admin(), fixture.server.api_as(User::new("alice", &[])));
+    let binding = |name: &str, role: &str| {
+        tree!({"metadata": {"name": name, "namespace": "default"},
+            "subjects": [{"kind": "User", "name": "alice", "apiGroup": "rbac.authorization.k8s.io"}],
+            "roleRef": {"kind": "ClusterRole", "name": role, "apiGroup": "rbac.authorization.k8s.io"}})
+    };
+    create(&*admin, id::ROLE_BINDING, binding("a", "admin")).await.unwrap();
+    create(&*alice, id::ROLE_BINDING, binding("b", "view")).await.unwrap();
+    let status = create(&*alice, id::ROLE_BINDING, binding("c", "cluster-admin")).await.unwrap_err();
+    assert!(status.message.contains("is attempting to grant RBAC permissions not currently held"), "{status}");
+    let role = |resource: &str| {
+        tree!({"metadata": {"name": resource, "namespace": "default"},
+            "rules": [{"verbs": ["get"], "apiGroups": [""], "resources": [resource]}]})
+    };
+    create(&*alice, id::ROLE, role("pods")).await.unwrap();
+    let status = create(&*alice, id::ROLE, role("nodes")).await.unwrap_err();
+    assert!(status.message.contains("{APIGroups:[\"\"], Resources:[\"nodes\"], Verbs:[\"get\"]}"), "{status}");
+}
+
+#[tokio::test]
+async fn a_token_secret_is_full_and_dies_with_its_account() {
+    let fixture = Fixture::start().await;
+    let api = &*fixture.admin();
+    let account = tree!({"metadata": {"name": "robot", "namespace": "default"}});
+    create(api, id::SERVICE_ACCOUNT, account).await.unwrap();
+    let secret = tree!({"metadata": {"name": "t", "namespace": "default",
+        "annotations": {"kubernetes.io/service-account.name": "robot"}}, "type": "kubernetes.io/service-account-token"});
+    let made = create(api, id::SECRET, secret).await.unwrap().object.unwrap().to_tree();
+    assert!(made.str_at("data.token").len() > 100);
+    let request = tree!({"spec": {"expirationSeconds": 600}});
+    let target = Target { key: ObjectKey::new(id::SERVICE_ACCOUNT, "default", "robot"), subresource: "token" };
+    let write = Write::Create { target, body: request };
+    let answer = api.write(write, WriteOptions::default()).await.unwrap().answer.unwrap();
+    let token = answer.str_at("status.token").to_owned();
+    let review = |token: &str| Write::Create {
+        target: Target::object(ObjectKey::new(id::TOKEN_REVIEW, "", "")),
+        body: tree!({"spec": {"token": token}}),
+    };
+    let reviewed = api.write(review(&token), WriteOptions::default()).await.unwrap().answer.unwrap();
+    assert_eq!(reviewed.str_at("status.user.username"), "system:serviceaccount:default:robot");
+    let robot = ObjectKey::new(id::SERVICE_ACCOUNT, "default", "robot");
+    delete(api, &robot, DeleteOptions::default()).await.unwrap();
+    let reviewed = api.write(review(&token), WriteOptions::default()).await.unwrap().answer.unwrap();
+    assert!(!reviewed.bool_at("status.authenticated"));
+}

@@ -204,8 +204,10 @@ fn impersonate(core: &Core, user: Arc<User>, headers: &HeaderMap) -> Result<Arc<
 async fn other(core: &Arc<Core>, incoming: &Call, route: &Route) -> Result<Response<Body>, Status> {
     let aggregated = discovery::wants_aggregated(&negotiate::accepted(&incoming.headers));
     match route {
-        Route::CoreVersions if aggregated => Ok(discovery_v2(incoming, &discovery::aggregated(&core.registry, true))),
-        Route::Groups if aggregated => Ok(discovery_v2(incoming, &discovery::aggregated(&core.registry, false))),
+        Route::CoreVersions if aggregated => {
+            Ok(discovery_v2(incoming, &core.discovery.aggregated(&core.registry, true)))
+        }
+        Route::Groups if aggregated => Ok(discovery_v2(incoming, &core.discovery.aggregated(&core.registry, false))),
         Route::CoreVersions => Ok(json(core, incoming, 200, &discovery::core_versions())),
         Route::Groups => Ok(json(core, incoming, 200, &discovery::groups(&core.registry))),
         Route::Group(group) => {

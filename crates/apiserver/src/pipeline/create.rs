@@ -126,6 +126,7 @@ impl Core {
         if let Some(prepare) = stored.hooks.prepare_create {
             prepare(tree, &WriteContext { now });
         }
+        self.fill_token_secret(stored, tree)?;
         let reservation = self
             .services
             .reserve(key, tree, None)
@@ -134,6 +135,7 @@ impl Core {
         if !errors.is_empty() {
             return Err(Status::invalid(&stored.group, &stored.kind, key.name.as_str(), &errors));
         }
+        self.check_escalation(request, stored, tree, None)?;
         if let Some(warn) = stored.hooks.warnings {
             warnings.extend(warn(tree, None));
         }

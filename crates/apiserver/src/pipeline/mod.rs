@@ -8,6 +8,7 @@ mod commit;
 mod create;
 mod decode;
 mod delete;
+mod guard;
 mod metadata;
 mod read;
 mod replace;

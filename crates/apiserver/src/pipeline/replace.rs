@@ -250,6 +250,7 @@ impl Core {
             return Err(invalid(&errors));
         }
         if part.is_none() {
+            self.check_escalation(request, stored, new, Some(old))?;
             if let Some(warn) = stored.hooks.warnings {
                 warnings.extend(warn(new, Some(old)));
             }
