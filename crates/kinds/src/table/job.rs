@@ -76,7 +76,10 @@ fn duration(job: &Tree, context: &RowContext) -> Tree {
 
 /// `SetDefaults_Job` in `pkg/apis/batch/v1/defaults.go`.
 fn default(job: &mut Tree) {
-    defaults::labels_from(job, "spec.template.metadata.labels", "metadata.labels");
+    // A new job waits for `prepare_create`: the labels that it gets there belong to what is copied.
+    if job.bool_at("spec.manualSelector") || job.map_at("spec.template.metadata.labels").contains(UID_LABELS[1]) {
+        defaults::labels_from(job, "spec.template.metadata.labels", "metadata.labels");
+    }
     defaults::at(job, "spec", |spec| {
         if spec.path("completions").is_none() && spec.path("parallelism").is_none() {
             spec.set("completions", 1);
@@ -121,6 +124,7 @@ fn prepare_create(job: &mut Tree, _: &WriteContext) {
     let selector = job.make_map_at("spec.selector.matchLabels");
     selector.insert_if_absent(UID_LABELS[1], uid);
     selector.sort_keys();
+    defaults::labels_from(job, "spec.template.metadata.labels", "metadata.labels");
 }
 
 fn validate(job: &Tree, errors: &mut Errors) {
