@@ -100,15 +100,15 @@ pub async fn start(plan: Plan, mut stage: impl FnMut(&str)) -> Result<Running> {
     };
     let config = corten_controllers::Config {
         root_ca: material.ca_cert_pem.clone(),
-        local_path: plan.cluster.data.join("local-volumes").to_string_lossy().into_owned(),
+        local_path: plan.cluster.data.join("storage").to_string_lossy().into_owned(),
         ..corten_controllers::Config::default()
     };
     manager.start(&part_tasks, &config);
     let mut running = Running { api_tasks, part_tasks, agent: None, store: sqlite };
     if let Some(name) = &plan.node_name {
         let api = server.api_as(User::node(name));
-        let proxy_api = server.api_as(component("system:kube-proxy"));
-        match start_agent(&plan, &ranges, name, [api, proxy_api], &running.part_tasks).await {
+        let services_api = server.api_as(User::service_account("kube-system", "coredns"));
+        match start_agent(&plan, &ranges, name, [api, services_api], &running.part_tasks).await {
             Ok(agent) => {
                 node_api.set(agent.node_api());
                 running.agent = Some(agent);
@@ -135,7 +135,8 @@ impl Running {
     /// Stops the parts, then the API, then the store. Containers go on.
     pub async fn stop(self) {
         if let Some(agent) = self.agent {
-            agent.say_not_ready().await;
+            // The node's pods go on; it is only for a moment that nobody looks after them.
+            drop(agent);
         }
         if !self.part_tasks.stop(DRAIN_MAX).await {
             tracing::warn!("some parts did not stop in {DRAIN_MAX:?}");
@@ -302,8 +303,8 @@ async fn start_agent(
         host_netns: None,
     };
     let images = Arc::new(StoreImages::new(images));
-    let [api, proxy_api] = apis;
-    let agent = Agent::start(config, api.clone(), proxy_api, images, tasks.clone())
+    let [api, services_api] = apis;
+    let agent = Agent::start(config, api.clone(), services_api, images, tasks.clone())
         .await
         .map_err(|e| anyhow!("the node: {e}"))?;
     until_ready(api, name).await?;

@@ -54,12 +54,12 @@ pub struct Agent {
 
 impl Agent {
     /// Takes over what a former agent left, registers the node and begins to work. Returns once the network is ready and
-    /// the background tasks run; registration goes on in them until the API answers. Services are read through `proxy_api`,
-    /// that of upstream's user `system:kube-proxy`: a node's own user may not list them all.
+    /// the background tasks run; registration goes on in them until the API answers. Services are read through
+    /// `services_api`, that of the user `system:serviceaccount:kube-system:coredns`: a node's own user may not list them all.
     pub async fn start(
         config: Config,
         api: Arc<dyn Api>,
-        proxy_api: Arc<dyn Api>,
+        services_api: Arc<dyn Api>,
         images: Arc<dyn ImageSource>,
         tasks: Tasks,
     ) -> Result<Agent, AgentError> {
@@ -101,11 +101,11 @@ impl Agent {
         let proxy = targets.as_ref().map(|t| t.proxy.clone());
         let pods = PodTable::default();
         let agent = Agent { node: Arc::new(LocalNode { shared: shared.clone(), pods: pods.clone() }), shared, proxy };
-        agent.run(targets, proxy_api, pods);
+        agent.run(targets, services_api, pods);
         Ok(agent)
     }
 
-    fn run(&self, targets: Option<Targets>, proxy_api: Arc<dyn Api>, pods: PodTable) {
+    fn run(&self, targets: Option<Targets>, services_api: Arc<dyn Api>, pods: PodTable) {
         let shared = &self.shared;
         let services_read = watch::channel(false).0;
         let targets = Arc::new(std::sync::Mutex::new(targets));
@@ -118,7 +118,7 @@ impl Agent {
                     proxy: t.proxy.clone(),
                     zone: t.zone.clone(),
                 });
-                let (api, clock, table) = (proxy_api.clone(), shared.clock.clone(), shared.services.clone());
+                let (api, clock, table) = (services_api.clone(), shared.clock.clone(), shared.services.clone());
                 services::run(api, clock, table, targets, ready.clone())
             });
         }

@@ -125,7 +125,8 @@ impl Cluster {
     async fn start_agent(&mut self) {
         let tasks = Tasks::tokio();
         let images = Arc::new(DirectoryImages { root: self.base.join("rootfs") });
-        let agent = Agent::start(self.config.clone(), self.api.clone(), self.api.clone(), images, tasks.clone()).await.unwrap();
+        let agent =
+            Agent::start(self.config.clone(), self.api.clone(), self.api.clone(), images, tasks.clone()).await.unwrap();
         self.running = Some((agent, tasks));
     }
 
