@@ -137,3 +137,20 @@ fn deep_nesting_is_an_error() {
     let tree = decode_json(builtin(), ty, deep(400).as_bytes(), Options::default()).unwrap().tree;
     check_canonical(ty, &tree);
 }
+
+/// Work per byte does not grow with the input: these bodies would take minutes if it did.
+#[test]
+fn many_keys_are_no_trouble() {
+    let keys: Vec<String> = (0..100_000).map(|i| format!("\"k{}\":\"\"", (i * 7919) % 100_000)).collect();
+    let keys = keys.join(",");
+    for body in [
+        format!("{{\"data\":{{{keys}}}}}"),
+        format!("{{\"metadata\":{{\"managedFields\":[{{\"fieldsV1\":{{{keys}}}}}]}}}}"),
+        format!("{{{keys}}}"),
+    ] {
+        let ty = builtin().type_by_name("core.v1.ConfigMap").unwrap();
+        let decoded = decode_json(builtin(), ty, body.as_bytes(), Options::default()).unwrap();
+        check_canonical(ty, &decoded.tree);
+        assert!(decoded.strict.len() <= 100);
+    }
+}

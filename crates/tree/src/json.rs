@@ -2,7 +2,7 @@
 //!
 //! Bounds: nesting is limited to [`DEPTH_MAX`]; text must be UTF-8. Errors carry the byte offset.
 
-use crate::{Key, Map, Tree};
+use crate::{Key, MapBuilder, Tree};
 
 /// How deep arrays and objects may nest (Go's decoder: 10,000; a stack-safe bound here).
 pub const DEPTH_MAX: usize = 512;
@@ -382,12 +382,12 @@ impl<'a> Reader<'a> {
             }
             Kind::Map => {
                 self.begin_map()?;
-                let mut map = Map::new();
+                let mut map = MapBuilder::new();
                 while let Some(key) = self.next_key()? {
                     let value = self.tree()?;
                     map.insert(Key::from(key.into_owned()), value);
                 }
-                Tree::Map(map)
+                Tree::Map(map.finish())
             }
         })
     }

@@ -4,11 +4,13 @@
 //! validated, and written back as canonical bytes. Maps keep their order; the schema crate decides the canonical one.
 //! Numbers keep what Go's decoder into `interface{}` of apimachinery keeps: integers are `i64`, all others `f64`.
 
+mod builder;
 mod edit;
 mod field_path;
 pub mod json;
 mod value;
 
+pub use builder::MapBuilder;
 pub use field_path::FieldPath;
 pub use value::{Key, Map, Tree};
 

@@ -1,6 +1,6 @@
 //! Merge patch, RFC 7386, as `gopkg.in/evanphx/json-patch.v4` applies it.
 
-use corten_tree::{Map, Tree};
+use corten_tree::{Map, MapBuilder, Tree};
 
 /// Merges `patch` into `object`: maps are merged, null removes, everything else replaces.
 pub fn merge_patch(object: Tree, patch: Tree) -> Tree {
@@ -13,7 +13,8 @@ pub fn merge_patch(object: Tree, patch: Tree) -> Tree {
     }
 }
 
-fn merge_maps(mut object: Map, patch: Map) -> Map {
+fn merge_maps(object: Map, patch: Map) -> Map {
+    let mut object = MapBuilder::from(object);
     for (key, mut value) in patch {
         if value.is_null() {
             object.remove(&key);
@@ -32,11 +33,11 @@ fn merge_maps(mut object: Map, patch: Map) -> Map {
             }
             None => {
                 prune_nulls(&mut value);
-                object.push_unchecked(key, value);
+                object.insert(key, value);
             }
         }
     }
-    object
+    object.finish()
 }
 
 /// Takes null members out, also of maps in lists; null items of lists stay.

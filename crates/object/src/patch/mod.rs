@@ -9,7 +9,7 @@ mod strategic;
 
 use corten_schema::{Schema, TypeId};
 use corten_tree::json::{JsonError, Kind, Reader};
-use corten_tree::{Key, Map, Tree};
+use corten_tree::{Key, MapBuilder, Tree};
 
 pub use json::{OPERATIONS_MAX, json_patch};
 pub use merge::merge_patch;
@@ -115,7 +115,7 @@ fn value(reader: &mut Reader<'_>, repeated: &mut Vec<String>) -> Result<Tree, Js
     match reader.peek()? {
         Kind::Map => {
             reader.begin_map()?;
-            let mut map = Map::new();
+            let mut map = MapBuilder::new();
             while let Some(key) = reader.next_key()? {
                 let mark = repeated.len();
                 let inner = value(reader, repeated)?;
@@ -124,7 +124,7 @@ fn value(reader: &mut Reader<'_>, repeated: &mut Vec<String>) -> Result<Tree, Js
                     repeated.push(key.into_owned());
                 }
             }
-            Ok(Tree::Map(map))
+            Ok(Tree::Map(map.finish()))
         }
         Kind::List => {
             reader.begin_list()?;

@@ -4,7 +4,7 @@
 //! `$deleteFromPrimitiveList/FIELD`. (`apimachinery/pkg/util/strategicpatch/patch.go` `mergeMap`)
 
 use corten_schema::{FieldType, Schema, TypeId};
-use corten_tree::{Key, Map, Tree};
+use corten_tree::{Key, Map, MapBuilder, Tree};
 
 use super::PatchError;
 
@@ -160,7 +160,8 @@ impl<'s> Merger<'s> {
         }
     }
 
-    fn merge_map(&self, mut object: Map, mut patch: Map, meta: Meta<'s>) -> Outcome<Map> {
+    fn merge_map(&self, object: Map, mut patch: Map, meta: Meta<'s>) -> Outcome<Map> {
+        let mut object = MapBuilder::from(object);
         match patch.remove(DIRECTIVE) {
             None => {}
             Some(Tree::Str(what)) if what == "replace" => return Ok(patch),
@@ -185,10 +186,10 @@ impl<'s> Merger<'s> {
                 None => self.merge_member(&mut object, key, value, meta)?,
             }
         }
-        Ok(object)
+        Ok(object.finish())
     }
 
-    fn merge_member(&self, object: &mut Map, key: Key, mut value: Tree, meta: Meta<'s>) -> Outcome<()> {
+    fn merge_member(&self, object: &mut MapBuilder, key: Key, mut value: Tree, meta: Meta<'s>) -> Outcome<()> {
         if value.is_null() {
             object.remove(&key);
             return Ok(());
@@ -197,7 +198,7 @@ impl<'s> Merger<'s> {
         let Some(slot) = object.get_mut(&key) else {
             discard_nulls(&mut value);
             if let Some(value) = without_directives(value) {
-                object.push_unchecked(key, value);
+                object.insert(key, value);
             }
             return Ok(());
         };
@@ -220,7 +221,7 @@ impl<'s> Merger<'s> {
         Ok(())
     }
 
-    fn delete_from_list(&self, object: &mut Map, field: &str, value: Tree) -> Outcome<()> {
+    fn delete_from_list(&self, object: &mut MapBuilder, field: &str, value: Tree) -> Outcome<()> {
         match (object.get_mut(field), value) {
             (_, Tree::Null) => drop(object.remove(field)),
             (Some(Tree::List(items)), Tree::List(gone)) if !items.is_empty() && !element_is_map(items, &gone)? => {
@@ -232,7 +233,7 @@ impl<'s> Merger<'s> {
     }
 
     /// Merges the lists that the patch gives an order for, and orders them.
-    fn merge_ordered_lists(&self, object: &mut Map, patch: &mut Map, meta: Meta<'s>) -> Outcome<()> {
+    fn merge_ordered_lists(&self, object: &mut MapBuilder, patch: &mut Map, meta: Meta<'s>) -> Outcome<()> {
         let directives: Vec<String> =
             patch.keys().filter(|key| key.starts_with(ELEMENT_ORDER)).map(str::to_owned).collect();
         for key in directives {
@@ -317,7 +318,7 @@ fn list_of(tree: Option<&Tree>) -> Outcome<Option<&[Tree]>> {
 }
 
 /// Keeps only the members that `$retainKeys` names, which must name all that the patch sets.
-fn retain_keys(object: &mut Map, patch: &mut Map) -> Outcome<()> {
+fn retain_keys(object: &mut MapBuilder, patch: &mut Map) -> Outcome<()> {
     let Some(kept) = patch.remove(RETAIN_KEYS) else { return Ok(()) };
     let wrong = || bad_request("invalid patch format of retainKeys");
     let kept = kept.as_list().ok_or_else(wrong)?;
@@ -326,7 +327,7 @@ fn retain_keys(object: &mut Map, patch: &mut Map) -> Outcome<()> {
     if patch.iter().any(|(key, value)| !value.is_null() && !directive(key) && !names(key)) {
         return Err(wrong());
     }
-    object.retain(|key, _| names(key));
+    object.retain_keys(names);
     Ok(())
 }
 
