@@ -91,7 +91,7 @@ fn validate(slice: &Tree, errors: &mut Errors) {
 
 fn one(endpoint: &Spot<'_>, kind: &str, errors: &mut Errors) {
     match endpoint.list("addresses").len() {
-        0 => endpoint.required("addresses", "must contain at least 1 address", errors),
+        0 => endpoint.required("addresses", "", errors),
         n if n > ADDRESSES_MAX => endpoint.too_many("addresses", ADDRESSES_MAX, errors),
         _ => {}
     }

@@ -16,7 +16,7 @@ pub(crate) fn validate(hpa: &Tree, errors: &mut Errors) {
         spec.invalid("minReplicas", "must be greater than or equal to 0", errors);
     }
     match max {
-        0 => spec.required("maxReplicas", "must be set and greater than 0", errors),
+        0 => spec.required("maxReplicas", "", errors),
         n if n < 0 => spec.invalid("maxReplicas", "must be greater than or equal to 1", errors),
         _ => {}
     }
