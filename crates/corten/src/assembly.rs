@@ -372,7 +372,8 @@ impl NodeApi for LateNode {
 pub fn teardown(cluster: &Cluster) -> Result<()> {
     let runtime = corten_runtime::Runtime::new(runtime_config(cluster)?).context("the container runtime")?;
     let containers = runtime.shutdown().context("containers");
-    let network = corten_net::teardown_all(&cluster.name, &cluster.run.join("network")).context("network");
+    let network =
+        corten_net::teardown_all(&cluster.name, &cluster.run.join(corten_node::NETWORK_DIR)).context("network");
     let volumes = corten_volumes::unmount_below(&cluster.data).context("volumes");
     containers.and(network).and(volumes)?;
     match fs::remove_dir_all(&cluster.run) {
@@ -394,7 +395,7 @@ pub fn teardown(cluster: &Cluster) -> Result<()> {
 /// If the running program cannot be found.
 fn runtime_config(cluster: &Cluster) -> Result<corten_runtime::RuntimeConfig> {
     Ok(corten_runtime::RuntimeConfig {
-        state_dir: cluster.run.join("containers"),
+        state_dir: cluster.run.join(corten_node::RUNTIME_DIR),
         exe: std::env::current_exe().context("where is this program?")?,
         cgroup_root: format!("corten-{}", cluster.name),
     })

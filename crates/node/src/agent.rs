@@ -18,7 +18,7 @@ use crate::pods::{self, PodTable};
 use crate::services::{self, ServiceTable, Targets};
 use crate::shared::Shared;
 use crate::sources::SourceCache;
-use crate::{Config, facts, labels, node_object};
+use crate::{Config, NETWORK_DIR, RUNTIME_DIR, facts, labels, node_object};
 
 /// Why an agent could not start or stop.
 #[derive(Debug, thiserror::Error)]
@@ -69,7 +69,7 @@ impl Agent {
         }
         let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
         let runtime = Runtime::new(RuntimeConfig {
-            state_dir: config.run_dir.join("runtime"),
+            state_dir: config.run_dir.join(RUNTIME_DIR),
             exe: config.exe.clone(),
             cgroup_root: format!("corten-{}", config.cluster),
         })?;
@@ -78,7 +78,7 @@ impl Agent {
             pod_cidr: config.pod_cidr,
             cluster_cidr: config.cluster_cidr,
             service_cidr: config.service_cidr,
-            state_dir: config.run_dir.join("net"),
+            state_dir: config.run_dir.join(NETWORK_DIR),
             mtu: None,
             host_netns: config.host_netns.clone(),
         })
@@ -186,7 +186,7 @@ impl Agent {
         let unmounted = shared.blocking(|s| crate::volumes::unmount_all(&s.config.data_dir.join("pods"))).await;
         unmounted.map_err(AgentError::Other)?.map_err(|e| AgentError::Other(e.to_string()))?;
         let cluster = shared.config.cluster.clone();
-        let state = shared.config.run_dir.join("net");
+        let state = shared.config.run_dir.join(NETWORK_DIR);
         let cleaned = shared.blocking(move |_| corten_net::teardown_all(&cluster, &state)).await;
         cleaned.map_err(AgentError::Other)??;
         drop((self.node, self.proxy, self.shared));

@@ -3,6 +3,11 @@
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
+/// Below the run directory: the container runtime's state. Whoever takes a node down without an agent needs it.
+pub const RUNTIME_DIR: &str = "runtime";
+/// Below the run directory: the pod network's state.
+pub const NETWORK_DIR: &str = "net";
+
 /// How an agent runs.
 #[derive(Clone, Debug)]
 pub struct Config {

@@ -28,7 +28,7 @@ mod watcher;
 mod write;
 
 pub use agent::{Agent, AgentError};
-pub use config::Config;
+pub use config::{Config, NETWORK_DIR, RUNTIME_DIR};
 pub use images::{DirectoryImages, ImageConfig, ImageFailure, ImageSource, PreparedImage, PullRequest, StoreImages};
 
 /// What the node says its version is.
