@@ -82,7 +82,7 @@ impl Drop for Maker {
 
 /// Runs the maker.
 pub fn main() -> ! {
-    sys::close_from(3, false);
+    sys::close_from(3);
     let _ = rustix::process::setsid();
     let _ = rustix::thread::set_name(c"corten-shims");
     // Its children are reaped by nobody else; they reset this.

@@ -28,7 +28,7 @@ pub const INIT_FILE: &str = "init.json";
 
 /// Makes the namespace and its first process and ends; the process stays.
 pub fn main(directory: &Path) -> ! {
-    sys::close_from(3, false);
+    sys::close_from(3);
     let report = sys::inherited(0);
     let told = match start(directory) {
         Ok(()) => Started::Running,
@@ -56,7 +56,7 @@ fn start(directory: &Path) -> Result<()> {
                 sys::exit(1)
             }
             drop((writer, handles));
-            sys::close_from(0, false);
+            sys::close_from(0);
             loop {
                 sys::pause();
             }

@@ -4,7 +4,8 @@
 use crate::rootfs::Step;
 use crate::seccomp::{self, Filter};
 use crate::sys::{self, CStrings};
-use crate::{CapSet, ContainerSpec, Error, ExecSpec, Result, User, defaults};
+use crate::{CapSet, ContainerSpec, Error, ExecSpec, Result, User, defaults, inside};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
@@ -149,7 +150,10 @@ impl Program {
             let what = what.to_string();
             move |e| (what, errno(e))
         };
-        rustix::process::chdir(cwd).map_err(|e| (format!("chdir to cwd ({cwd:?})"), e))?;
+        // Not `chdir`, which would follow a link into `/proc/<pid>/fd` or `root` of some process.
+        let directory = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .and_then(|root| inside::open(&root, cwd, OFlags::PATH | OFlags::DIRECTORY));
+        directory.and_then(rustix::process::fchdir).map_err(|e| (format!("chdir to cwd ({cwd:?})"), e))?;
         let wanted = self.capabilities.0 & self.available.0;
         for capability in (0..=self.last_capability).filter(|c| self.capabilities.0 >> c & 1 == 0) {
             sys::drop_from_bounding_set(capability).map_err(failed("drop capabilities from the bounding set"))?;
@@ -171,7 +175,6 @@ impl Program {
         }
         sys::clear_ambient_set().map_err(failed("clear ambient capabilities"))?;
         sys::set_capabilities(wanted, wanted, 0).map_err(failed("set capabilities"))?;
-        sys::close_from(3, true);
         if let (true, Some(filter)) = (self.no_new_privs, &self.filter) {
             sys::install_seccomp(&filter.program, filter.flags).map_err(failed("install the seccomp filter"))?;
         }

@@ -254,11 +254,11 @@ pub fn kill_pidfd(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     }
 }
 
-/// Closes, or marks close-on-exec, all descriptors from `first` on.
-pub fn close_from(first: RawFd, only_on_exec: bool) {
-    let flags = if only_on_exec { libc::CLOSE_RANGE_CLOEXEC } else { 0 };
-    // SAFETY: called where no Rust object owns one of these descriptors: at the start of a shim, and before exec.
-    unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) };
+/// Closes all descriptors from `first` on.
+pub fn close_from(first: RawFd) {
+    // SAFETY: called where no Rust object that owns one of these descriptors runs any more: at the start of a process of
+    // ours, and just before exec.
+    unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) };
 }
 
 /// Takes over a descriptor that was inherited under a known number.
@@ -276,6 +276,16 @@ pub fn redirect(fd: BorrowedFd<'_>, target: RawFd) -> io::Result<()> {
         check(unsafe { libc::fcntl(target, libc::F_SETFD, 0) } as c_long)?;
     }
     Ok(())
+}
+
+/// A copy under a number of choice, closed on exec; what had the number is closed.
+pub fn move_to(fd: BorrowedFd<'_>, target: RawFd) -> io::Result<OwnedFd> {
+    if fd.as_raw_fd() != target {
+        // SAFETY: only called where no owner of the number runs any more.
+        check(unsafe { libc::dup3(fd.as_raw_fd(), target, libc::O_CLOEXEC) } as c_long)?;
+    }
+    // SAFETY: the number now is the copy, which nobody else knows.
+    Ok(unsafe { OwnedFd::from_raw_fd(target) })
 }
 
 /// Makes a terminal the controlling one of the calling session leader.

@@ -20,6 +20,17 @@ impl Report {
         Report { pipe: pipe.into() }
     }
 
+    /// Closes everything else but the standard streams. A descriptor of the host's that is still open when the program's
+    /// path or working directory is looked up could be walked through, by way of `/proc/self/fd` (CVE-2024-21626).
+    pub fn keep_alone(&mut self) {
+        const PLACE: i32 = 3;
+        // Whoever owned the others never runs again: what follows is exec or exit.
+        if let Ok(pipe) = sys::move_to(self.pipe.as_fd(), PLACE) {
+            std::mem::forget(std::mem::replace(&mut self.pipe, pipe.into()));
+            sys::close_from(PLACE + 1);
+        }
+    }
+
     pub fn note(&mut self, text: &str) {
         let _ = self.pipe.write_all(format!("N{text}\n").as_bytes());
     }
@@ -101,7 +112,10 @@ fn enter(program: &Program, target: &Target<'_>, streams: &Streams, report: &mut
     };
     match prepare() {
         Err((what, e)) => format!("{what}: {}", reason(e)),
-        Ok(()) => program.run(false),
+        Ok(()) => {
+            report.keep_alone();
+            program.run(false)
+        }
     }
 }
 

@@ -44,7 +44,7 @@ struct Init {
 
 /// Runs a shim. `directory` is the container's state directory.
 pub fn main(directory: &Path) -> ! {
-    sys::close_from(3, false);
+    sys::close_from(3);
     let report = sys::inherited(0);
     match sys::fork() {
         Ok(true) => {}
@@ -124,7 +124,10 @@ fn detach(report: OwnedFd) -> Result<OwnedFd> {
     // Drops what the maker passed on as ignored.
     sys::reset_signals();
     sys::ignore_signal(libc::SIGPIPE);
-    let report = rustix::io::fcntl_dupfd_cloexec(&report, 3).map_err(|e| Error::system("dup", e))?;
+    let inherited = report;
+    let report = rustix::io::fcntl_dupfd_cloexec(&inherited, 3).map_err(|e| Error::system("dup", e))?;
+    // Its number is taken over by /dev/null now and must not be closed: another file would get it.
+    std::mem::forget(inherited);
     let null = null()?;
     for target in [0, 1] {
         sys::redirect(null.as_fd(), target).map_err(failed("take /dev/null"))?;
@@ -297,7 +300,10 @@ fn become_init(
     };
     match prepare() {
         Err((what, e)) => format!("{what}: {}", crate::program::reason(e)),
-        Ok(()) => program.run(true),
+        Ok(()) => {
+            report.keep_alone();
+            program.run(true)
+        }
     }
 }
 

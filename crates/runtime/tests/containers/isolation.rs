@@ -10,6 +10,7 @@ pub const TESTS: &[crate::Test] = &[
     ("seccomp", seccomp),
     ("masked_paths", masked_paths),
     ("hostile_links", hostile_links),
+    ("no_way_through_descriptors", no_way_through_descriptors),
     ("devices", devices),
     ("limits", limits),
     ("oom", oom),
@@ -130,6 +131,31 @@ fn hostile_links(m: &Machine) {
     spec.cwd = "/work".into();
     m.runtime.create_container(&spec).unwrap();
     assert!(m.runtime.start_container("w").is_err());
+}
+
+/// CVE-2024-21626: a working directory or program by way of a descriptor that the runtime holds of the host.
+fn no_way_through_descriptors(m: &Machine) {
+    m.sandbox("s");
+    m.start(&m.spec("s", "c", "ln -s /proc/self/fd /tmp/fd; for n in $(seq 3 40); do ln -s /proc/self/fd/$n /tmp/link$n; done; touch /tmp/done; sleep 1000"));
+    let run = |cwd: Option<String>, program: String| {
+        let args = vec![program, "sh".into(), "-c".into(), "pwd".into()];
+        m.runtime.exec("c", &ExecSpec { args, cwd, stdout: true, ..ExecSpec::default() })
+    };
+    while run(None, "/bin/busybox".into()).is_err() || !m.base.join("upper/c/tmp/done").exists() {}
+    for n in 3..40 {
+        for path in [
+            format!("/proc/self/fd/{n}"),
+            format!("/tmp/link{n}"),
+            format!("/tmp/fd/{n}"),
+            format!("/proc/1/fd/{n}/.."),
+        ] {
+            assert!(run(Some(path.clone()), "/bin/busybox".into()).is_err(), "working directory {path}");
+            for up in 0..8 {
+                let program = format!("{path}/{}usr/bin/busybox", "../".repeat(up));
+                assert!(run(None, program.clone()).is_err(), "program {program}");
+            }
+        }
+    }
 }
 
 fn devices(m: &Machine) {
