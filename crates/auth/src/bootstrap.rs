@@ -6,10 +6,17 @@ use crate::Rule;
 
 const TABLE: &str = include_str!("../data/rbac.txt");
 
-/// Every role and binding as an object, roles first.
+/// What Corten's components need beyond upstream's: the service proxy is also the DNS server, which knows of namespaces.
+const OWN: &str = "\
+role corten:cluster-dns
+  allow get,list,watch core namespaces
+bind corten:cluster-dns ClusterRole/corten:cluster-dns User:system:kube-proxy
+";
+
+/// Every role and binding as an object.
 pub fn objects() -> Vec<Tree> {
     let mut out: Vec<Tree> = Vec::new();
-    for line in TABLE.lines().filter(|l| !l.starts_with('#') && !l.is_empty()) {
+    for line in TABLE.lines().chain(OWN.lines()).filter(|l| !l.starts_with('#') && !l.is_empty()) {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words.as_slice() {
             ["role", name, labels @ ..] => out.push(role(name, labels)),

@@ -178,8 +178,20 @@ pub struct Rbac {
     roles: HashMap<(String, String), Arc<[Rule]>>,
 }
 
-/// What the agent of a node may do, whatever bindings say (`plugin/pkg/auth/authorizer/node`, without its graph).
-static NODE_RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| bootstrap::rules_of("system:node"));
+/// What the agent of a node may do, whatever bindings say (`plugin/pkg/auth/authorizer/node`, without its graph). The agent
+/// is service proxy and DNS as well: it has what upstream gives to kube-proxy, and sees namespaces.
+static NODE_RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
+    let mut rules = bootstrap::rules_of("system:node");
+    rules.extend(bootstrap::rules_of("system:node-proxier"));
+    let texts = |list: &[&str]| list.iter().map(|t| (*t).to_owned()).collect::<Vec<String>>();
+    rules.push(Rule {
+        verbs: texts(&["get", "list", "watch"]),
+        api_groups: texts(&[""]),
+        resources: texts(&["namespaces"]),
+        ..Rule::default()
+    });
+    rules
+});
 
 impl Rbac {
     /// From the present roles and bindings. Objects that cannot be read grant nothing.
@@ -457,6 +469,7 @@ mod tests {
             (User::node("a"), "patch nodes/status", true),
             (User::node("a"), "get secrets ns=x", true),
             (User::node("a"), "delete secrets ns=x", false),
+            (User::node("a"), "watch discovery.k8s.io:endpointslices", true),
             (User::service_account("x", "default"), "get pods ns=x", false),
         ] {
             assert_eq!(can(&rbac, &user, text), allowed, "{} {text}", user.name);
