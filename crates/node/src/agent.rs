@@ -87,6 +87,7 @@ impl Agent {
             events: Recorder::start(api.clone(), &tasks, &config.node_name),
             sources: SourceCache::new(api.clone(), tasks.clone()),
             services: Arc::new(ServiceTable::default()),
+            zone: Arc::new(Zone::new(&config.cluster_domain)),
             facts: facts::observe(&config.data_dir),
             clock: tasks.clock(),
             runtime: Arc::new(runtime),
@@ -246,7 +247,7 @@ async fn serve(shared: &Arc<Shared>) -> Result<Targets, AgentError> {
         host_netns: config.host_netns.clone(),
     })
     .await?;
-    let zone = Arc::new(Zone::new(&config.cluster_domain));
+    let zone = shared.zone.clone();
     let host = corten_net::upstream_resolv_conf().unwrap_or_default();
     let upstream = ResolvConf::parse(&host).nameservers;
     let upstream = upstream.iter().filter_map(|n| n.parse().ok()).map(|ip| SocketAddr::new(ip, 53)).collect();

@@ -81,6 +81,8 @@ pub async fn run(shared: Arc<Shared>, table: PodTable, first: watch::Sender<bool
                     });
                 }
             }
+            // DNS answers for addresses of pods in the namespaces that it knows.
+            shared.zone.set_namespace(&object.head.namespace, true);
             table.set(&object);
         };
         match change {

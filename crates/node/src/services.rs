@@ -116,7 +116,7 @@ pub struct Targets {
     pub zone: Arc<Zone>,
 }
 
-/// Follows services, endpoint slices and namespaces. `targets` is `None` where another agent of the machine programs them. `ready`
+/// Follows services and endpoint slices. `targets` is `None` where another agent of the machine programs them. `ready`
 /// becomes true when services have been read once.
 pub async fn run(
     api: Arc<dyn Api>,
@@ -127,7 +127,6 @@ pub async fn run(
 ) -> Result<(), String> {
     let watcher = |kind| Watcher::new(api.clone(), clock.clone(), kind, ListOptions::default());
     let (mut services, mut slices) = (watcher(id::SERVICE), watcher(id::ENDPOINT_SLICE));
-    let mut namespaces = watcher(id::NAMESPACE);
     let mut dirty = BTreeSet::new();
     table.apply_service(services.next().await, &mut dirty);
     table.apply_slice(slices.next().await, &mut dirty);
@@ -159,12 +158,6 @@ pub async fn run(
         tokio::select! {
             change = services.next() => table.apply_service(change, &mut dirty),
             change = slices.next() => table.apply_slice(change, &mut dirty),
-            change = namespaces.next() => {
-                if let Some(targets) = &targets {
-                    note_namespace(&targets.zone, change);
-                }
-                continue;
-            }
             () = again => continue,
         }
         // More of the same is usually on its way.
@@ -180,14 +173,6 @@ pub async fn run(
     }
 }
 
-fn note_namespace(zone: &Zone, change: Change) {
-    match change {
-        Change::Reset(objects) => objects.iter().for_each(|o| zone.set_namespace(&o.head.name, true)),
-        Change::Set(object) => zone.set_namespace(&object.head.name, true),
-        Change::Gone(object) => zone.set_namespace(&object.head.name, false),
-    }
-}
-
 async fn program(table: &ServiceTable, targets: &Targets, dirty: &BTreeSet<Key>, synced: bool) -> Result<(), String> {
     let (mut changed, mut removed) = (Vec::new(), Vec::new());
     for key in dirty {
@@ -198,7 +183,10 @@ async fn program(table: &ServiceTable, targets: &Targets, dirty: &BTreeSet<Key>,
             None => removed.push(id_of(key)),
         }
         match &service {
-            Some(service) => targets.zone.set_service(for_dns(service, &slices)),
+            Some(service) => {
+                targets.zone.set_namespace(&key.0, true);
+                targets.zone.set_service(for_dns(service, &slices));
+            }
             None => targets.zone.remove_service(&key.0, &key.1),
         }
     }

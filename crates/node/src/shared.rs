@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use corten_base::{Clock, Entropy, Tasks};
 use corten_client::Api;
+use corten_dns::Zone;
 use corten_net::PodNetwork;
 use corten_runtime::Runtime;
 
@@ -27,6 +28,8 @@ pub struct Shared {
     pub events: Recorder,
     pub sources: SourceCache,
     pub services: Arc<ServiceTable>,
+    /// What DNS answers from.
+    pub zone: Arc<Zone>,
     pub facts: Facts,
 }
 

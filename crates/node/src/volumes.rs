@@ -144,13 +144,12 @@ async fn claim(ctx: &PodContext, name: &str) -> Result<PathBuf, String> {
     let key = ObjectKey::new(id::PERSISTENT_VOLUME, "", &claim.spec.volume_name);
     let volume = api.get(&key).await.map_err(|s| s.to_string())?;
     let volume = volume.view::<PersistentVolume>().map_err(|e| e.to_string())?;
-    let own = corten_volumes::LocalPath::new(&ctx.shared.config.data_dir);
     if let Some(local) = &volume.spec.local {
         let path = PathBuf::from(&local.path);
-        // A volume of the built-in class is made on its first use.
-        let made = path.clone();
-        if path.starts_with(ctx.shared.config.data_dir.join("storage")) {
-            run(ctx, move || own.create(&made)).await?;
+        // A volume of the built-in class is made on its first use, open to everyone: any user may run in the pod.
+        if path.starts_with(&ctx.shared.config.data_dir) && !path.exists() {
+            let made = path.clone();
+            run(ctx, move || make_local(&made)).await?;
         }
         return Ok(path);
     }
@@ -162,6 +161,13 @@ async fn claim(ctx: &PodContext, name: &str) -> Result<PathBuf, String> {
     let (checked, check) = (path.clone(), host.r#type.clone().unwrap_or_default());
     run(ctx, move || corten_volumes::host_path(&checked, HostPathType::parse(&check)?)).await?;
     Ok(path)
+}
+
+fn make_local(path: &Path) -> Result<(), VolumeError> {
+    use std::os::unix::fs::PermissionsExt;
+    let failed = |source| VolumeError::Io { doing: "create", path: path.to_owned(), source };
+    std::fs::create_dir_all(path).map_err(failed)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).map_err(failed)
 }
 
 /// Writes changed contents into volumes made of API objects.
