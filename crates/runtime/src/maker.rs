@@ -44,7 +44,9 @@ impl Maker {
         let (ours, theirs) =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
                 .map_err(|e| Error::system("socketpair", e))?;
-        let process = Command::new(format!("/proc/self/fd/{}", exe.as_raw_fd()))
+        let mut command = Command::new(format!("/proc/self/fd/{}", exe.as_raw_fd()));
+        sys::without_huge_pages(&mut command);
+        let process = command
             .arg0("corten-shims")
             .arg(ARGUMENT)
             .arg(" ".repeat(TITLE_BYTES))

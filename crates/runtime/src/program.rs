@@ -150,6 +150,7 @@ impl Program {
             let what = what.to_string();
             move |e| (what, errno(e))
         };
+        sys::set_huge_pages(true).map_err(failed("allow huge pages"))?;
         // Not `chdir`, which would follow a link into `/proc/<pid>/fd` or `root` of some process.
         let directory = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .and_then(|root| inside::open(&root, cwd, OFlags::PATH | OFlags::DIRECTORY));

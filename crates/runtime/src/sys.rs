@@ -101,6 +101,18 @@ pub fn set_child_subreaper() -> io::Result<()> {
     prctl(libc::PR_SET_CHILD_SUBREAPER, 1)
 }
 
+/// Whether this process and what it forks and executes get huge pages unasked.
+pub fn set_huge_pages(allowed: bool) -> io::Result<()> {
+    prctl(libc::PR_SET_THP_DISABLE, !allowed as u64)
+}
+
+/// Has a command run without huge pages: a small process would get megabytes with its first allocation.
+pub fn without_huge_pages(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: between fork and exec only one system call is made, which neither allocates nor locks.
+    unsafe { command.pre_exec(|| set_huge_pages(false)) };
+}
+
 pub fn set_no_new_privs() -> io::Result<()> {
     prctl(libc::PR_SET_NO_NEW_PRIVS, 1)
 }

@@ -260,11 +260,11 @@ fn sysctls(m: &Machine) {
 /// No descriptor, ignored signal, blocked signal or variable of ours reaches a container.
 fn nothing_inherited(m: &Machine) {
     m.sandbox("s");
-    let probe = "ls /proc/self/fd | tr '\\n' ' '; grep -E '^Sig(Blk|Ign)' /proc/self/status | tr '\\t' ' '; env | sort | tr '\\n' ' '; umask";
+    let probe = "ls /proc/self/fd | tr '\\n' ' '; grep -E '^Sig(Blk|Ign)|^THP' /proc/self/status | tr '\\t' ' '; env | sort | tr '\\n' ' '; umask";
     let mut spec = m.spec("s", "c", "");
     spec.args = ["/bin/busybox", "sh", "-c", probe].map(String::from).to_vec();
     let out = m.output(&spec);
     // 3 is ls's own look at the directory.
-    assert!(out.starts_with("0 1 2 3 SigBlk: 0000000000000000\nSigIgn: 0000000000000000\n"), "{out}");
+    assert!(out.starts_with("0 1 2 3 THP_enabled: 1\nSigBlk: 0000000000000000\nSigIgn: 0000000000000000\n"), "{out}");
     assert!(out.contains("HOME=/root PATH=/bin PWD=/ SHLVL=1 0022"), "{out}");
 }

@@ -118,9 +118,11 @@ impl Machine {
     }
 }
 
+/// With `CORTEN_TEST_EXE` another binary makes the shims, such as the product's.
 pub fn config(base: &Path) -> RuntimeConfig {
+    let exe = std::env::var_os("CORTEN_TEST_EXE").map_or("/proc/self/exe".into(), PathBuf::from);
     let cgroup_root = base.file_name().unwrap().to_str().unwrap().to_string();
-    RuntimeConfig { state_dir: base.join("run"), exe: "/proc/self/exe".into(), cgroup_root }
+    RuntimeConfig { state_dir: base.join("run"), exe, cgroup_root }
 }
 
 /// Command lines of all processes but this one.
