@@ -23,6 +23,7 @@ use corten_store::{MemoryStore, SqliteOptions, SqliteStore, Store};
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 
+use crate::dns_service;
 use crate::image;
 use crate::paths::{Addresses, Cluster};
 
@@ -112,6 +113,9 @@ pub async fn start(plan: Plan, mut stage: impl FnMut(&str)) -> Result<Running> {
             Ok(agent) => {
                 node_api.set(agent.node_api());
                 running.agent = Some(agent);
+                if let Some(address) = ranges.service.nth(10) {
+                    dns_service::publish(&server.api_as(User::apiserver()), address, ranges.gateway()).await?;
+                }
             }
             Err(error) => {
                 running.stop().await;

@@ -7,6 +7,7 @@
 mod args;
 mod assembly;
 mod demo;
+mod dns_service;
 mod host;
 mod image;
 mod lifecycle;
