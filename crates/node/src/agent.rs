@@ -114,11 +114,7 @@ impl Agent {
             let (shared, ready) = (shared.clone(), services_read.clone());
             shared.tasks.clone().run("node-services", OnError::Restart, OnStop::Abort, move || {
                 let targets = targets.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                let targets = targets.as_ref().map(|t| Targets {
-                    node_name: t.node_name.clone(),
-                    proxy: t.proxy.clone(),
-                    zone: t.zone.clone(),
-                });
+                let targets = targets.clone();
                 let (api, clock, table) = (services_api.clone(), shared.clock.clone(), shared.services.clone());
                 services::run(api, clock, table, targets, ready.clone())
             });
@@ -258,5 +254,5 @@ async fn serve(shared: &Arc<Shared>) -> Result<Targets, AgentError> {
         let server = DnsServer::bind(dns, zone.clone() as Arc<dyn RecordSource>).await?;
         shared.tasks.spawn("dns", OnStop::Abort, server.run());
     }
-    Ok(Targets { node_name: config.node_name.clone(), proxy, zone })
+    Ok(Targets { node_name: config.node_name.clone(), dns: (config.cluster_dns.clone(), node_ip), proxy, zone })
 }

@@ -94,9 +94,10 @@ impl Cluster {
             std::fs::create_dir_all(root.join(dir)).unwrap();
         }
         std::fs::copy(BUSYBOX, root.join("bin/busybox")).unwrap();
-        for applet in
-            ["sh", "echo", "sleep", "cat", "env", "httpd", "nc", "wget", "touch", "test", "id", "ls", "true", "false"]
-        {
+        for applet in [
+            "sh", "echo", "sleep", "cat", "env", "httpd", "nc", "wget", "touch", "test", "id", "ls", "true", "false",
+            "nslookup",
+        ] {
             std::os::unix::fs::symlink("busybox", root.join("bin").join(applet)).unwrap();
         }
         let config = Config {
@@ -425,6 +426,8 @@ async fn services(cluster: Cluster) {
         }
     }
     assert!(out.ends_with("\r\n\r\nok\n"), "{out}");
+    let (_, answer) = cluster.exec("client", &["nslookup", "-type=a", "s.default.svc.cluster.local"], "").await;
+    assert!(answer.contains("Address: 10.202.0.77"), "{answer}");
     cluster.delete("client").await;
     cluster.delete("p").await;
     cluster.end().await;
