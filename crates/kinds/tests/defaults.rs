@@ -101,7 +101,9 @@ fn workloads() {
         ),
         (
             "job",
-            expect![[r#"{"metadata":{"name":"web","creationTimestamp":"2026-11-23T12:00:00Z","namespace":"default","labels":{"app":"web","batch.kubernetes.io/controller-uid":"00000000-0000-0000-0000-000000000001","batch.kubernetes.io/job-name":"web","controller-uid":"00000000-0000-0000-0000-000000000001","job-name":"web"}},"spec":{"template":{"metadata":{"labels":{"app":"web","batch.kubernetes.io/controller-uid":"00000000-0000-0000-0000-000000000001","batch.kubernetes.io/job-name":"web","controller-uid":"00000000-0000-0000-0000-000000000001","job-name":"web"}},"spec":{}},"completions":1,"parallelism":1,"backoffLimit":6,"completionMode":"NonIndexed","suspend":false,"podReplacementPolicy":"TerminatingOrFailed","manualSelector":false,"selector":{"matchLabels":{"batch.kubernetes.io/controller-uid":"00000000-0000-0000-0000-000000000001"}}}}"#]],
+            expect![[
+                r#"{"metadata":{"name":"web","creationTimestamp":"2026-11-23T12:00:00Z","namespace":"default","labels":{"app":"web","batch.kubernetes.io/controller-uid":"00000000-0000-0000-0000-000000000001","batch.kubernetes.io/job-name":"web","controller-uid":"00000000-0000-0000-0000-000000000001","job-name":"web"}},"spec":{"template":{"metadata":{"labels":{"app":"web","batch.kubernetes.io/controller-uid":"00000000-0000-0000-0000-000000000001","batch.kubernetes.io/job-name":"web","controller-uid":"00000000-0000-0000-0000-000000000001","job-name":"web"}},"spec":{}},"completions":1,"parallelism":1,"backoffLimit":6,"completionMode":"NonIndexed","suspend":false,"podReplacementPolicy":"TerminatingOrFailed","manualSelector":false,"selector":{"matchLabels":{"batch.kubernetes.io/controller-uid":"00000000-0000-0000-0000-000000000001"}}}}"#
+            ]],
         ),
         (
             "cronjob",

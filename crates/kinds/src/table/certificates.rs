@@ -3,8 +3,10 @@
 use corten_tree::Tree;
 
 use crate::print;
-use crate::spec::{Fact, KindSpec, Subresource};
+use crate::spec::{Fact, Hooks, KindSpec, Subresource};
+use crate::validate::Spot;
 use crate::{Column, Of, RowContext, TextOr, column};
+use crate::{Errors, WriteContext};
 
 const GROUP: &str = "certificates.k8s.io";
 
@@ -24,6 +26,13 @@ pub(crate) const CERTIFICATE_SIGNING_REQUEST: KindSpec = KindSpec {
         column("Condition", &Of(condition)),
     ],
     facts: &[Fact::selectable("spec.signerName")],
+    hooks: Hooks {
+        prepare_update: Some(|new, old, _| keep(new, old, &["spec", "status"])),
+        prepare_status: Some(prepare_status),
+        validate: Some(validate),
+        subresource: Some(approval),
+        ..Hooks::NONE
+    },
     ..KindSpec::CLUSTER
 };
 
@@ -83,4 +92,63 @@ fn condition(request: &Tree, _: &RowContext) -> Tree {
 fn state(request: &Tree, _: &RowContext) -> Tree {
     let known = |c: &Tree| ["Issued", "Denied", "Failed"].into_iter().find(|k| *k == c.str_at("type"));
     Tree::from(request.list_at("status.conditions").iter().rev().find_map(known).unwrap_or("Pending"))
+}
+
+fn keep(new: &mut Tree, old: &Tree, parts: &[&str]) {
+    for part in parts {
+        match old.path(part) {
+            Some(value) => new.set(part, value.clone()),
+            None => drop(new.remove(part)),
+        }
+    }
+}
+
+/// The signer writes certificates and failures; who approved or denied stays as it was.
+fn prepare_status(new: &mut Tree, old: &Tree, _: &WriteContext) {
+    let decided = |c: &&Tree| matches!(c.str_at("type"), "Approved" | "Denied");
+    let mut conditions: Vec<Tree> = old.list_at("status.conditions").iter().filter(decided).cloned().collect();
+    conditions.extend(new.list_at("status.conditions").iter().filter(|c| !decided(c)).cloned());
+    if !conditions.is_empty() {
+        new.set("status.conditions", Tree::List(conditions));
+    }
+}
+
+/// `…/approval`: only the conditions change.
+fn approval(_: &str, new: &mut Tree, old: &Tree, errors: &mut Errors) {
+    let mut merged = old.clone();
+    if let Some(version) = new.path("metadata.resourceVersion").cloned() {
+        merged.set("metadata.resourceVersion", version);
+    }
+    let conditions = new.list_at("status.conditions").to_vec();
+    let has = |kind: &str| conditions.iter().any(|c| c.str_at("type") == kind);
+    if has("Approved") && has("Denied") {
+        let detail = "Approved and Denied conditions are mutually exclusive";
+        Spot::of(new, "status").invalid("conditions", detail, errors);
+    }
+    merged.set("status.conditions", Tree::List(conditions));
+    *new = merged;
+}
+
+/// The least seconds that a certificate may be asked for.
+const SECONDS_MIN: i64 = 600;
+
+fn validate(request: &Tree, errors: &mut Errors) {
+    let spec = Spot::of(request, "spec");
+    if spec.str("request").is_empty() {
+        let detail = "PEM block type must be CERTIFICATE REQUEST";
+        spec.invalid_as("request", Tree::Null, detail, errors);
+    }
+    if spec.list("usages").is_empty() {
+        spec.required("usages", "", errors);
+    }
+    let signer = spec.str("signerName");
+    if signer.is_empty() {
+        spec.required("signerName", "", errors);
+    } else if signer.split('/').count() != 2 || signer.split('/').any(str::is_empty) {
+        let detail = "must be a fully qualified domain and path of the form 'example.com/signer-name'";
+        spec.invalid("signerName", detail, errors);
+    }
+    if spec.int("expirationSeconds").is_some_and(|s| s < SECONDS_MIN) {
+        spec.invalid("expirationSeconds", "may not specify a duration less than 600 seconds (10 minutes)", errors);
+    }
 }

@@ -3,6 +3,7 @@
 use corten_tree::Tree;
 
 use crate::spec::{Generation, Hooks, KindSpec, Subresource, Verbs};
+use crate::validate::{Spot, pod, quota};
 use crate::{Column, Of, RowContext, column};
 use crate::{defaults, print};
 
@@ -38,7 +39,7 @@ pub(crate) const LIMIT_RANGE: KindSpec = KindSpec {
     short: &["limits"],
     create_on_update: true,
     columns: &[Column::NAME, Column::CREATED_AT],
-    hooks: Hooks { default: Some(limit_range_default), ..Hooks::NONE },
+    hooks: Hooks { default: Some(limit_range_default), validate: Some(quota::validate_limit_range), ..Hooks::NONE },
     ..KindSpec::NAMESPACED
 };
 
@@ -53,7 +54,11 @@ pub(crate) const POD_TEMPLATE: KindSpec = KindSpec {
         column("Images", &Of(|o, _| print::joined_field(o.list_at("template.spec.containers"), "image"))),
         column("Pod Labels", &Of(|o, _| print::labels(o.map_at("template.metadata.labels")))),
     ],
-    hooks: Hooks { default: Some(|o| defaults::at(o, "template.spec", defaults::pod_spec)), ..Hooks::NONE },
+    hooks: Hooks {
+        default: Some(|o| defaults::at(o, "template.spec", defaults::pod_spec)),
+        validate: Some(|o, errors| pod::validate_template(&Spot::of(o, "template"), errors)),
+        ..Hooks::NONE
+    },
     ..KindSpec::NAMESPACED
 };
 
@@ -69,6 +74,12 @@ pub(crate) const RESOURCE_QUOTA: KindSpec = KindSpec {
         column("Limit", &Of(|o, c| quota(o, c, true))),
         Column::AGE,
     ],
+    hooks: Hooks {
+        validate: Some(quota::validate),
+        validate_update: Some(quota::validate_update),
+        validate_status: Some(quota::validate_status),
+        ..Hooks::NONE
+    },
     ..KindSpec::NAMESPACED
 };
 

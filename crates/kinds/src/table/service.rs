@@ -37,6 +37,7 @@ pub(crate) const SERVICE: KindSpec = KindSpec {
         prepare_update: Some(prepare_update),
         validate: Some(service::validate),
         validate_update: Some(service::validate_update),
+        warnings: Some(warnings),
         ..Hooks::NONE
     },
     ..KindSpec::NAMESPACED
@@ -243,4 +244,36 @@ fn same_node_ports(spec: &Tree, before: &Tree) -> bool {
         tree.list_at("ports").iter().filter_map(|p| p.i64_at("nodePort")).filter(|n| *n != 0).collect()
     };
     ports(spec) == ports(before)
+}
+
+/// `pkg/api/service/warnings.go`
+fn warnings(object: &Tree, _: Option<&Tree>) -> Vec<String> {
+    let mut out = Vec::new();
+    let Some(spec) = object.path("spec") else { return out };
+    let headless = matches!(spec.list_at("clusterIPs"), [one] if one.as_str() == Some("None"));
+    let external_ips = !spec.list_at("externalIPs").is_empty();
+    let named = spec.str_at("type") == "ExternalName";
+    if headless {
+        for (set, field) in [
+            (!spec.str_at("loadBalancerIP").is_empty(), "loadBalancerIP"),
+            (external_ips, "externalIPs"),
+            (spec.str_at("sessionAffinity") != "None", "SessionAffinity"),
+        ] {
+            if set {
+                out.push(format!("spec.{field} is ignored for headless services"));
+            }
+        }
+    } else if external_ips && !named {
+        out.push("spec.externalIPs is deprecated and may no longer be implemented in some clusters".into());
+    }
+    if named && external_ips {
+        out.push("spec.externalIPs is ignored when spec.type is \"ExternalName\"".into());
+    }
+    if !named && !spec.str_at("externalName").is_empty() {
+        out.push("spec.externalName is ignored when spec.type is not \"ExternalName\"".into());
+    }
+    if spec.str_at("trafficDistribution") == "PreferClose" {
+        out.push("spec.trafficDistribution: \"PreferClose\" is deprecated; use \"PreferSameZone\"".into());
+    }
+    out
 }

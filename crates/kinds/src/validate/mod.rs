@@ -14,6 +14,7 @@ pub mod names;
 pub(crate) mod pod;
 pub(crate) mod pod_update;
 pub(crate) mod probe;
+pub(crate) mod quota;
 pub(crate) mod resources;
 pub(crate) mod security;
 pub(crate) mod service;

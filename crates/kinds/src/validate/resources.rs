@@ -73,9 +73,14 @@ pub(crate) enum Names {
     Container,
     /// A pod's own.
     Pod,
+    /// A quota's.
+    Quota,
+    /// Any list's.
+    Any,
 }
 
-fn resource_name(names_of: Names, at: &Spot<'_>, name: &str, errors: &mut Errors) {
+/// Checks the name of a resource.
+pub(crate) fn resource_name(names_of: Names, at: &Spot<'_>, name: &str, errors: &mut Errors) {
     let before = errors.len();
     for message in names::label_key(name) {
         at.invalid_as("", name, message, errors);
@@ -94,6 +99,12 @@ fn resource_name(names_of: Names, at: &Spot<'_>, name: &str, errors: &mut Errors
                 at.invalid_as("", name, "doesn't follow extended resource name standard", errors);
             }
         }
+        Names::Quota => {
+            if !name.contains('/') && !is_quota_name(name) {
+                at.invalid_as("", name, "must be a standard resource for quota", errors);
+            }
+        }
+        Names::Any => {}
         Names::Pod => {
             if errors.len() == before && !matches!(name, "cpu" | "memory") && !is_huge_pages(name) {
                 let body =
@@ -121,7 +132,7 @@ pub(crate) fn quantity_value(at: &Spot<'_>, name: &str, value: &Quantity, errors
             | "services.loadbalancers"
             | "persistentvolumeclaims"
     );
-    if (counted || is_extended(name) || is_huge_pages(name)) && !value.is_whole_at(0) {
+    if (counted || is_extended(name)) && !value.is_whole_at(0) {
         at.invalid_as("", at.tree.clone(), "must be an integer", errors);
     }
 }
