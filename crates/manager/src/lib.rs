@@ -40,7 +40,9 @@ pub struct Manager {
 impl Manager {
     /// Starts all controllers and the scheduler as tasks of the tree. The cache must have been loaded.
     pub fn start(&self, tasks: &Tasks, config: &Config) {
-        for controller in corten_controllers::all(config) {
+        // Nobody can have been heard before this.
+        let started = config.started.or_else(|| Some(self.clock.now()));
+        for controller in corten_controllers::all(&Config { started, ..config.clone() }) {
             self.start_controller(tasks, controller);
         }
         self.start_scheduler(tasks);
