@@ -294,13 +294,15 @@ impl Core {
             );
             Err(Status::conflict(&kind.group, &kind.plural, name, why))
         };
-        match wanted.str_at("kind") {
-            "" => {}
-            "Pod" => {
+        let bound = match wanted.str_at("kind") {
+            "" => return Ok(()),
+            kind => self.registry.group_kind("", kind).map(|k| k.id),
+        };
+        match bound {
+            Some(id::POD) => {
                 let pod = find(id::POD, request.namespace)?;
                 let tree = pod.to_tree();
-                let of = tree.str_at("spec.serviceAccountName");
-                if of != request.name {
+                if tree.str_at("spec.serviceAccountName") != request.name {
                     let why = format!(
                         "cannot bind token for serviceaccount {:?} to pod running with different serviceaccount name.",
                         request.name
@@ -311,10 +313,10 @@ impl Core {
                 let node = self.cache.get(&ObjectKey::new(id::NODE, "", tree.str_at("spec.nodeName")));
                 claims.node = node.map(|n| reference(&n));
             }
-            "Secret" => claims.secret = Some(reference(&*find(id::SECRET, request.namespace)?)),
-            "Node" => claims.node = Some(reference(&*find(id::NODE, "")?)),
-            other => {
-                let why = format!("cannot bind token to object of type {other}");
+            Some(id::SECRET) => claims.secret = Some(reference(&*find(id::SECRET, request.namespace)?)),
+            Some(id::NODE) => claims.node = Some(reference(&*find(id::NODE, "")?)),
+            _ => {
+                let why = format!("cannot bind token to object of type {}", wanted.str_at("kind"));
                 return Err(Status::bad_request(why));
             }
         }

@@ -20,10 +20,10 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
-use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use crate::core::{Core, attributes};
 use crate::http::{Call, HttpBody, Query, Resource, full, respond, stream};
@@ -227,7 +227,7 @@ async fn serve_session<S: AsyncRead + AsyncWrite + Unpin>(socket: WebSocketStrea
         while let Some(Ok(message)) = source.next().await {
             let data: Bytes = match message {
                 Message::Binary(data) => data,
-                Message::Text(text) => Bytes::from(Utf8Bytes::from(text)),
+                Message::Text(text) => Bytes::from(text),
                 Message::Close(_) => return,
                 _ => continue,
             };

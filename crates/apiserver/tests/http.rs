@@ -1,5 +1,7 @@
 //! The server over TLS: authentication, forms, lists in pages, watches, discovery, streams.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
+
 mod common;
 
 use bytes::Bytes;

@@ -1,5 +1,7 @@
 //! The pipeline in process: every verb, through the same `Api` that components use.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
+
 mod common;
 
 use common::Fixture;
