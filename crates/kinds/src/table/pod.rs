@@ -323,10 +323,12 @@ fn subresource(name: &str, new: &mut Tree, old: &Tree, errors: &mut Errors) {
                 Some(containers) => merged.set("spec.ephemeralContainers", containers),
                 None => drop(merged.remove("spec.ephemeralContainers")),
             }
+            default(&mut merged);
             pod_update::validate_ephemeral_containers(&merged, old, errors);
         }
         "resize" => {
             merged.set("spec", new.path("spec").cloned());
+            default(&mut merged);
             pod_update::validate_resize(&merged, old, errors);
         }
         _ => {}
