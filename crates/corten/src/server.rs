@@ -115,9 +115,12 @@ fn remove_pid(file: &Path) {
     }
 }
 
-/// The start time of a process in clock ticks since boot, from `/proc/PID/stat`: with the pid it names a process for good.
+/// The start time of a living process in clock ticks since boot, from `/proc/PID/stat`: with the pid it names a process for
+/// good. A process that has ended and was not yet reaped has none.
 pub fn start_time(pid: i32) -> Option<i64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in parentheses may hold spaces: fields are counted after it. Start time is field 22, the 20th after the name.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+    // The name in parentheses may hold spaces: fields are counted after it. State is field 3, start time field 22.
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let ended = matches!(fields.first(), Some(&("Z" | "X" | "x")) | None);
+    if ended { None } else { fields.get(19)?.parse().ok() }
 }

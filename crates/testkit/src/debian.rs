@@ -72,8 +72,9 @@ pub fn busybox() -> Result<PathBuf> {
 }
 
 /// Packages, by the beginning of their names, that unpacked roots do without.
-const UNUSED: &[&str] =
-    &["debconf", "dpkg", "perl", "libperl", "libllvm", "libz3", "locales", "python", "adduser", "ucf", "systemd", "gdb"];
+const UNUSED: &[&str] = &[
+    "debconf", "dpkg", "perl", "libperl", "libllvm", "libz3", "locales", "python", "adduser", "ucf", "systemd", "gdb",
+];
 
 /// The packages and all that they depend on, without recommendations.
 fn closure(packages: &[&str]) -> Result<BTreeSet<String>> {
@@ -87,9 +88,9 @@ fn closure(packages: &[&str]) -> Result<BTreeSet<String>> {
     };
     let listing = depends(false).or_else(|_| depends(true))?;
     let names = listing.lines().filter(|l| !l.starts_with([' ', '<', '|'])).map(str::to_owned);
-    Ok(names
-        .filter(|n| !n.contains('<') && !n.starts_with("debconf") && n != "dpkg" && !n.starts_with("perl"))
-        .collect())
+    // Only maintainer scripts, or parts that a test does not use, need these.
+    let unused = |n: &String| UNUSED.iter().any(|u| n.starts_with(u));
+    Ok(names.filter(|n| !n.contains('<') && !unused(n)).collect())
 }
 
 /// Fetches a package file (kept) and unpacks it into a directory.
