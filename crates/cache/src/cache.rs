@@ -10,6 +10,7 @@ use corten_store::{Changes, Store, Watch};
 use futures::FutureExt;
 use tokio::sync::watch;
 
+use crate::applied::Applied;
 use crate::ring::Ring;
 use crate::{Cursor, Event, Filter, Gone, Objects, RingLimits, Scope, Watcher, World, keys};
 
@@ -53,7 +54,7 @@ pub(crate) struct Shared {
     objects: RwLock<Objects>,
     ring: RwLock<Ring>,
     /// The applied revision.
-    applied: watch::Sender<Revision>,
+    applied: Applied,
     /// Told whenever the ring moved: for cursors over everything, and per kind.
     moved_any: watch::Sender<u64>,
     moved: Vec<watch::Sender<u64>>,
@@ -66,7 +67,7 @@ impl Cache {
         let shared = Shared {
             objects: RwLock::new(Objects::new(registry.clone())),
             ring: RwLock::new(Ring::new(kinds, options.ring)),
-            applied: watch::Sender::new(Revision::ZERO),
+            applied: Applied::new(),
             moved_any: watch::Sender::new(0),
             moved: (0..kinds).map(|_| watch::Sender::new(0)).collect(),
             registry,
@@ -87,7 +88,7 @@ impl Cache {
 
     /// The revision that has been applied.
     pub fn revision(&self) -> Revision {
-        *self.shared.applied.borrow()
+        self.shared.applied.get()
     }
 
     /// One object, as it is now.
@@ -111,9 +112,7 @@ impl Cache {
     /// Waits until everything up to a revision has been applied. Wait for the store's current revision to read your own
     /// writes. Never completes if the store never gets there.
     pub async fn wait_for(&self, revision: Revision) {
-        let mut applied = self.shared.applied.subscribe();
-        // The sender lives as long as self: this cannot fail.
-        let _ = applied.wait_for(|applied| *applied >= revision).await;
+        self.shared.applied.reached(revision).await;
     }
 
     /// Follows all changes after a revision, which has been applied (else [`Cache::wait_for`] it first).
@@ -333,6 +332,6 @@ impl Shared {
         if !kinds.is_empty() {
             self.moved_any.send_modify(|n| *n += 1);
         }
-        self.applied.send_replace(revision);
+        self.applied.set(revision);
     }
 }

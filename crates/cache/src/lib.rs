@@ -4,6 +4,7 @@
 //! at one revision. A watcher, be it an HTTP client or a controller, is a [`Cursor`] into the ring plus a [`Filter`]. The cache
 //! holds the present only: pages of an older revision are read from the store.
 
+mod applied;
 mod cache;
 mod cursor;
 mod event;
