@@ -254,5 +254,5 @@ async fn serve(shared: &Arc<Shared>) -> Result<Targets, AgentError> {
         let server = DnsServer::bind(dns, zone.clone() as Arc<dyn RecordSource>).await?;
         shared.tasks.spawn("dns", OnStop::Abort, server.run());
     }
-    Ok(Targets { node_name: config.node_name.clone(), dns: (config.cluster_dns.clone(), node_ip), proxy, zone })
+    Ok(Targets { node_name: config.node_name.clone(), proxy, zone })
 }

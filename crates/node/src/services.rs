@@ -1,7 +1,7 @@
 //! Services: what the proxy and DNS must know, kept equal to the API.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -113,8 +113,6 @@ impl ServiceTable {
 #[derive(Clone)]
 pub struct Targets {
     pub node_name: String,
-    /// The cluster's DNS addresses, and where DNS is served on this node.
-    pub dns: (Vec<Ipv4Addr>, Ipv4Addr),
     pub proxy: ServiceProxy,
     pub zone: Arc<Zone>,
 }
@@ -194,10 +192,7 @@ async fn program(table: &ServiceTable, targets: &Targets, dirty: &BTreeSet<Key>,
         }
     }
     let report = match synced {
-        false => {
-            changed.extend(dns_service(targets));
-            targets.proxy.sync(changed).await
-        }
+        false => targets.proxy.sync(changed).await,
         true if changed.is_empty() && removed.is_empty() => return Ok(()),
         true => targets.proxy.update(changed, removed).await,
     };
@@ -206,24 +201,6 @@ async fn program(table: &ServiceTable, targets: &Targets, dirty: &BTreeSet<Key>,
         tracing::warn!("{conflict}");
     }
     Ok(())
-}
-
-/// The service that leads pods from the cluster's DNS address to this node's server. It is no object of the API.
-fn dns_service(targets: &Targets) -> Option<NetService> {
-    let (cluster_ips, node_ip) = &targets.dns;
-    let port = |protocol: Protocol, name: &str| ServicePort {
-        name: name.to_owned(),
-        protocol,
-        port: 53,
-        node_port: None,
-        targets: vec![Endpoint { ip: (*node_ip).into(), port: 53, local: true }],
-    };
-    (!cluster_ips.is_empty()).then(|| NetService {
-        id: "dns".into(),
-        cluster_ips: cluster_ips.iter().map(|ip| (*ip).into()).collect(),
-        ports: vec![port(Protocol::Udp, "dns"), port(Protocol::Tcp, "dns-tcp")],
-        ..NetService::default()
-    })
 }
 
 fn id_of(key: &Key) -> String {

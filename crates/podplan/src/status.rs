@@ -269,9 +269,7 @@ impl Inputs<'_> {
             self.pod.status.phase.as_str()
         } else if terminal(&self.previous.phase) {
             self.previous.phase.as_str()
-        } else if self.memory.ending.is_some() && done {
-            "Failed"
-        } else if done && !terminal(computed) {
+        } else if done && (self.memory.ending.is_some() || !terminal(computed)) {
             "Failed"
         } else if terminal(computed) && !done {
             // Sidecars still have to go.

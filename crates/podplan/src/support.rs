@@ -232,7 +232,7 @@ fn standing(plain: &str) -> Standing {
         _ => (SPEC, plain),
     };
     let below = |known: &&str, path: &str| known.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'));
-    if table.iter().any(|known| *known == path) {
+    if table.contains(&path) {
         Standing::Honoured
     } else if table.iter().any(|known| below(known, path)) {
         Standing::Above

@@ -1,5 +1,7 @@
 //! Scenarios: a pod, a pretended runtime, and what the plans say step by step.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 use corten_base::Timestamp;
 use corten_podplan::{
     Action, ContainerKind, Lifecycle, Memory, NodeFacts, Observed, ObservedContainer, ObservedSandbox, ProbeKind, Run,

@@ -1,5 +1,7 @@
 //! Scenarios: a small cluster as JSON, a pod, the decision.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 use std::sync::Arc;
 
 use corten_scheduler::{BudgetInfo, ClaimInfo, ClassInfo, Decision, NodeInfo, PodInfo, Snapshot, VolumeInfo, schedule};

@@ -3,6 +3,8 @@
 //! Needs root and a static busybox (Debian: `busybox-static`). The test binary is its own shim, so it has its own main. Run one
 //! test with `cargo test -p corten-node --test agent NAME`.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 mod fake_api;
 
 use std::collections::BTreeMap;
@@ -415,6 +417,20 @@ async fn services(cluster: Cluster) {
             "endpoints":[{{"addresses":["{}"],"conditions":{{"ready":true}},"nodeName":"n1"}}],"ports":[{{"name":"","port":8080,"protocol":"TCP"}}]}}"#,
             pod.str_at("status.podIP")
         ),
+    );
+    put(
+        id::SERVICE,
+        "dns",
+        r#"{"metadata":{"name":"dns","namespace":"default"},"spec":{"type":"ClusterIP","clusterIP":"10.202.0.10","clusterIPs":["10.202.0.10"],
+        "ports":[{"name":"dns","port":53,"protocol":"UDP","targetPort":53}]}}"#
+            .into(),
+    );
+    put(
+        id::ENDPOINT_SLICE,
+        "dns-1",
+        r#"{"metadata":{"name":"dns-1","namespace":"default","labels":{"kubernetes.io/service-name":"dns"}},"addressType":"IPv4",
+        "endpoints":[{"addresses":["10.201.7.1"],"conditions":{"ready":true}}],"ports":[{"name":"dns","port":53,"protocol":"UDP"}]}"#
+            .into(),
     );
     cluster.create("client", r#""containers":[{"name":"c","image":"i","command":["sleep","1000"]}]"#);
     cluster.running("client").await;
