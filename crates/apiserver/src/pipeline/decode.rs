@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use corten_kinds::Kind;
-use corten_object::Status;
+use corten_object::{FieldError, Status};
 use corten_schema::{Options, TypeId, UnknownFields, canonicalise, decode_json, protobuf};
-use corten_tree::{Tree, json};
+use corten_tree::{FieldPath, Tree, json};
 
 use super::Request;
 use crate::core::Core;
@@ -87,6 +87,37 @@ impl Core {
         tree.insert("apiVersion", api_version);
         tree.insert("kind", kind);
         let warnings = self.strictness(request, decoded.strict, version, kind)?;
+        Ok(Decoded { tree, warnings })
+    }
+
+    /// Checks what a patch made, as upstream does: what is wrong with it is wrong with the field `patch`, whose value is
+    /// `shown`. (`apiserver/pkg/endpoints/handlers/patch.go` `applyPatchToCurrentObject`)
+    pub fn decode_patched(
+        &self,
+        request: &Request<'_>,
+        ty: TypeId,
+        patched: &Tree,
+        strict: Vec<String>,
+        shown: impl Fn() -> String,
+    ) -> Result<Decoded, Status> {
+        let unfit = |why: String| {
+            let fault = FieldError::invalid_str(&FieldPath::of("patch"), &shown(), why);
+            Status::invalid("", "", "", &[fault])
+        };
+        let ignore = request.options.field_validation == "Ignore";
+        let unknown = if ignore { UnknownFields::Ignore } else { UnknownFields::Report };
+        let options = Options { unknown, ..Options::default() };
+        let decoded = canonicalise(self.schema, ty, patched, options).map_err(|error| unfit(error.to_string()))?;
+        let gvk = request.kind.gvk(request.version);
+        let mut tree = decoded.tree;
+        check_type(&tree, &gvk.api_version(), &gvk.kind)?;
+        tree.insert("apiVersion", gvk.api_version());
+        tree.insert("kind", gvk.kind.as_str());
+        let warnings = [strict, decoded.strict].concat();
+        if request.options.field_validation == "Strict" && !warnings.is_empty() {
+            return Err(unfit(format!("strict decoding error: {}", warnings.join(", "))));
+        }
+        self.to_storage(request.kind, request.version, &mut tree)?;
         Ok(Decoded { tree, warnings })
     }
 

@@ -5,7 +5,7 @@ use corten_admission::{self as admission, Operation};
 use corten_base::Revision;
 use corten_client::PatchKind;
 use corten_kinds::{Kind, SubresourceKind, WriteContext};
-use corten_object::{Object, Reason, Status};
+use corten_object::{Cause, Object, Reason, Status};
 use corten_schema::{Options, canonicalise};
 use corten_tree::Tree;
 
@@ -161,11 +161,13 @@ impl Core {
         }
         let ty = request.kind.type_of(request.version).ok_or_else(Status::no_such_resource)?;
         let (patched, strict) = self.apply_patch(request, patch, tree, ty)?;
-        let decoded = self.decode(request, Body::Tree(patched))?;
-        Ok(super::decode::Decoded { warnings: [strict, decoded.warnings].concat(), ..decoded })
+        self.decode_patched(request, ty, &patched, strict, || match patch.kind {
+            PatchKind::Strategic => corten_object::patch::shown(&patch.body),
+            _ => patched.to_json_string(),
+        })
     }
 
-    /// Applies a patch to a tree of a type. Strict errors of the patch itself are reported as those of its result.
+    /// Applies a patch to a tree of a type. Also returns the strict errors of the patch itself.
     pub(super) fn apply_patch(
         &self,
         request: &Request<'_>,
@@ -186,9 +188,6 @@ impl Core {
         let patched = patch::apply(form, self.schema, ty, tree, &patch.body).map_err(|e| patch_status(&e))?;
         match request.options.field_validation.as_str() {
             "Ignore" => Ok((patched.tree, Vec::new())),
-            "Strict" if !patched.strict.is_empty() => {
-                Err(Status::bad_request(format!("strict decoding error: {}", patched.strict.join(", "))))
-            }
             _ => Ok((patched.tree, patched.strict)),
         }
     }
@@ -272,7 +271,12 @@ fn patch_status(error: &corten_object::patch::PatchError) -> Status {
     use corten_object::patch::PatchError;
     let reason = match error {
         PatchError::BadRequest(_) => Reason::BadRequest,
-        PatchError::Unprocessable(_) => Reason::Invalid,
+        // Upstream keeps the cause to itself; here it is among the details, where kubectl shows it.
+        PatchError::Unprocessable(why) => {
+            let cause = Cause { reason: "UnexpectedServerResponse".into(), message: why.clone(), field: String::new() };
+            let status = Status::new(Reason::Invalid, "the server rejected our request due to an error in our request");
+            return Status { causes: vec![cause], ..status };
+        }
         PatchError::TooLarge(_) => Reason::RequestEntityTooLarge,
         PatchError::Internal(_) => Reason::InternalError,
     };

@@ -97,6 +97,12 @@ fn not_an_object(tree: &Tree) -> String {
     format!("json: cannot unmarshal {} into Go value of type map[string]interface {{}}", tree.type_name())
 }
 
+/// The bytes of a patch as upstream's messages show it: Go's `%v` of the decoded value.
+pub fn shown(patch: &[u8]) -> String {
+    corten_tree::json::parse(patch)
+        .map_or_else(|_| String::from_utf8_lossy(patch).into_owned(), |t| strategic::go_value(&t))
+}
+
 /// Upstream's bound of reported strict errors.
 const STRICT_MAX: usize = 100;
 

@@ -73,7 +73,7 @@ fn go_type(tree: &Tree) -> &'static str {
 }
 
 /// A value as Go's `%v` prints it.
-fn go_value(tree: &Tree) -> String {
+pub(super) fn go_value(tree: &Tree) -> String {
     match tree {
         Tree::Null => "<nil>".into(),
         Tree::Str(text) => text.clone(),
