@@ -194,3 +194,38 @@ async fn impersonation_shows_what_another_may() {
     let (code, status) = client.get("/api/v1/pods", &[("impersonate-user", "bob")]).await;
     assert_eq!((code, status.str_at("message").contains("User \"bob\"")), (403, true));
 }
+
+#[tokio::test]
+async fn logs_and_a_command_over_a_web_socket() {
+    let fixture = Fixture::start().await;
+    let mut client = Client::connect(&fixture, true).await;
+    const PODS: &str = "/api/v1/namespaces/default/pods";
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    assert_eq!(client.post(accounts, r#"{"metadata":{"name":"default"}}"#).await.0, 201);
+    let pod = r#"{"metadata":{"name":"p"},"spec":{"nodeName":"n1","containers":[{"name":"c","image":"i"}]}}"#;
+    assert_eq!(client.post(PODS, pod).await.0, 201);
+    assert_eq!(client.get(&format!("{PODS}/p/log"), &[]).await, (200, Tree::from("a line of c\n")));
+    let (code, status) = client.get(&format!("{PODS}/p/log?container=x"), &[]).await;
+    assert_eq!((code, status.str_at("message")), (400, "container x is not valid for pod p"));
+    let connection = corten_client::kubeconfig::Connection {
+        server: format!("https://localhost:{}", fixture.server.addresses()[0].port()),
+        ca_pem: fixture.material.ca_cert_pem.clone().into_bytes(),
+        cert_pem: fixture.material.admin.cert_pem.clone().into_bytes(),
+        key_pem: fixture.material.admin.key_pem.clone().into_bytes(),
+        ..Default::default()
+    };
+    let http = corten_client::HttpClient::new(&connection).unwrap();
+    let path = format!("{PODS}/p/exec?command=cat&stdin=true&stdout=true&container=c");
+    let (mut input, mut output) = corten_client::exec::open(&http, &path).await.unwrap();
+    input.stdin(b"hello").await.unwrap();
+    input.close_stdin().await.unwrap();
+    let mut seen = Vec::new();
+    let code = loop {
+        match output.next().await {
+            corten_client::exec::ExecEvent::Stdout(bytes) => seen.extend_from_slice(&bytes),
+            corten_client::exec::ExecEvent::Exit(code) => break code,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!((seen.as_slice(), code), (&b"hello"[..], 3));
+}
