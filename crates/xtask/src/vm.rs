@@ -1,5 +1,5 @@
 //! `cargo xtask vm`: a virtual machine with Debian's own kernel and cgroup v2 only, in software emulation, that runs one
-//! command and gives its exit status. By default the command is the container runtime's tests.
+//! command and gives its exit status. By default these are the tests of container runtime and node agent.
 //!
 //! The kernel comes from the package `linux-image-cloud-amd64`, fetched and unpacked below `target/vm` and never installed.
 //! The root file system is made here: busybox, the kernel modules that nodes need, the program with the shared libraries
@@ -31,7 +31,8 @@ pub struct VmArgs {
     /// Take a file or directory of this machine along, as HOST or HOST:GUEST.
     #[arg(long = "file")]
     files: Vec<String>,
-    /// The program (of this machine, taken along with its libraries) and its arguments. Without one: the runtime's tests.
+    /// The program (of this machine, taken along with its libraries) and its arguments. Without one: the tests of container
+    /// runtime and node agent.
     #[arg(trailing_var_arg = true)]
     command: Vec<String>,
 }
@@ -75,9 +76,9 @@ pub fn run(args: &VmArgs) -> Result<u8> {
     let qemu = program("qemu-system-x86_64", "qemu-system-x86")?;
     let busybox = program("busybox", "busybox-static")?;
     let kernel = kernel(&directory)?;
-    let command = if args.command.is_empty() { runtime_tests()? } else { args.command.clone() };
+    let commands = if args.command.is_empty() { tests()? } else { vec![args.command.clone()] };
     let initramfs = directory.join("initramfs.cpio");
-    build_initramfs(&initramfs, &kernel, &busybox, &command, &args.files)?;
+    build_initramfs(&initramfs, &kernel, &busybox, &commands, &args.files)?;
     boot(args, &qemu, &kernel.image, &initramfs)
 }
 
@@ -156,29 +157,38 @@ fn find_kernel(root: &Path) -> Result<Option<Kernel>> {
     Ok(Some(Kernel { image, modules }))
 }
 
-/// The runtime's container tests, built.
-fn runtime_tests() -> Result<Vec<String>> {
-    eprintln!("vm: building the runtime's tests");
-    let output = Command::new("cargo")
-        .args(["test", "-p", "corten-runtime", "--test", "containers", "--no-run", "--message-format", "json"])
-        .current_dir(workspace())
-        .stderr(Stdio::inherit())
-        .output()?;
-    if !output.status.success() {
-        bail!("the runtime's tests do not build");
+/// The tests that need this machine, built: what talks to cgroups and network itself.
+fn tests() -> Result<Vec<Vec<String>>> {
+    const TESTS: [(&str, &str); 2] = [("corten-runtime", "containers"), ("corten-node", "agent")];
+    let mut commands = Vec::new();
+    for (package, test) in TESTS {
+        eprintln!("vm: building the test {test} of {package}");
+        let output = Command::new("cargo")
+            .args(["test", "-p", package, "--test", test, "--no-run", "--message-format", "json"])
+            .current_dir(workspace())
+            .stderr(Stdio::inherit())
+            .output()?;
+        if !output.status.success() {
+            bail!("the test {test} of {package} does not build");
+        }
+        let executable = String::from_utf8(output.stdout)?
+            .lines()
+            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+            .filter(|message| message["target"]["name"] == test)
+            .find_map(|message| message["executable"].as_str().map(str::to_string))
+            .context("cargo did not name the test's executable")?;
+        commands.push(vec![executable]);
     }
-    let executable = String::from_utf8(output.stdout)?
-        .lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter(|message| message["target"]["name"] == "containers")
-        .find_map(|message| message["executable"].as_str().map(str::to_string))
-        .context("cargo did not name the test's executable")?;
-    Ok(vec![executable])
+    Ok(commands)
 }
 
-fn build_initramfs(to: &Path, kernel: &Kernel, busybox: &Path, command: &[String], files: &[String]) -> Result<()> {
-    let (executable, arguments) = command.split_first().context("no command")?;
-    let executable = fs::canonicalize(executable).with_context(|| format!("find {executable}"))?;
+fn build_initramfs(
+    to: &Path,
+    kernel: &Kernel,
+    busybox: &Path,
+    commands: &[Vec<String>],
+    files: &[String],
+) -> Result<()> {
     let mut archive = cpio::Writer::create(to)?;
     archive.file("init", INIT.as_bytes(), 0o755)?;
     archive.copy(busybox, "bin/busybox")?;
@@ -187,6 +197,7 @@ fn build_initramfs(to: &Path, kernel: &Kernel, busybox: &Path, command: &[String
         archive.directory(directory)?;
     }
     archive.copy(busybox, "payload/usr/bin/busybox")?;
+    archive.copy(busybox, "payload/bin/busybox")?;
     archive.file("payload/init", SECOND_INIT.as_bytes(), 0o755)?;
     archive.file("payload/etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n", 0o644)?;
     archive.file("payload/etc/group", b"root:x:0:\n", 0o644)?;
@@ -199,15 +210,21 @@ fn build_initramfs(to: &Path, kernel: &Kernel, busybox: &Path, command: &[String
         order += &format!("{name}\n");
     }
     archive.file("payload/modules/order", order.as_bytes(), 0o644)?;
-    // Under its own name, which some programs look at.
-    let name = executable.file_name().context("the program has no name")?.to_string_lossy().into_owned();
-    take_program(&mut archive, &executable, &format!("payload/vm/{name}"))?;
+    let mut script = String::from("status=0\n");
+    for command in commands {
+        let (executable, arguments) = command.split_first().context("no command")?;
+        let executable = fs::canonicalize(executable).with_context(|| format!("find {executable}"))?;
+        // Under its own name, which some programs look at.
+        let name = executable.file_name().context("the program has no name")?.to_string_lossy().into_owned();
+        take_program(&mut archive, &executable, &format!("payload/vm/{name}"))?;
+        let quoted: Vec<String> = arguments.iter().map(|a| format!("'{}'", a.replace('\'', "'\\''"))).collect();
+        script += &format!("'/vm/{name}' {} || status=$?\n", quoted.join(" "));
+    }
+    archive.file("payload/vm-command", format!("{script}exit $status\n").as_bytes(), 0o755)?;
     for file in files {
         let (host, guest) = file.split_once(':').unwrap_or((file, file));
         take_tree(&mut archive, Path::new(host), &format!("payload/{}", guest.trim_start_matches('/')))?;
     }
-    let quoted: Vec<String> = arguments.iter().map(|a| format!("'{}'", a.replace('\'', "'\\''"))).collect();
-    archive.file("payload/vm-command", format!("exec '/vm/{name}' {}\n", quoted.join(" ")).as_bytes(), 0o755)?;
     archive.finish()
 }
 
