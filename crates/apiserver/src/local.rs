@@ -40,7 +40,7 @@ impl LocalApi {
     }
 
     async fn do_write(&self, write: Write, options: &WriteOptions) -> Result<Answer, Status> {
-        let _place = self.core.flow.enter(&self.user, true)?;
+        let _place = self.core.flow.enter(&self.user, true, &*self.core.clock).await?;
         let (key, subresource) = match &write {
             Write::Create { target, .. } | Write::Update { target, .. } | Write::Patch { target, .. } => {
                 let Target { key, subresource } = target;

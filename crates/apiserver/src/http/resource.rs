@@ -112,7 +112,7 @@ impl Exchange<'_> {
             "get" => return self.get().await,
             _ => {}
         }
-        let _place = self.core.flow.enter(&self.call.user, true)?;
+        let _place = self.core.flow.enter(&self.call.user, true, &*self.core.clock).await?;
         let media = negotiate::content_type(&self.call.headers).to_owned();
         let bytes = read_body(http).await?;
         let options = write_options(&self.call.query)?;
@@ -161,7 +161,7 @@ impl Exchange<'_> {
     }
 
     async fn get(&self) -> Result<Response<HttpBody>, Status> {
-        let _place = self.core.flow.enter(&self.call.user, false)?;
+        let _place = self.core.flow.enter(&self.call.user, false, &*self.core.clock).await?;
         let options = WriteOptions::default();
         let request = self.request(&options);
         if let Some(SubresourceKind::Scale { .. }) = self.sub {
@@ -178,7 +178,7 @@ impl Exchange<'_> {
     }
 
     async fn list(&self) -> Result<Response<HttpBody>, Status> {
-        let _place = self.core.flow.enter(&self.call.user, false)?;
+        let _place = self.core.flow.enter(&self.call.user, false, &*self.core.clock).await?;
         let request = self.list_request()?;
         let listed = match self.kind.verbs.stored() {
             true => self.core.list(&self.call.user, &self.kind, &request).await?,
