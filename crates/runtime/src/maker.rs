@@ -92,14 +92,13 @@ pub fn main() -> ! {
     let socket = sys::inherited(0);
     loop {
         match proto::receive::<Order>(&socket) {
-            Ok(Some((order, fds))) => match sys::fork() {
-                Ok(true) => {
+            Ok(Some((order, fds))) => {
+                // A failed fork closes the report, which says enough.
+                if let Ok(true) = sys::fork() {
                     drop(socket);
                     become_ordered(&order, &fds)
                 }
-                // A failed fork closes the report, which says enough.
-                Ok(false) | Err(_) => {}
-            },
+            }
             Ok(None) | Err(_) => sys::exit(0),
         }
     }
