@@ -57,6 +57,9 @@ async fn an_object_is_made_changed_and_deleted() {
     assert!(changed.head.revision > made.head.revision);
     let stale = update(api, &key("c"), tree).await.unwrap_err();
     assert!(stale.is_conflict() && stale.message.contains("the object has been modified"), "{stale}");
+    let unconditional = tree!({"metadata": {"name": "c", "namespace": "default"}, "data": {"a": "1", "b": "3"}});
+    let changed = update(api, &key("c"), unconditional).await.unwrap().object.unwrap_or(changed);
+    assert_eq!(changed.to_tree().str_at("data.b"), "3");
     let same = update(api, &key("c"), changed.to_tree()).await.unwrap().object.unwrap();
     assert_eq!(same.head.revision, changed.head.revision, "a write that changes nothing takes no revision");
     delete(api, &key("c"), DeleteOptions::default()).await.unwrap();

@@ -145,6 +145,8 @@ impl Core {
             let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {found}");
             return Err(Status::conflict(group, plural, request.name, why));
         }
+        // An update that names no revision is one of the present state (`doUnconditionalUpdate` in upstream's store).
+        new.set("metadata.resourceVersion", old.head.revision.to_string());
         Ok((new, conditional))
     }
 
