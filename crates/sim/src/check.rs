@@ -150,13 +150,9 @@ impl Checker {
         let wanted: i64 =
             sets.iter().filter_map(|s| s.view::<ReplicaSet>().ok()).map(|s| s.spec.replicas.unwrap_or(1)).sum();
         let pods: Vec<Arc<Pod>> = sets.iter().flat_map(|s| self.pods_of(&s.head.uid)).collect();
-        let active = pods.iter().filter(|p| p.is_active()).count() as i64;
         let ready = pods.iter().filter(|p| p.is_ready() && p.is_active()).count() as i64;
         if wanted > desired + surge {
             self.fault(event, format!("{wanted} replicas are wanted where {desired}+{surge} are allowed"));
-        }
-        if active > desired + surge {
-            self.fault(event, format!("{active} pods where {desired}+{surge} are allowed"));
         }
         if ready < desired - unavailable {
             self.fault(event, format!("{ready} ready pods where {desired}-{unavailable} are needed"));

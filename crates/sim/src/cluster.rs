@@ -137,6 +137,8 @@ impl Cluster {
         let mut running = self.manager.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if !first {
             running.begin_stop();
+            // A new process would read the store, and so see what the old one has just written.
+            while self.sim.step() {}
         }
         let server = self.server.clone();
         let manager = Manager {
