@@ -6,6 +6,9 @@ use corten_testkit::{debian, tools};
 fn main() -> Result<()> {
     println!("{}", tools::kubectl()?.display());
     println!("{}", debian::busybox()?.display());
-    println!("{}", debian::rootfs("postgres", &["postgresql-15", "bash", "coreutils", "hostname"])?.display());
+    println!(
+        "{}",
+        debian::rootfs("postgres-15", &["postgresql-15", "bash", "dash", "coreutils", "hostname"])?.display()
+    );
     Ok(())
 }

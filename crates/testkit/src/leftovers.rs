@@ -52,8 +52,7 @@ fn processes(seen: &mut BTreeSet<String>) {
         let command = fs::read(dir.join("cmdline")).unwrap_or_default();
         let command = String::from_utf8_lossy(&command).replace('\0', " ");
         let exe = fs::read_link(dir.join("exe")).unwrap_or_default();
-        let ours = exe.file_name().is_some_and(|n| n.to_string_lossy().starts_with("corten"))
-            || command.contains("corten-shim");
+        let ours = exe.file_name().is_some_and(|n| n == "corten") || command.starts_with("corten-shim");
         if ours && pid != std::process::id().to_string() {
             seen.insert(format!("process {pid} {command}"));
         }

@@ -66,7 +66,7 @@ fn run() -> Result<()> {
             Ok(()) => eprintln!("e2e {name}: ok ({seconds:.1} s)"),
             Err(error) => {
                 eprintln!("e2e {name}: FAILED ({seconds:.1} s): {error:#}");
-                eprintln!("{}", cluster.kubectl(&["get", "pods,events", "-A", "-o", "wide"]).unwrap_or_default());
+                eprintln!("{}", cluster.kubectl(&["get", "pods,events", "-A"]).unwrap_or_default());
                 failed.push(*name);
             }
         }

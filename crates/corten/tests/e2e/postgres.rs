@@ -7,7 +7,7 @@ use corten_testkit::debian;
 use crate::namespace;
 
 pub(crate) fn keeps_its_data(cluster: &mut Cluster) -> Result<()> {
-    let root = debian::rootfs("postgres", &["postgresql-15", "bash", "coreutils", "hostname"])?;
+    let root = debian::rootfs("postgres-15", &["postgresql-15", "bash", "dash", "coreutils", "hostname"])?;
     let passwd = root.join("etc/passwd");
     let mut users = std::fs::read_to_string(&passwd)?;
     if !users.contains("postgres:") {
