@@ -42,6 +42,15 @@ pub fn open(shared: &Arc<Shared>, source: Source, request: LogRequest) -> Result
     Ok(stream.boxed())
 }
 
+/// Removes a log with its rotated predecessors.
+pub fn remove(path: &Path) {
+    for file in files_of(path) {
+        if let Err(error) = std::fs::remove_file(&file) {
+            tracing::debug!(path = %file.display(), %error, "an old log stays");
+        }
+    }
+}
+
 /// The log with its rotated predecessors, the oldest first.
 fn files_of(path: &Path) -> Vec<PathBuf> {
     let (Some(dir), Some(name)) = (path.parent(), path.file_name().and_then(|n| n.to_str())) else { return Vec::new() };

@@ -60,7 +60,11 @@ impl Watcher {
                     self.stream = None;
                     self.after = None;
                 }
-                None => self.stream = None,
+                None => {
+                    // A stream that ends at once, again and again, is a failure.
+                    self.failures += 1;
+                    self.stream = None;
+                }
             }
         }
     }

@@ -254,7 +254,15 @@ impl Worker {
                 let ctx = self.ctx.clone();
                 self.job(async move {
                     let owned = id.clone();
-                    let removed = ctx.shared.blocking(move |s| s.runtime.delete_container(&owned)).await;
+                    let removed = ctx.shared.blocking(move |s| {
+                        let log = s.runtime.container(&owned).map(|c| c.labels.get(crate::labels::LOG).cloned());
+                        s.runtime.delete_container(&owned)?;
+                        if let Ok(Some(log)) = log {
+                            crate::logs::remove(std::path::Path::new(&log));
+                        }
+                        Ok::<(), corten_runtime::Error>(())
+                    });
+                    let removed = removed.await;
                     if let Ok(Err(error)) = removed {
                         tracing::warn!(container = id, %error, "cannot remove an ended container");
                     }
@@ -453,7 +461,9 @@ impl Worker {
                 }
             }
             Message::Container(seen) => {
-                if self.tearing_down {
+                // Two looks may come in the wrong order: an end is final.
+                let ended = self.containers.get(&seen.id).is_some_and(|c| c.exit_code().is_some());
+                if self.tearing_down || (ended && seen.exit_code().is_none()) {
                     return;
                 }
                 if !seen.is_running() {
