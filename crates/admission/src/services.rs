@@ -134,8 +134,8 @@ impl ServiceAllocator {
         let mut state = self.state();
         let mut errors = Vec::new();
         let mut taken = Held::default();
-        self.assign_ips(&mut state, key, service, &before, &mut taken, &mut errors);
-        self.assign_ports(&mut state, key, service, &before, &mut taken, &mut errors);
+        self.assign_ips(&mut state, key, service, &mut taken, &mut errors);
+        self.assign_ports(&mut state, key, service, &mut taken, &mut errors);
         let after = held(service);
         let left = Held {
             ips: before.ips.iter().filter(|ip| !after.ips.contains(ip)).copied().collect(),
@@ -151,7 +151,6 @@ impl ServiceAllocator {
         state: &mut State,
         key: &ObjectKey,
         service: &mut Tree,
-        before: &Held,
         taken: &mut Held,
         errors: &mut Vec<FieldError>,
     ) {
@@ -195,10 +194,10 @@ impl ServiceAllocator {
             }
             ip
         };
-        if !before.ips.contains(&ip) {
+        // What the books have under this name already stays there if the write fails.
+        if state.ips.insert(ip, key.clone()).is_none() {
             taken.ips.push(ip);
         }
-        state.ips.insert(ip, key.clone());
         service.set("spec.clusterIP", ip.to_string());
         service.set("spec.clusterIPs", Tree::List(vec![ip.to_string().into()]));
     }
@@ -220,7 +219,6 @@ impl ServiceAllocator {
         state: &mut State,
         key: &ObjectKey,
         service: &mut Tree,
-        before: &Held,
         taken: &mut Held,
         errors: &mut Vec<FieldError>,
     ) {
@@ -271,10 +269,9 @@ impl ServiceAllocator {
                 }
             };
             chosen.push((number, protocol));
-            if !before.ports.contains(&(number, protocol)) {
+            if state.ports.insert((number, protocol), key.clone()).is_none() {
                 taken.ports.push((number, protocol));
             }
-            state.ports.insert((number, protocol), key.clone());
             port.insert("nodePort", i64::from(number));
         }
     }
@@ -409,6 +406,12 @@ mod tests {
             format!(
                 "spec.clusterIPs[0]: Invalid value: {ip:?}: failed to allocate IP {ip}: provided IP is already allocated"
             )
+        );
+        let mut again = tree!({"spec": {"type": "ClusterIP", "clusterIP": (ip.as_str())}});
+        drop(a.reserve(&key("one"), &mut again, None).unwrap());
+        assert!(
+            errors(a.reserve(&key("two"), &mut two, None)).contains("already allocated"),
+            "a failed twin frees nothing"
         );
         a.release(&key("one"));
         drop(a.reserve(&key("two"), &mut two, None).unwrap());
