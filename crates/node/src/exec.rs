@@ -84,15 +84,18 @@ pub async fn attach(shared: &Arc<Shared>, id: &str, request: ExecRequest) -> Res
         Ok::<_, corten_runtime::Error>((s.runtime.attach(&owned)?, s.runtime.running_shim(&owned)?))
     });
     let (mut attached, shim) = found.await.map_err(internal)?.map_err(internal)?;
+    let copy = |fd: &OwnedFd| fd.try_clone().map_err(internal);
     let stdin = attached.stdin.take().filter(|_| request.stdin);
-    let stdout = request.stdout.then_some(attached.stdout);
-    let stderr = attached.stderr.filter(|_| request.stderr);
+    let stdout = if request.stdout { Some(copy(&attached.stdout)?) } else { None };
+    let stderr = attached.stderr.as_ref().filter(|_| request.stderr).map(copy).transpose()?;
     let mut out = streams(stdin, stdout, stderr)?;
-    if let Some(terminal) = attached.terminal {
+    if let Some(terminal) = attached.terminal.take() {
         out.resize = Some(resizer(shared, terminal));
     }
     let (shared, id) = (shared.clone(), id.to_owned());
     out.exit = Box::pin(async move {
+        // The shim lets go of a client whose attachment is dropped.
+        let _attached = attached;
         if let Some(shim) = shim
             && let Err(error) = observe::readable(shim.pidfd).await
         {
