@@ -80,6 +80,7 @@ spec:
         - |
           export PATH=/usr/lib/postgresql/15/bin:$PATH PGDATA=/data/pg
           [ -s $PGDATA/PG_VERSION ] || initdb --locale=C.UTF-8 -A trust
+          chmod 0700 $PGDATA
           exec postgres -c unix_socket_directories=/tmp -c listen_addresses='*'
         readinessProbe:
           exec: {command: [/usr/lib/postgresql/15/bin/pg_isready, -h, /tmp]}
