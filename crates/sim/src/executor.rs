@@ -217,8 +217,7 @@ mod tests {
             }
             let clock = sim.clock();
             sim.block_on(async move { clock.sleep(Duration::from_secs(3601)).await });
-            let seen = seen.lock().unwrap().clone();
-            seen
+            Arc::into_inner(seen).unwrap().into_inner().unwrap()
         };
         assert_eq!(order(1), order(1));
         assert_ne!(order(1), order(2));

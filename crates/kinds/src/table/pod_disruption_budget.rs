@@ -23,6 +23,7 @@ pub(crate) const POD_DISRUPTION_BUDGET: KindSpec = KindSpec {
         column("Allowed Disruptions", &Number("status.disruptionsAllowed")).integer(),
         Column::AGE,
     ],
+    served_by: Some("controllers"),
     hooks: Hooks { validate: Some(validate), validate_status: Some(validate_status), ..Hooks::NONE },
     ..KindSpec::NAMESPACED
 };
