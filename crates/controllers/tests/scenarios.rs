@@ -2,6 +2,7 @@
 //!
 //! A scenario names the controller and the key, lists the objects as JSON (one per line), and after `plan:` what must come out.
 //! `UPDATE_EXPECT=1 cargo test` writes what does come out.
+#![expect(clippy::unwrap_used, reason = "writing to a String cannot fail")]
 
 use std::fmt::Write as _;
 use std::path::Path;
