@@ -24,31 +24,36 @@ pub struct RowContext {
 /// One object on its way into a table.
 pub struct Row<'o> {
     object: Option<&'o Object>,
+    reads: &'static [&'static str],
     tree: OnceCell<Tree>,
     /// What cells may know besides.
     pub context: RowContext,
 }
 
 impl<'o> Row<'o> {
-    /// The row of a stored object.
-    pub fn of(object: &'o Object, context: &RowContext) -> Row<'o> {
-        Row { object: Some(object), tree: OnceCell::new(), context: *context }
+    /// The row of a stored object; `reads` are the paths that its columns read, none for all.
+    pub fn of(object: &'o Object, reads: &'static [&'static str], context: &RowContext) -> Row<'o> {
+        Row { object: Some(object), reads, tree: OnceCell::new(), context: *context }
     }
 
     /// The row of an object that is not stored (a Scale, a review).
     pub fn of_tree(tree: Tree, context: &RowContext) -> Row<'static> {
-        Row { object: None, tree: OnceCell::from(tree), context: *context }
+        Row { object: None, reads: &[], tree: OnceCell::from(tree), context: *context }
     }
 
-    /// The object, parsed on the first call; managed fields are left out.
+    /// What the columns read of the object, parsed on the first call.
     pub fn tree(&self) -> &Tree {
-        self.tree.get_or_init(|| self.object.and_then(|o| parse(o.stored()).ok()).unwrap_or_default())
+        self.tree.get_or_init(|| self.object.and_then(|o| parse(o.stored(), self.reads).ok()).unwrap_or_default())
     }
 }
 
-/// Parses an object but for `metadata.managedFields`: a third of a usual object that no column shows.
-fn parse(bytes: &Bytes) -> Result<Tree, JsonError> {
+/// Parses what the columns read of an object; if they may read all, all but `metadata.managedFields`, a third of a usual
+/// object that no column shows.
+fn parse(bytes: &Bytes, reads: &[&str]) -> Result<Tree, JsonError> {
     let mut reader = Reader::new(bytes);
+    if !reads.is_empty() {
+        return parse_part(&mut reader, reads);
+    }
     let mut out = Map::new();
     reader.begin_map()?;
     while let Some(key) = reader.next_key()? {
@@ -69,6 +74,41 @@ fn parse(bytes: &Bytes) -> Result<Tree, JsonError> {
         out.push_unchecked(Key::from(key.into_owned()), value);
     }
     Ok(Tree::Map(out))
+}
+
+/// Parses the values at some dotted paths; a path leads through lists into each item. The rest is skipped unread.
+fn parse_part(reader: &mut Reader<'_>, paths: &[&str]) -> Result<Tree, JsonError> {
+    match reader.peek()? {
+        JsonKind::Map => {
+            let mut out = Map::new();
+            reader.begin_map()?;
+            while let Some(key) = reader.next_key()? {
+                let below: Vec<&str> = paths
+                    .iter()
+                    .filter_map(|path| match path.strip_prefix(&*key)? {
+                        "" => Some(""),
+                        rest => rest.strip_prefix('.'),
+                    })
+                    .collect();
+                if below.is_empty() {
+                    reader.skip()?;
+                    continue;
+                }
+                let value = if below.contains(&"") { reader.tree()? } else { parse_part(reader, &below)? };
+                out.push_unchecked(Key::from(key.into_owned()), value);
+            }
+            Ok(Tree::Map(out))
+        }
+        JsonKind::List => {
+            let mut out = Vec::new();
+            reader.begin_list()?;
+            while reader.next_item()? {
+                out.push(parse_part(reader, paths)?);
+            }
+            Ok(Tree::List(out))
+        }
+        _ => reader.tree(),
+    }
 }
 
 /// Renders one cell of one row.

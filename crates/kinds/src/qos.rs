@@ -13,7 +13,7 @@ pub fn qos_class(pod: &Tree) -> &'static str {
         None => ["spec.containers", "spec.initContainers"]
             .iter()
             .flat_map(|list| pod.list_at(list))
-            .filter_map(|container| Some(container.path("resources").unwrap_or(&Tree::Null)))
+            .map(|container| container.path("resources").unwrap_or(&Tree::Null))
             .collect(),
     };
     let mut any = false;

@@ -152,7 +152,7 @@ impl Kind {
 
     /// The cells of a stored object, one per column.
     pub fn row(&self, object: &Object, context: &RowContext) -> Vec<Tree> {
-        self.cells(&Row::of(object, context))
+        self.cells(&Row::of(object, self.spec.map_or(&[], |s| s.columns_read), context))
     }
 
     /// The cells of an object that is not stored, one per column.

@@ -311,6 +311,8 @@ pub struct KindSpec {
     pub subresources: &'static [Subresource],
     /// All columns in upstream's order, `Column::NAME` included.
     pub columns: &'static [Column],
+    /// The dotted paths that the columns read, where a table should not parse the rest; none if they may read all.
+    pub columns_read: &'static [&'static str],
     /// Facts kept in the head.
     pub facts: &'static [Fact],
     /// Whether something in Corten acts on this kind yet; if not, writes answer with a Warning header that says so.
@@ -349,6 +351,7 @@ impl KindSpec {
         create_on_update: false,
         subresources: &[],
         columns: &[Column::NAME, Column::AGE],
+        columns_read: &[],
         facts: &[],
         served_by: None,
         stored_as: None,

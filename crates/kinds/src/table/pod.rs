@@ -42,6 +42,17 @@ pub(crate) const POD: KindSpec = KindSpec {
         wide("Nominated Node", &TextOr("status.nominatedNodeName", "<none>")),
         wide("Readiness Gates", &Of(readiness_gates)),
     ],
+    columns_read: &[
+        "metadata.name",
+        "metadata.creationTimestamp",
+        "metadata.deletionTimestamp",
+        "spec.nodeName",
+        "spec.readinessGates",
+        "spec.initContainers.name",
+        "spec.initContainers.restartPolicy",
+        "spec.containers.name",
+        "status",
+    ],
     facts: &[
         Fact::indexed("spec.nodeName"),
         Fact::selectable("status.phase"),
@@ -67,7 +78,6 @@ pub(crate) const POD: KindSpec = KindSpec {
         subresource: Some(subresource),
         warnings: Some(warnings::pod),
         graceful: Some(graceful),
-        ..Hooks::NONE
     },
     ..KindSpec::NAMESPACED
 };

@@ -85,10 +85,10 @@ fn validate(secret: &Tree, errors: &mut Errors) {
             require("username", errors);
             require("password", errors);
         }
-        "kubernetes.io/ssh-auth" => {
-            if data.map("").get("ssh-privatekey").and_then(Tree::as_str).unwrap_or_default().is_empty() {
-                require("ssh-privatekey", errors);
-            }
+        "kubernetes.io/ssh-auth"
+            if data.map("").get("ssh-privatekey").and_then(Tree::as_str).unwrap_or_default().is_empty() =>
+        {
+            require("ssh-privatekey", errors);
         }
         "kubernetes.io/tls" => {
             for key in ["tls.crt", "tls.key"].into_iter().filter(|key| !has(key)) {

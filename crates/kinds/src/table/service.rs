@@ -164,10 +164,11 @@ fn prepare_update(object: &mut Tree, old: &Tree, _: &WriteContext) {
                 spec.remove(field);
             }
         }
-        if now.health_check && was.health_check && spec.path("healthCheckNodePort").is_none() {
-            if let Some(port) = before.path("healthCheckNodePort") {
-                spec.set("healthCheckNodePort", port.clone());
-            }
+        if now.health_check
+            && was.health_check
+            && let Some(port) = before.path("healthCheckNodePort")
+        {
+            spec.set_default("healthCheckNodePort", port.clone());
         }
     });
 }
