@@ -447,8 +447,11 @@ impl Work<'_> {
         })
     }
 
-    /// All but the newest two instances of each container are of no use.
+    /// All but the newest two instances of each container are of no use, nor is what is remembered of those that are gone.
     fn collect_garbage(&mut self) {
+        let known = |id: &String| self.observed.containers.iter().any(|c| c.id == *id);
+        self.memory.probes.retain(|id, _| known(id));
+        self.memory.restart_wanted.retain(|id| known(id));
         for container in &self.observed.containers {
             let newest = self.observed.latest(&container.name).map_or(0, |c| c.attempt);
             let ended = matches!(container.run, Run::Exited { .. } | Run::Created);
