@@ -20,7 +20,8 @@ fn read(registry: &Arc<Registry>, lines: &[&str]) -> Objects {
     let mut objects = Objects::new(registry.clone());
     for (i, line) in lines.iter().enumerate() {
         let tree = json::parse(line.as_bytes()).unwrap_or_else(|e| panic!("{e} in {line}"));
-        let kind = registry.gvk(tree.str_at("apiVersion"), tree.str_at("kind")).unwrap_or_else(|| panic!("kind of {line}"));
+        let kind =
+            registry.gvk(tree.str_at("apiVersion"), tree.str_at("kind")).unwrap_or_else(|| panic!("kind of {line}"));
         let bytes = bytes::Bytes::from(tree.to_json());
         let object = Object::parse(kind.id, bytes, Revision(i as u64 + 1), &kind.fact_paths).expect("an object");
         objects.put(Arc::new(object));
@@ -49,7 +50,12 @@ fn action(out: &mut String, registry: &Registry, action: &Action) {
             writeln!(out, "  patch {}{} {patch}", key(k), at(subresource))
         }
         Write::Delete { key: k, propagation, grace_seconds, .. } => {
-            writeln!(out, "  delete {} {propagation}{}", key(k), grace_seconds.map_or(String::new(), |g| format!("grace {g}")))
+            writeln!(
+                out,
+                "  delete {} {propagation}{}",
+                key(k),
+                grace_seconds.map_or(String::new(), |g| format!("grace {g}"))
+            )
         }
         Write::Act { key: k, subresource, body } => writeln!(out, "  act {}{} {body}", key(k), at(subresource)),
     }
@@ -105,7 +111,8 @@ fn plan_of(head: &str) -> String {
 fn scenarios() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
     let mut wrong = String::new();
-    let mut files: Vec<_> = std::fs::read_dir(&dir).expect("the scenarios").map(|e| e.expect("an entry").path()).collect();
+    let mut files: Vec<_> =
+        std::fs::read_dir(&dir).expect("the scenarios").map(|e| e.expect("an entry").path()).collect();
     files.sort();
     for path in files {
         let text = std::fs::read_to_string(&path).expect("a scenario");
