@@ -164,6 +164,13 @@ pub fn plan(
     facts: &NodeFacts,
     now: Timestamp,
 ) -> Plan {
+    if memory.lifecycle == Lifecycle::Syncing {
+        // A pod that is over by what was observed is not set up again, even if all its containers were lost (`SyncPod`).
+        let phase = status::generate(pod, observed, previous, memory, facts, now);
+        if matches!(phase.str_at("phase"), "Succeeded" | "Failed") {
+            memory.lifecycle = Lifecycle::Terminating;
+        }
+    }
     let mut work = Work { pod, observed, previous, memory, now, out: Plan::default() };
     work.advance();
     if work.memory.lifecycle == Lifecycle::Syncing {

@@ -438,3 +438,25 @@ fn adoption_after_a_restart_of_the_server() {
         Running Ready=True | c R n=1 last
     "#]]);
 }
+
+#[test]
+fn a_pod_that_never_restarts_is_over_when_its_containers_are_lost() {
+    let mut sim = Sim::new(APP);
+    sim.pod.spec.restart_policy = "Never".into();
+    sim.settle();
+    sim.say("the runtime loses everything");
+    sim.memory = Memory::default();
+    sim.observed = Observed::default();
+    sim.settle();
+    sim.check(expect![[r#"
+        Pending Ready=False ContainersNotReady | c W ContainerCreating n=0
+          sandbox 0
+        Pending Ready=False ContainersNotReady | c W ContainerCreating n=0
+          start c 0
+        Running Ready=True | c R n=0
+        the runtime loses everything
+        Failed Ready=False PodFailed | c T ContainerStatusUnknown <The container could not be located when the pod was terminated> n=1 last
+          tear down
+        Failed Ready=False PodFailed | c T ContainerStatusUnknown <The container could not be located when the pod was terminated> n=1 last
+    "#]]);
+}
