@@ -278,9 +278,8 @@ fn transitions(status: &Spot<'_>, old: &Tree, list: &str, (containers, restart):
         let policy = if own.is_empty() { restart } else { own };
         let failed = terminated.i64_at("exitCode").unwrap_or_default() != 0;
         let rules = container.is_some_and(|c| !c.list_at("restartPolicyRules").is_empty());
-        // An init container that failed runs again unless the pod never restarts.
         let again = match policy {
-            "Always" => list == "containerStatuses" || !own.is_empty() || failed,
+            "Always" => true,
             "OnFailure" => failed,
             _ => rules,
         };
