@@ -193,14 +193,14 @@ impl Core {
         Ok(Answer::tree(201, success(), revision))
     }
 
-    /// Deletes a pod, if its disruption budget allows (`pkg/registry/core/pod/storage/eviction.go`, without waiting budgets).
+    /// Deletes a pod, if its disruption budget allows (`pkg/registry/core/pod/storage/eviction.go`).
     async fn evict(&self, request: Request<'_>, eviction: &Tree) -> Result<Answer, Status> {
         let key = ObjectKey::new(id::POD, request.namespace, request.name);
         let pod = self.cache.get(&key).ok_or_else(|| request.not_found())?;
         let tree = pod.to_tree();
         let done = matches!(tree.str_at("status.phase"), "Succeeded" | "Failed" | "Pending");
         if !done && tree.path("metadata.deletionTimestamp").is_none() {
-            self.check_budgets(&request, &pod)?;
+            self.take_from_budget(&request, &pod).await?;
         }
         let mut parameters: DeleteParameters = delete_parameters(eviction.get("deleteOptions").unwrap_or(&Tree::Null))?;
         parameters.uid.get_or_insert_with(|| pod.head.uid.to_string());
@@ -209,26 +209,39 @@ impl Core {
         Ok(Answer::tree(201, success(), answer.revision))
     }
 
-    fn check_budgets(&self, request: &Request<'_>, pod: &Object) -> Result<(), Status> {
-        let world = self.cache.read();
-        for budget in world.list_in(id::POD_DISRUPTION_BUDGET, request.namespace) {
-            let tree = budget.to_tree();
-            let Ok(selector) = LabelSelector::from_tree(tree.path("spec.selector")) else { continue };
-            if !selector.matches(&pod.head.labels) || tree.i64_at("status.disruptionsAllowed").unwrap_or(0) > 0 {
-                continue;
-            }
-            let text = "Cannot evict pod as it would violate the pod's disruption budget.";
-            let mut status = Status::too_many_requests(text, 10);
-            let (name, healthy) = (&budget.head.name, tree.i64_at("status.currentHealthy").unwrap_or(0));
-            let needs = tree.i64_at("status.desiredHealthy").unwrap_or(0);
-            status.causes.push(Cause {
-                reason: "DisruptionBudget".into(),
-                message: format!("The disruption budget {name} needs {needs} healthy pods and has {healthy} currently"),
-                field: String::new(),
+    /// Takes one disruption from the pod's budget; 429 if there is none left.
+    async fn take_from_budget(&self, request: &Request<'_>, pod: &Object) -> Result<(), Status> {
+        let matching: Vec<String> = {
+            let world = self.cache.read();
+            let budgets = world.list_in(id::POD_DISRUPTION_BUDGET, request.namespace).filter(|budget| {
+                let selector = LabelSelector::from_tree(budget.to_tree().path("spec.selector"));
+                selector.is_ok_and(|s| s.matches(&pod.head.labels))
             });
-            return Err(status);
-        }
-        Ok(())
+            budgets.map(|b| b.head.name.to_string()).collect()
+        };
+        let name = match matching.as_slice() {
+            [] => return Ok(()),
+            [one] => one,
+            _ => {
+                let why =
+                    "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
+                return Err(Status::internal(why));
+            }
+        };
+        let kind = self.registry.get(id::POD_DISRUPTION_BUDGET).clone();
+        let now = time::format(self.clock.now());
+        let budget = Request { kind: &kind, version: &kind.versions[0], name, subresource: "status", ..*request };
+        let taken = self.modify(&budget, |tree| {
+            let allowed = tree.i64_at("status.disruptionsAllowed").unwrap_or(0);
+            if allowed < 1 {
+                return Err(over_budget(name, tree));
+            }
+            tree.set("status.disruptionsAllowed", allowed - 1);
+            // Until the pod's end is seen, the controller counts it as gone.
+            tree.make_map_at("status.disruptedPods").insert(request.name.to_owned(), now.as_str());
+            Ok(())
+        });
+        taken.await.map(drop)
     }
 
     /// Makes a token of a service account (`pkg/registry/core/serviceaccount/storage/token.go`).
@@ -345,6 +358,20 @@ impl Core {
         }
         Err(Status::modified(&request.kind.group, &request.kind.plural, request.name))
     }
+}
+
+/// 429: the budget has no disruption left.
+fn over_budget(name: &str, budget: &Tree) -> Status {
+    let text = "Cannot evict pod as it would violate the pod's disruption budget.";
+    let mut status = Status::too_many_requests(text, 10);
+    let number = |path: &str| budget.i64_at(path).unwrap_or(0);
+    let (needs, has) = (number("status.desiredHealthy"), number("status.currentHealthy"));
+    status.causes.push(Cause {
+        reason: "DisruptionBudget".into(),
+        message: format!("The disruption budget {name} needs {needs} healthy pods and has {has} currently"),
+        field: String::new(),
+    });
+    status
 }
 
 fn check_seconds(name: &str, seconds: i64) -> Result<(), Status> {

@@ -299,3 +299,30 @@ async fn a_token_secret_is_full_and_dies_with_its_account() {
     let reviewed = api.write(review(&token), WriteOptions::default()).await.unwrap().answer.unwrap();
     assert!(!reviewed.bool_at("status.authenticated"));
 }
+
+#[tokio::test]
+async fn an_eviction_takes_from_the_budget() {
+    let fixture = Fixture::start().await;
+    let api = &*fixture.admin();
+    create(api, id::SERVICE_ACCOUNT, tree!({"metadata": {"name": "default", "namespace": "default"}})).await.unwrap();
+    let budget = tree!({"metadata": {"name": "b", "namespace": "default"},
+        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": {"a": "b"}}}});
+    let budget = create(api, id::POD_DISRUPTION_BUDGET, budget).await.unwrap().object.unwrap().key();
+    let status =
+        tree!({"status": {"disruptionsAllowed": 1, "currentHealthy": 2, "desiredHealthy": 1, "expectedPods": 2}});
+    let write = Write::Patch { target: Target::status(budget), patch: PatchKind::Merge, body: status };
+    api.write(write, WriteOptions::default()).await.unwrap();
+    let mut answers = Vec::new();
+    for name in ["p", "q"] {
+        let pod = tree!({"metadata": {"name": name, "namespace": "default", "labels": {"a": "b"}},
+            "spec": {"nodeName": "n1", "containers": [{"name": "c", "image": "i"}]}});
+        let key = create(api, id::POD, pod).await.unwrap().object.unwrap().key();
+        let running = tree!({"status": {"phase": "Running"}});
+        let write = Write::Patch { target: Target::status(key.clone()), patch: PatchKind::Merge, body: running };
+        api.write(write, WriteOptions::default()).await.unwrap();
+        let body = tree!({"metadata": {"name": name}});
+        let write = Write::Create { target: Target { key, subresource: "eviction" }, body };
+        answers.push(api.write(write, WriteOptions::default()).await.map_or_else(|f| f.status.code, |_| 201));
+    }
+    assert_eq!(answers, [201, 429]);
+}
