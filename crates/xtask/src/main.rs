@@ -3,6 +3,7 @@
 mod bench;
 mod deny;
 mod schema;
+mod sim;
 mod test;
 mod tidy;
 mod vm;
@@ -33,6 +34,8 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Simulate whole clusters from seeds: real pipeline, cache, controllers and scheduler, virtual time, injected faults
+    Sim(sim::SimArgs),
     /// Boot Debian's cloud kernel in software emulation, cgroup v2 only, and run a command (default: the runtime's tests) in it
     Vm(vm::VmArgs),
 }
@@ -44,6 +47,7 @@ fn main() -> Result<()> {
         Command::Bench(args) => bench::run(&args),
         Command::Deny => deny::run(),
         Command::Schema { check } => schema::run(check),
+        Command::Sim(args) => sim::run(&args),
         Command::Vm(args) => vm::run(&args).and_then(|status| match status {
             0 => Ok(()),
             status => anyhow::bail!("the command in the machine ended with status {status}"),
