@@ -8,6 +8,7 @@ use corten_client::Failure;
 use corten_kinds::id;
 use corten_object::{ObjectKey, time};
 use corten_tree::Tree;
+use jiff::SignedDuration;
 
 use crate::shared::Shared;
 use crate::{KUBELET_VERSION, write};
@@ -15,6 +16,10 @@ use crate::{KUBELET_VERSION, write};
 /// How often the lease is renewed; it lasts 40 s.
 const RENEW: Duration = Duration::from_secs(10);
 const LEASE_SECONDS: i64 = 40;
+/// How often the status is written though nothing has changed.
+const REPORT: SignedDuration = SignedDuration::from_mins(5);
+/// Without a renewal for so long, the node may count as lost.
+const GAP: SignedDuration = SignedDuration::from_secs(25);
 const LEASE_NAMESPACE: &str = "kube-node-lease";
 
 /// Creates or completes the Node object, and writes its status.
@@ -166,12 +171,17 @@ fn node_info(shared: &Shared) -> Tree {
     out
 }
 
-/// Renews the node's lease until it is dropped.
+/// Renews the node's lease until it is dropped, and writes the status anew now and then. After a gap (the machine slept, the
+/// API was away) the control plane may hold the node for lost: then the status is written with the next few renewals.
 pub async fn renew_lease(shared: Arc<Shared>) -> Result<(), String> {
     let name = &shared.config.node_name;
     let key = ObjectKey::new(id::LEASE, LEASE_NAMESPACE, name);
+    let mut renewed_at = shared.clock.now();
+    let mut reported_at = renewed_at;
+    let mut reports_due = 0;
     loop {
-        let now = time::format_micro(shared.clock.now());
+        let at = shared.clock.now();
+        let now = time::format_micro(at);
         let mut patch = Tree::map();
         patch.set("spec.renewTime", now.as_str());
         patch.set("spec.holderIdentity", name);
@@ -187,8 +197,22 @@ pub async fn renew_lease(shared: Arc<Shared>) -> Result<(), String> {
             }
             other => other,
         };
-        if let Err(failure) = renewed {
-            tracing::debug!(error = %failure.status, "the node's lease was not renewed");
+        match renewed {
+            Ok(_) => {
+                if at.duration_since(renewed_at) > GAP {
+                    reports_due = 3;
+                } else if at.duration_since(reported_at) > REPORT {
+                    reports_due = 1;
+                }
+                renewed_at = at;
+            }
+            Err(failure) => tracing::debug!(error = %failure.status, "the node's lease was not renewed"),
+        }
+        if reports_due > 0 {
+            match write_status(&shared, true).await {
+                Ok(()) => (reports_due, reported_at) = (reports_due - 1, at),
+                Err(error) => tracing::debug!(error, "the node's status was not written"),
+            }
         }
         shared.clock.sleep(RENEW).await;
     }
