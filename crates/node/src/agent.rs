@@ -134,7 +134,7 @@ impl Agent {
         shared.tasks.clone().run("node-pods", OnError::Restart, OnStop::Abort, move || {
             let (shared, pods, mut ready) = (shared.clone(), pods.clone(), services_read.subscribe());
             async move {
-                node_object::register(&shared).await?;
+                let newly_ready = node_object::register(&shared).await?;
                 let about = About {
                     kind: "Node",
                     name: shared.config.node_name.clone(),
@@ -143,7 +143,9 @@ impl Agent {
                 };
                 shared.events.record(about.clone(), false, "Starting", "Starting kubelet.");
                 let message = format!("Node {} status is now: NodeReady", shared.config.node_name);
-                shared.events.record(about, false, "NodeReady", message);
+                if newly_ready {
+                    shared.events.record(about, false, "NodeReady", message);
+                }
                 // Containers learn of services through their environment: not before these have been read.
                 let _ = ready.wait_for(|ready| *ready).await;
                 pods::run(shared, pods, watch::channel(false).0).await

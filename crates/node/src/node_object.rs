@@ -22,8 +22,8 @@ const REPORT: SignedDuration = SignedDuration::from_mins(5);
 const GAP: SignedDuration = SignedDuration::from_secs(25);
 const LEASE_NAMESPACE: &str = "kube-node-lease";
 
-/// Creates or completes the Node object, and writes its status.
-pub async fn register(shared: &Arc<Shared>) -> Result<(), String> {
+/// Creates or completes the Node object, and writes its status. True if the node was not ready before.
+pub async fn register(shared: &Arc<Shared>) -> Result<bool, String> {
     let key = ObjectKey::new(id::NODE, "", &shared.config.node_name);
     let mut body = Tree::map();
     body.insert("apiVersion", "v1");
@@ -50,6 +50,11 @@ pub async fn register(shared: &Arc<Shared>) -> Result<(), String> {
     write_status(shared, true).await
 }
 
+/// Whether conditions say that the node is ready.
+fn is_ready(conditions: &[Tree]) -> bool {
+    conditions.iter().any(|c| c.str_at("type") == "Ready" && c.str_at("status") == "True")
+}
+
 fn text(failure: Failure) -> String {
     failure.status.to_string()
 }
@@ -67,8 +72,8 @@ fn node_labels(shared: &Shared) -> Vec<(String, String)> {
     fixed.chain(shared.config.labels.iter().cloned()).collect()
 }
 
-/// Writes the node's status; `ready` is false when the agent stops.
-pub async fn write_status(shared: &Arc<Shared>, ready: bool) -> Result<(), String> {
+/// Writes the node's status; `ready` is false when the agent stops. True if the node was not ready before.
+pub async fn write_status(shared: &Arc<Shared>, ready: bool) -> Result<bool, String> {
     let key = ObjectKey::new(id::NODE, "", &shared.config.node_name);
     let before = shared.api.get(&key).await.map_err(|s| s.to_string())?;
     let before = before.to_tree();
@@ -96,7 +101,8 @@ pub async fn write_status(shared: &Arc<Shared>, ready: bool) -> Result<(), Strin
     status.insert("images", images(shared).await);
     let mut body = Tree::map();
     body.insert("status", status);
-    write::merge_status(&shared.api, key, body).await.map(drop).map_err(text)
+    write::merge_status(&shared.api, key, body).await.map_err(text)?;
+    Ok(!is_ready(before.list_at("status.conditions")))
 }
 
 async fn images(shared: &Arc<Shared>) -> Tree {
@@ -210,7 +216,7 @@ pub async fn renew_lease(shared: Arc<Shared>) -> Result<(), String> {
         }
         if reports_due > 0 {
             match write_status(&shared, true).await {
-                Ok(()) => (reports_due, reported_at) = (reports_due - 1, at),
+                Ok(_) => (reports_due, reported_at) = (reports_due - 1, at),
                 Err(error) => tracing::debug!(error, "the node's status was not written"),
             }
         }

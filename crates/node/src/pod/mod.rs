@@ -32,7 +32,7 @@ pub enum Message {
     /// The sandbox is there, or not.
     Sandbox(Result<corten_podplan::ObservedSandbox, String>),
     /// A container exists, or has changed its state.
-    Container(ObservedContainer),
+    Container(Box<ObservedContainer>),
     /// A start is over.
     Started(String, Result<(), corten_podplan::StartFailure>),
     /// A container's record is gone.

@@ -300,7 +300,8 @@ async fn grpc(host: &str, port: u16, service: &str, timeout: Duration) -> Result
         let mut body = Vec::new();
         if !service.is_empty() {
             body.push(0x0a);
-            body.push(u8::try_from(service.len()).map_err(|_| String::from("the service's name is too long"))?);
+            let length = u8::try_from(service.len()).ok().filter(|n| *n < 128);
+            body.push(length.ok_or("the name of the service is too long")?);
             body.extend_from_slice(service.as_bytes());
         }
         let mut framed = vec![0];

@@ -142,7 +142,7 @@ pub async fn report(ctx: &PodContext, id: &str) {
     let owned = id.to_owned();
     let found = ctx.shared.blocking(move |s| s.runtime.container(&owned).map(|c| observe::container(&c))).await;
     if let Ok(Ok(found)) = found {
-        ctx.tell(Message::Container(found)).await;
+        ctx.tell(Message::Container(Box::new(found))).await;
     }
 }
 

@@ -469,7 +469,7 @@ impl Worker {
                 if !seen.is_running() {
                     self.kills.remove(&seen.id);
                 }
-                self.containers.insert(seen.id.clone(), seen);
+                self.containers.insert(seen.id.clone(), *seen);
             }
             Message::Exited(id) => {
                 self.kills.remove(&id);

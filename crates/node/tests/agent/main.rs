@@ -292,7 +292,7 @@ async fn survives_a_restart(mut cluster: Cluster) {
     assert_eq!(pod.list_at("status.containerStatuses")[0].i64_at("restartCount"), Some(0));
     // A deleted pod's containers go, even if the agent was not there when it was deleted.
     let old = cluster.stop_agent().await;
-    cluster.api.put(&Cluster::key("p"), Tree::from(cluster.api.find(&Cluster::key("p")).unwrap().to_tree()));
+    cluster.api.put(&Cluster::key("p"), cluster.api.find(&Cluster::key("p")).unwrap().to_tree());
     drop(old);
     cluster.start_agent().await;
     cluster.delete("p").await;
