@@ -160,6 +160,8 @@ pub fn refusals(pod: &Tree) -> Vec<Refusal> {
     for (path, values, why) in [
         ("volumes.emptyDir.medium", &["", "Memory"][..], "only the medium Memory is implemented"),
         ("os.name", &["linux"][..], "this node runs Linux"),
+        ("containers.restartPolicyRules.action", &["Restart"][..], "only the action Restart is implemented"),
+        ("initContainers.restartPolicyRules.action", &["Restart"][..], "only the action Restart is implemented"),
     ] {
         check_values(spec, path, values, why, "spec", &mut out);
     }
@@ -263,8 +265,8 @@ mod tests {
     fn unknown_fields_are_refused_with_their_path() {
         let pod = corten_tree::json::parse(
             br#"{"spec":{"hostUsers":false,"runtimeClassName":"kata","affinity":{"any":{"thing":1}},"os":{"name":"windows"},
-            "containers":[{"name":"c","image":"i","resources":{"limits":{"cpu":"1"}},"volumeDevices":[{"name":"x"}],"env":[{"name":"a",
-            "valueFrom":{"fileKeyRef":{"key":"k"}}}],"securityContext":{"appArmorProfile":{"type":"Unconfined"}},"newField":true}],
+            "containers":[{"name":"c","image":"i","resources":{"limits":{"cpu":"1"}},"volumeDevices":[{"name":"x"}],"restartPolicyRules":[
+            {"action":"RestartAllContainers"}],"env":[{"name":"a","valueFrom":{"fileKeyRef":{"key":"k"}}}],"securityContext":{"appArmorProfile":{"type":"Unconfined"}},"newField":true}],
             "volumes":[{"name":"v","emptyDir":{"medium":"HugePages"}},{"name":"w","nfs":{"server":"s"}},{"name":"e","emptyDir":{}}]}}"#,
         )
         .unwrap();
@@ -277,7 +279,8 @@ mod tests {
             spec.containers[0].newField: this field is not implemented by this node
             spec.volumes[1].nfs: NFS volumes are not implemented
             spec.volumes[0].emptyDir.medium: only the medium Memory is implemented
-            spec.os.name: this node runs Linux"#]]
+            spec.os.name: this node runs Linux
+            spec.containers[0].restartPolicyRules[0].action: only the action Restart is implemented"#]]
         .assert_eq(&text.join("\n"));
     }
 }
