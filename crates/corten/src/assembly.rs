@@ -17,6 +17,7 @@ use corten_client::{Api, Duplex, ExecRequest, ExecSession, ListOptions, LogReque
 use corten_client::{ByteStream, kubeconfig};
 use corten_kinds::{Registry, id};
 use corten_manager::Manager;
+use corten_net::Severity;
 use corten_node::{Agent, StoreImages};
 use corten_object::{FieldSelector, Object, Reason, Status};
 use corten_store::{MemoryStore, SqliteOptions, SqliteStore, Store};
@@ -286,6 +287,7 @@ async fn start_agent(
     apis: [Arc<dyn Api>; 2],
     tasks: &Tasks,
 ) -> Result<Agent> {
+    check_network(plan, ranges)?;
     let images = image::open_at(&plan.cluster.data)?;
     image::ensure_builtin(&images)?;
     let config = corten_node::Config {
@@ -313,6 +315,27 @@ async fn start_agent(
         .map_err(|e| anyhow!("the node: {e}"))?;
     until_ready(api, name).await?;
     Ok(agent)
+}
+
+/// Tells what on this host would break pods quietly; stops if pods could not be networked at all.
+fn check_network(plan: &Plan, ranges: &Ranges) -> Result<()> {
+    let config = corten_net::NetConfig {
+        cluster: plan.cluster.name.clone(),
+        pod_cidr: ranges.pod_cidr(),
+        cluster_cidr: ranges.cluster_text,
+        service_cidr: ranges.service_text,
+        state_dir: plan.cluster.run.join(corten_node::NETWORK_DIR),
+        mtu: None,
+        host_netns: None,
+    };
+    for finding in corten_net::preflight(&config) {
+        match finding.severity {
+            Severity::Fatal => bail!("{} {}", finding.summary, finding.next_step),
+            Severity::Warning => tracing::warn!("{} {}", finding.summary, finding.next_step),
+            Severity::Info => tracing::info!("{} {}", finding.summary, finding.next_step),
+        }
+    }
+    Ok(())
 }
 
 /// Waits until the API shows the node as Ready.
