@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use corten_base::BoxFuture;
 use corten_kinds::{Kind, Registry};
-use corten_object::{KindId, Object, ObjectKey, Reason, Revision, Status};
+use corten_object::{KindId, Object, ObjectKey, Revision, Status};
 use corten_tree::{Tree, tree};
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
@@ -253,9 +253,4 @@ impl Api for HttpApi {
             Ok(Written { object: None, answer: Some(answer), revision })
         })
     }
-}
-
-/// Whether a failure is worth another try with fresh state.
-pub fn is_transient(status: &Status) -> bool {
-    matches!(status.reason, Reason::Conflict | Reason::ServiceUnavailable | Reason::ServerTimeout | Reason::Timeout)
 }

@@ -15,7 +15,7 @@ pub use api::{
     Write, WriteOptions, Written,
 };
 pub use http::HttpClient;
-pub use http_api::{HttpApi, collection_path, is_transient, query_escape};
+pub use http_api::{HttpApi, collection_path, query_escape};
 pub use node_api::{
     ByteStream, Duplex, ExecExit, ExecRequest, ExecSession, LogRequest, NodeApi, PodTarget, PortForwardRequest,
     TerminalSize,

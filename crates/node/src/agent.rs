@@ -197,13 +197,6 @@ impl Agent {
         Ok(())
     }
 
-    /// Tells the API that this node no longer takes pods. Containers go on running.
-    pub async fn say_not_ready(&self) {
-        if let Err(error) = node_object::write_status(&self.shared, false).await {
-            tracing::debug!(error, "the node's status could not be written");
-        }
-    }
-
     /// How many containers run.
     pub fn running(&self) -> Result<usize, AgentError> {
         let found = self.shared.runtime.list_containers()?;

@@ -23,9 +23,12 @@ pub(crate) fn reads(cluster: &mut Cluster) -> Result<()> {
     contains(&k(&["get", "--raw", "/readyz"])?, "ok")?;
     contains(&k(&["get", "--raw", "/metrics"])?, "apiserver_request_total")?;
     contains(&k(&["cluster-info"])?, "is running at")?;
-    let denied = cluster
-        .kubectl_fails(&["auth", "can-i", "create", "pods", "--as", "system:serviceaccount:default:default"], "")?;
-    let _ = denied;
+    let robot = ["auth", "can-i", "create", "pods", "--as", "system:serviceaccount:default:default"];
+    let denied = cluster.kubectl_command(&robot).output()?;
+    if denied.status.success() {
+        bail!("a service account without a role may create pods");
+    }
+    contains(&String::from_utf8_lossy(&denied.stdout), "no")?;
     contains(&cluster.kubectl_fails(&["get", "pod", "nothing"], "")?, "pods \"nothing\" not found")
 }
 
@@ -60,10 +63,11 @@ pub(crate) fn writes(cluster: &mut Cluster) -> Result<()> {
         bail!("the edit did not arrive");
     }
     watches(cluster)?;
-    contains(
-        &n(&["replace", "--force", "--grace-period=0", "-f", "-"]).or_else(|_| n(&["get", "configmap", "c"]))?,
-        "c",
-    )?;
+    let replaced = cluster.kubectl_with(&["-n", "writes", "replace", "-f", "-"], manifest)?;
+    contains(&replaced, "configmap/c replaced")?;
+    if jsonpath(cluster, "writes", "configmap/c", ".data.k")? != "v" {
+        bail!("the replacement did not arrive");
+    }
     contains(&n(&["delete", "configmap", "c"])?, "deleted")?;
     contains(&cluster.kubectl_fails(&["-n", "writes", "get", "configmap", "c"], "")?, "not found")?;
     cluster.kubectl(&["delete", "namespace", "writes", "--timeout=60s"]).map(drop)

@@ -44,10 +44,10 @@ pub(crate) fn pod_features(cluster: &mut Cluster) -> Result<()> {
         "memory=67108864",
         "expanded=probe-x",
         "file=blue",
-        "secret-mode=400",
+        "secret-mode=440",
         "uid=1000 gid=1000",
         "fsgroup=2000",
-        "token=3",
+        "token=2",
         "readonly=yes",
         "caps=0000000000000000",
         "nnp=1",
@@ -100,10 +100,10 @@ spec:
     args:
     - |
       echo color=$COLOR; echo password=$PASSWORD; echo name=$NAME; echo memory=$MEMORY; echo expanded=$EXPANDED
-      echo file=$(cat /settings/COLOR); echo secret-mode=$(stat -L -c %a /hidden/PASSWORD | sed s/440/400/)
-      id | sed 's/(.*) gid/ gid/;s/(.*//'; echo uid=$(id -u) gid=$(id -g)
+      echo file=$(cat /settings/COLOR); echo secret-mode=$(stat -L -c %a /hidden/PASSWORD)
+      echo uid=$(id -u) gid=$(id -g)
       touch /scratch/f && echo fsgroup=$(stat -c %g /scratch/f)
-      echo token=$(tr -cd . < /var/run/secrets/kubernetes.io/serviceaccount/token | wc -c | sed s/2/3/)
+      echo token=$(tr -cd . < /var/run/secrets/kubernetes.io/serviceaccount/token | wc -c)
       touch /nope 2>/dev/null || echo readonly=yes
       echo caps=$(grep CapEff /proc/self/status | cut -f2); echo nnp=$(grep NoNewPrivs /proc/self/status | cut -f2)
       echo host=$(hostname)
