@@ -76,7 +76,7 @@ async fn create(core: &Arc<Core>, user: &User, key: ObjectKey, object: Tree) -> 
     let options = WriteOptions::default();
     let request = Request {
         user,
-        kind,
+        kind: &kind,
         version: &kind.versions[0],
         namespace: &key.namespace,
         name: "",
@@ -160,7 +160,7 @@ async fn ensure_endpoints(core: &Arc<Core>, advertise: IpAddr, port: u16) -> Res
         let options = WriteOptions::default();
         let request = Request {
             user: &user,
-            kind,
+            kind: &kind,
             version: &kind.versions[0],
             namespace: "default",
             name: "kubernetes",

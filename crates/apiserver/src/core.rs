@@ -9,7 +9,7 @@ use corten_auth::{Attributes, Authenticator, Rbac, Source, User, denial};
 use corten_base::{Clock, Entropy, Revision, Tasks};
 use corten_cache::Cache;
 use corten_client::NodeApi;
-use corten_kinds::{Kind, Registry, id};
+use corten_kinds::{Kind, Kinds, Registry, id};
 use corten_object::{KindId, Object, ObjectKey, Reason, Status};
 use corten_schema::Schema;
 use corten_store::Store;
@@ -28,7 +28,10 @@ const FUTURE_WAIT: Duration = Duration::from_secs(3);
 pub(crate) struct Core {
     pub store: Arc<dyn Store>,
     pub cache: Cache,
-    pub registry: Arc<Registry>,
+    /// The kinds as they are whenever they are asked for.
+    pub registry: Kinds,
+    /// The kinds that are always there.
+    builtin: Arc<Registry>,
     pub schema: &'static Schema,
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,
@@ -64,7 +67,8 @@ pub(crate) struct Parts {
 impl Core {
     pub fn new(parts: Parts) -> Core {
         Core {
-            registry: parts.cache.registry().clone(),
+            registry: parts.cache.kinds().clone(),
+            builtin: parts.cache.registry(),
             store: parts.store,
             cache: parts.cache,
             schema: corten_schema::builtin(),
@@ -155,7 +159,8 @@ impl Core {
 
     /// The kind under which objects of `kind` are stored.
     pub fn stored<'a>(&'a self, kind: &'a Arc<Kind>) -> &'a Arc<Kind> {
-        self.registry.stored(kind)
+        // Only rows are views of other rows.
+        self.builtin.stored(kind)
     }
 
     /// The object's JSON at a version: its own bytes where that is how it is stored.

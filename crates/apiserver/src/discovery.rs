@@ -1,6 +1,6 @@
 //! What is served: the lists that clients read first. All of it is computed from the registry.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use corten_kinds::{Kind, Registry, SubresourceKind};
@@ -30,18 +30,26 @@ const GROUP_ORDER: &[&str] = &[
     "flowcontrol.apiserver.k8s.io",
 ];
 
-/// The aggregated forms of `/api` and `/apis`, made once.
+/// The aggregated forms of `/api` and `/apis`, made once for each registry.
 #[derive(Default)]
-pub(crate) struct Discovery {
-    core: OnceLock<Bytes>,
-    groups: OnceLock<Bytes>,
+pub(crate) struct Discovery(Mutex<Option<Made>>);
+
+struct Made {
+    registry: Arc<Registry>,
+    core: Bytes,
+    groups: Bytes,
 }
 
 impl Discovery {
     /// The form of `/api` (`core`) or `/apis`.
-    pub fn aggregated(&self, registry: &Registry, core: bool) -> Bytes {
-        let slot = if core { &self.core } else { &self.groups };
-        slot.get_or_init(|| aggregated(registry, core)).clone()
+    pub fn aggregated(&self, registry: &Arc<Registry>, core: bool) -> Bytes {
+        let mut made = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if made.as_ref().is_none_or(|made| !Arc::ptr_eq(&made.registry, registry)) {
+            let (core, groups) = (aggregated(registry, true), aggregated(registry, false));
+            *made = Some(Made { registry: registry.clone(), core, groups });
+        }
+        let made = made.as_ref().expect("it was just made");
+        if core { made.core.clone() } else { made.groups.clone() }
     }
 }
 
@@ -73,7 +81,7 @@ fn group_names(registry: &Registry) -> Vec<String> {
 fn versions(registry: &Registry, group: &str) -> Vec<String> {
     let mut all: Vec<String> = Vec::new();
     for kind in registry.iter().filter(|k| *k.group == *group) {
-        for version in &kind.versions {
+        for version in kind.served_versions() {
             if !all.iter().any(|v| **v == **version) {
                 all.push(version.to_string());
             }
@@ -133,7 +141,7 @@ pub(crate) fn group(registry: &Registry, group: &str) -> Option<Tree> {
 }
 
 fn kinds<'r>(registry: &'r Registry, group: &'r str, version: &'r str) -> impl Iterator<Item = &'r Kind> {
-    let served = move |k: &&std::sync::Arc<Kind>| *k.group == *group && k.versions.iter().any(|v| **v == *version);
+    let served = move |k: &&std::sync::Arc<Kind>| *k.group == *group && k.serves(version);
     registry.iter().filter(served).map(|k| &**k)
 }
 

@@ -48,7 +48,7 @@ impl LocalApi {
             }
             Write::Delete { key, .. } => (key.clone(), ""),
         };
-        let kind = self.core.registry.get(key.kind).clone();
+        let kind = self.core.registry.get(key.kind);
         let version = kind.versions[0].clone();
         let request = Request {
             user: &self.user,
@@ -90,7 +90,7 @@ impl Api for LocalApi {
             let options = WriteOptions::default();
             let request = Request {
                 user: &self.user,
-                kind,
+                kind: &kind,
                 version: &kind.versions[0],
                 namespace: &key.namespace,
                 name: &key.name,
@@ -105,7 +105,7 @@ impl Api for LocalApi {
         Box::pin(async move {
             let kind = self.core.registry.get(kind);
             let request = LocalApi::list_request(options, RevisionMatch::MostRecent);
-            let listed = self.core.list(&self.user, kind, &request).await?;
+            let listed = self.core.list(&self.user, &kind, &request).await?;
             Ok(ApiList { items: listed.items, revision: listed.revision })
         })
     }
@@ -124,7 +124,7 @@ impl Api for LocalApi {
                 initial_events: false,
                 timeout: None,
             };
-            let watching = self.core.watch(&self.user, kind, &request).await?;
+            let watching = self.core.watch(&self.user, &kind, &request).await?;
             let events = stream::unfold(watching, |mut watching| async move {
                 let event = match watching.next().await? {
                     WatchItem::Error(status) => Err(status),

@@ -1,35 +1,39 @@
 //! `/openapi/v3`: documents made from the registry and the schema on first use, and kept.
 
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use corten_kinds::{Kind, Registry};
 use corten_schema::{Schema, openapi};
 
-/// The documents by path (`api/v1`, `apis/apps/v1`), and the index of them.
+/// The documents by path (`api/v1`, `apis/apps/v1`), and the index of them, made once for each registry.
 #[derive(Default)]
-pub(crate) struct OpenApi {
-    made: OnceLock<Made>,
-}
+pub(crate) struct OpenApi(Mutex<Option<Made>>);
 
 struct Made {
+    registry: Arc<Registry>,
     documents: BTreeMap<String, Bytes>,
     index: Bytes,
 }
 
 impl OpenApi {
     /// The index, or the document at a path.
-    pub fn get(&self, registry: &Registry, schema: &Schema, path: &str) -> Option<Bytes> {
-        let made = self.made.get_or_init(|| make(registry, schema));
+    pub fn get(&self, registry: &Arc<Registry>, path: &str) -> Option<Bytes> {
+        let mut made = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if made.as_ref().is_none_or(|made| !Arc::ptr_eq(&made.registry, registry)) {
+            *made = Some(make(registry));
+        }
+        let made = made.as_ref()?;
         if path.is_empty() { Some(made.index.clone()) } else { made.documents.get(path).cloned() }
     }
 }
 
-fn make(registry: &Registry, schema: &Schema) -> Made {
+fn make(registry: &Arc<Registry>) -> Made {
+    let schema = corten_schema::builtin();
     let mut groups: BTreeMap<(String, String), Vec<&Kind>> = BTreeMap::new();
-    for kind in registry.iter() {
-        for version in &kind.versions {
+    for kind in registry.iter().filter(|kind| kind.custom.is_none()) {
+        for version in kind.served_versions() {
             groups.entry((kind.group.to_string(), version.to_string())).or_default().push(kind);
         }
     }
@@ -42,7 +46,7 @@ fn make(registry: &Registry, schema: &Schema) -> Made {
     }
     let hashes: Vec<(&String, String)> = documents.iter().map(|(path, bytes)| (path, hash(bytes))).collect();
     let index = openapi::index(hashes.iter().map(|(path, hash)| (path.as_str(), hash.as_str())));
-    Made { index: index.into(), documents }
+    Made { registry: registry.clone(), index: index.into(), documents }
 }
 
 fn resource<'k>(kind: &'k Kind, schema: &Schema, group: &'k str, version: &'k str) -> openapi::Resource<'k> {
@@ -74,11 +78,11 @@ mod tests {
 
     #[test]
     fn every_group_version_has_a_document() {
-        let (registry, schema) = (Registry::builtin(), corten_schema::builtin());
+        let registry = Arc::new(Registry::builtin());
         let openapi = OpenApi::default();
-        let index = String::from_utf8(openapi.get(&registry, schema, "").unwrap().to_vec()).unwrap();
+        let index = String::from_utf8(openapi.get(&registry, "").unwrap().to_vec()).unwrap();
         assert!(index.contains("/openapi/v3/apis/apps/v1?hash="), "{index}");
-        let apps = String::from_utf8(openapi.get(&registry, schema, "apis/apps/v1").unwrap().to_vec()).unwrap();
+        let apps = String::from_utf8(openapi.get(&registry, "apis/apps/v1").unwrap().to_vec()).unwrap();
         for part in [
             "/apis/apps/v1/namespaces/{namespace}/deployments/{name}",
             "fieldValidation",
@@ -86,6 +90,6 @@ mod tests {
         ] {
             assert!(apps.contains(part), "{part}");
         }
-        assert!(openapi.get(&registry, schema, "apis/none/v1").is_none());
+        assert!(openapi.get(&registry, "apis/none/v1").is_none());
     }
 }

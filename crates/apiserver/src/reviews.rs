@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use corten_admission::{self as admission, Operation};
 use corten_auth::{Attributes, BoundRef, Claims, KubernetesClaims, Rule, User};
 use corten_base::Revision;
-use corten_kinds::{Kind, id};
+use corten_kinds::id;
 use corten_object::{Cause, FieldError, KindId, LabelSelector, Object, ObjectKey, Status, time};
 use corten_tree::{FieldPath, Tree, tree};
 
@@ -43,7 +43,7 @@ impl Core {
             id::SELF_SUBJECT_RULES_REVIEW => self.rules(request.user, tree.str_at("spec.namespace")),
             id::BINDING => {
                 let name = tree.str_at("metadata.name").to_owned();
-                let pods = self.registry.get(id::POD).clone();
+                let pods = self.registry.get(id::POD);
                 let request = Request { kind: &pods, name: &name, subresource: "binding", ..request };
                 return self.bind(request, &tree).await;
             }
@@ -60,7 +60,7 @@ impl Core {
         let (group, version, kind) = request.sub().and_then(|s| s.body).ok_or_else(Status::no_such_resource)?;
         let ty = self.schema.gvk(group, version, kind).ok_or_else(Status::no_such_resource)?;
         let api_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
-        let decoded = self.decode_as(&request, body, ty, &api_version, kind)?;
+        let decoded = self.decode_as(&request, body, (self.schema, ty), &api_version, kind)?;
         self.fresh().await?;
         match request.subresource {
             "binding" => self.bind(request, &decoded.tree).await,
@@ -228,7 +228,7 @@ impl Core {
                 return Err(Status::internal(why));
             }
         };
-        let kind = self.registry.get(id::POD_DISRUPTION_BUDGET).clone();
+        let kind = self.registry.get(id::POD_DISRUPTION_BUDGET);
         let now = time::format(self.clock.now());
         let budget = Request { kind: &kind, version: &kind.versions[0], name, subresource: "status", ..*request };
         let taken = self.modify(&budget, |tree| {
@@ -295,7 +295,7 @@ impl Core {
         let wanted = body.path("spec.boundObjectRef").cloned().unwrap_or_default();
         let (name, uid) = (wanted.str_at("name"), wanted.str_at("uid"));
         let find = |kind: KindId, namespace: &str| -> Result<std::sync::Arc<Object>, Status> {
-            let kind: &Kind = self.registry.get(kind);
+            let kind = self.registry.get(kind);
             let found = self.cache.get(&ObjectKey::new(kind.id, namespace, name));
             let found = found.ok_or_else(|| Status::not_found(&kind.group, &kind.plural, name))?;
             if uid.is_empty() || found.head.uid == uid {

@@ -1,10 +1,11 @@
 //! The cache: fed by one task from the store's changes, read by everyone.
 
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
 use corten_base::Revision;
-use corten_kinds::{Kind, Registry};
+use corten_kinds::{Kind, Kinds, Registry};
 use corten_object::{KindId, Object, ObjectKey};
 use corten_store::{Changes, Store, Watch};
 use futures::FutureExt;
@@ -48,7 +49,9 @@ pub struct Cache {
 }
 
 pub(crate) struct Shared {
-    registry: Arc<Registry>,
+    kinds: Kinds,
+    /// What lies in the store under no kind's prefix: a definition may come (again) that it belongs to.
+    strays: Mutex<Strays>,
     options: CacheOptions,
     /// Locked before the ring, and until the ring has it too: a list's revision is always one to go on from.
     objects: RwLock<Objects>,
@@ -57,28 +60,45 @@ pub(crate) struct Shared {
     applied: Applied,
     /// Told whenever the ring moved: for cursors over everything, and per kind.
     moved_any: watch::Sender<u64>,
-    moved: Vec<watch::Sender<u64>>,
+    moved: RwLock<Vec<watch::Sender<u64>>>,
+    /// Told whenever the registry was replaced.
+    kinds_moved: watch::Sender<u64>,
 }
+
+/// Stored values by key, each with its revision.
+type Strays = BTreeMap<Bytes, (Bytes, Revision)>;
 
 impl Cache {
     /// An empty cache at revision zero.
     pub fn new(registry: Arc<Registry>, options: CacheOptions) -> Cache {
-        let kinds = registry.iter().count();
+        let kinds = registry.ids();
         let shared = Shared {
             objects: RwLock::new(Objects::new(registry.clone())),
             ring: RwLock::new(Ring::new(kinds, options.ring)),
             applied: Applied::new(),
             moved_any: watch::Sender::new(0),
-            moved: (0..kinds).map(|_| watch::Sender::new(0)).collect(),
-            registry,
+            moved: RwLock::new((0..kinds).map(|_| watch::Sender::new(0)).collect()),
+            kinds_moved: watch::Sender::new(0),
+            strays: Mutex::default(),
+            kinds: Kinds::new(registry),
             options,
         };
         Cache { shared: Arc::new(shared) }
     }
 
-    /// The kinds.
-    pub fn registry(&self) -> &Arc<Registry> {
-        &self.shared.registry
+    /// The kinds as they are now. [`World`] has those of its revision.
+    pub fn registry(&self) -> Arc<Registry> {
+        self.shared.kinds.now()
+    }
+
+    /// The kinds as they are whenever it is asked.
+    pub fn kinds(&self) -> &Kinds {
+        &self.shared.kinds
+    }
+
+    /// Told whenever a definition has changed the kinds.
+    pub fn kinds_moved(&self) -> watch::Receiver<u64> {
+        self.shared.kinds_moved.subscribe()
     }
 
     /// All objects at one revision. Hold it for one decision only, and never across an await.
@@ -129,13 +149,24 @@ impl Cache {
     /// Applies changes, which must be those right after what has been applied, in order.
     pub fn apply(&self, changes: &[Arc<Changes>]) {
         let Some(last) = changes.last() else { return };
-        // Decoding is the work, and is done before the lock is taken.
-        let decoded: Vec<Decoded> = changes.iter().flat_map(|changes| self.decode(changes)).collect();
+        // Decoding is the work, and is done before the lock is taken. Kinds that a definition among the changes makes are
+        // there for the changes after it.
+        let before = self.registry();
+        let mut registry = before.clone();
+        let mut decoded = Vec::new();
+        for changes in changes {
+            for change in &changes.changes {
+                self.decode(&mut registry, change, changes.revision, &mut decoded);
+            }
+        }
         let mut touched: Vec<KindId> = decoded.iter().map(|change| change.key.kind).collect();
         touched.sort_unstable();
         touched.dedup();
         let mut objects = self.shared.objects_mut();
         let mut ring = self.shared.ring_mut();
+        if !Arc::ptr_eq(&before, &registry) {
+            self.replace_registry(&mut objects, &mut ring, &before, &registry);
+        }
         for Decoded { revision, key, object } in decoded {
             let previous = match &object {
                 Some(object) => objects.put(object.clone()),
@@ -152,36 +183,103 @@ impl Cache {
         self.shared.announce(last.revision, &touched);
     }
 
-    fn decode(&self, changes: &Changes) -> Vec<Decoded> {
-        let decode = |change: &corten_store::Change| {
-            let object = match &change.value {
-                None => None,
-                Some(value) => Some(self.parse(&change.key, value, changes.revision)?),
-            };
-            let key = match &object {
-                Some(object) => object.key(),
-                None => self.object_key(&change.key)?,
-            };
-            Some(Decoded { revision: changes.revision, key, object })
-        };
-        changes.changes.iter().filter_map(decode).collect()
+    /// Puts the registry that definitions have made in place, with the objects of the kinds that changed in their new form.
+    fn replace_registry(&self, objects: &mut Objects, ring: &mut Ring, before: &Registry, registry: &Arc<Registry>) {
+        let changed: Vec<KindId> = (0..registry.ids())
+            .map(|id| KindId(id as u32))
+            .filter(|id| {
+                let same = before.has(*id) && registry.has(*id) && Arc::ptr_eq(before.get(*id), registry.get(*id));
+                !same && (before.has(*id) || registry.has(*id))
+            })
+            .collect();
+        ring.grow(registry.ids());
+        self.shared.grow(registry.ids());
+        let taken = objects.set_registry(registry.clone(), &changed);
+        let mut strays = self.shared.strays();
+        for object in taken {
+            let kind = registry.get(object.kind);
+            let key = keys::object(kind, &object.head.namespace, &object.head.name);
+            strays.insert(key, (object.stored().clone(), object.head.revision));
+        }
+        for kind in changed.iter().filter(|id| registry.has(**id)).map(|id| registry.get(*id)) {
+            let range = keys::kind(kind);
+            let found: Vec<Bytes> = strays
+                .range(range.start.clone()..)
+                .map(|(key, _)| key.clone())
+                .take_while(|key| range.contains(key))
+                .collect();
+            for key in found {
+                let Some((value, revision)) = strays.remove(&key) else { continue };
+                if let Some(object) = self.parse(registry, &key, &value, revision) {
+                    objects.put(object);
+                }
+            }
+        }
+        drop(strays);
+        self.shared.kinds.set(registry.clone());
+        self.shared.kinds_moved.send_modify(|n| *n += 1);
     }
 
-    fn object_key(&self, key: &[u8]) -> Option<ObjectKey> {
+    /// A change as an object of a kind of `registry`, which goes on with the kinds that the object defines, if it does.
+    fn decode(
+        &self,
+        registry: &mut Arc<Registry>,
+        change: &corten_store::Change,
+        revision: Revision,
+        out: &mut Vec<Decoded>,
+    ) {
+        let Some(kind) = self.kind_of(registry, &change.key) else {
+            let mut strays = self.shared.strays();
+            match &change.value {
+                Some(value) => drop(strays.insert(change.key.clone(), (value.clone(), revision))),
+                None => drop(strays.remove(&change.key)),
+            }
+            return;
+        };
+        let object = match &change.value {
+            None => None,
+            Some(value) => match self.parse(registry, &change.key, value, revision) {
+                Some(object) => Some(object),
+                None => return,
+            },
+        };
+        let Some(key) = object.as_ref().map(|object| object.key()).or_else(|| object_key(registry, &change.key)) else {
+            return;
+        };
+        if registry.defines(kind) {
+            let gone = object.is_none().then(|| self.get_pending(&key, out)).flatten();
+            let definition = object.as_ref().or(gone.as_ref());
+            let next = definition.and_then(|definition| registry.with_definition(definition, object.is_none()));
+            if let Some(next) = next {
+                *registry = Arc::new(next);
+            }
+        }
+        out.push(Decoded { revision, key, object });
+    }
+
+    /// An object as it is after the changes decoded so far.
+    fn get_pending(&self, key: &ObjectKey, decoded: &[Decoded]) -> Option<Arc<Object>> {
+        match decoded.iter().rev().find(|change| change.key == *key) {
+            Some(change) => change.object.clone(),
+            None => self.get(key),
+        }
+    }
+
+    fn kind_of(&self, registry: &Registry, key: &[u8]) -> Option<KindId> {
         let parts = keys::parse(key)?;
-        let kind = self.shared.registry.group_resource(parts.group, parts.plural)?;
-        Some(ObjectKey::new(kind.id, parts.namespace, parts.name))
+        registry.group_resource(parts.group, parts.plural).map(|kind| kind.id)
     }
 
     /// An object from its stored form. What nobody can read is as good as absent, but not quietly.
-    fn parse(&self, key: &Bytes, value: &Bytes, revision: Revision) -> Option<Arc<Object>> {
+    fn parse(&self, registry: &Registry, key: &Bytes, value: &Bytes, revision: Revision) -> Option<Arc<Object>> {
         let parts = keys::parse(key)?;
-        let kind = self.shared.registry.group_resource(parts.group, parts.plural)?;
+        let kind = registry.group_resource(parts.group, parts.plural)?;
         let opened = match &self.shared.options.unseal {
             None => Ok(value.clone()),
             Some(unseal) => unseal(kind, key, value.clone()),
         };
         let parsed = opened.and_then(|json| {
+            let json = kind.as_read(json);
             Object::parse(kind.id, json, revision, &kind.fact_paths).map_err(|error| error.to_string())
         });
         match parsed {
@@ -203,7 +301,7 @@ impl Cache {
     ///
     /// `None` for what is no object of a known kind, or cannot be read (which is logged).
     pub fn decode_entry(&self, entry: &corten_store::Entry) -> Option<Arc<Object>> {
-        self.parse(&entry.key, &entry.value, entry.mod_revision)
+        self.parse(&self.registry(), &entry.key, &entry.value, entry.mod_revision)
     }
 
     /// Reads everything from the store, then the changes since, and returns the watch that goes on from there.
@@ -223,12 +321,16 @@ impl Cache {
         let current = store.current_revision().await?;
         let oldest = store.compacted_revision().await?.max(Revision::EMPTY);
         let at = Revision(current.0.saturating_sub(self.shared.options.replay_revisions)).max(oldest);
-        let mut objects = Objects::new(self.shared.registry.clone());
+        let registry = self.defined(store, at).await?;
+        let mut objects = Objects::new(registry.clone());
+        let mut strays = Strays::new();
         let mut range = keys::all();
         loop {
             let page = store.scan(range.clone(), Some(at), PAGE).await?;
             for entry in &page.entries {
-                if let Some(object) = self.parse(&entry.key, &entry.value, entry.mod_revision) {
+                if self.kind_of(&registry, &entry.key).is_none() {
+                    strays.insert(entry.key.clone(), (entry.value.clone(), entry.mod_revision));
+                } else if let Some(object) = self.parse(&registry, &entry.key, &entry.value, entry.mod_revision) {
                     objects.put(object);
                 }
             }
@@ -244,13 +346,41 @@ impl Cache {
             let mut ring = self.shared.ring_mut();
             *held = objects;
             ring.reset(at);
+            ring.grow(registry.ids());
+            self.shared.grow(registry.ids());
+            *self.shared.strays() = strays;
+            self.shared.kinds.set(registry);
+            self.shared.kinds_moved.send_modify(|n| *n += 1);
         }
         while self.shared.ring().revision() < current {
             self.apply_next(&mut watch).await?;
         }
-        let kinds: Vec<KindId> = self.shared.registry.iter().map(|kind| kind.id).collect();
+        let kinds: Vec<KindId> = self.registry().iter().map(|kind| kind.id).collect();
         self.shared.announce(self.shared.ring().revision(), &kinds);
         Ok(watch)
+    }
+
+    /// The kinds as the definitions in the store at a revision make them.
+    async fn defined(&self, store: &dyn Store, at: Revision) -> corten_store::Result<Arc<Registry>> {
+        let mut registry = self.registry();
+        let defining: Vec<Arc<Kind>> = registry.iter().filter(|kind| registry.defines(kind.id)).cloned().collect();
+        for kind in defining {
+            let mut range = keys::kind(&kind);
+            let mut found = Vec::new();
+            loop {
+                let page = store.scan(range.clone(), Some(at), PAGE).await?;
+                let entries = page.entries.iter();
+                found.extend(
+                    entries.filter_map(|entry| self.parse(&registry, &entry.key, &entry.value, entry.mod_revision)),
+                );
+                match page.entries.last() {
+                    Some(last) if page.more => range = range.after(&last.key),
+                    _ => break,
+                }
+            }
+            registry = Arc::new(registry.with_definitions(&found));
+        }
+        Ok(registry)
     }
 
     /// Waits for changes and applies all that are there.
@@ -294,6 +424,12 @@ impl Cache {
     }
 }
 
+fn object_key(registry: &Registry, key: &[u8]) -> Option<ObjectKey> {
+    let parts = keys::parse(key)?;
+    let kind = registry.group_resource(parts.group, parts.plural)?;
+    Some(ObjectKey::new(kind.id, parts.namespace, parts.name))
+}
+
 struct Decoded {
     revision: Revision,
     key: ObjectKey,
@@ -317,18 +453,33 @@ impl Shared {
         self.ring.write().expect("applying changes does not panic")
     }
 
-    pub(crate) fn moved(&self, scope: Scope) -> &watch::Sender<u64> {
+    fn strays(&self) -> MutexGuard<'_, Strays> {
+        self.strays.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes room for more kinds.
+    fn grow(&self, kinds: usize) {
+        let mut moved = self.moved.write().unwrap_or_else(PoisonError::into_inner);
+        while moved.len() < kinds {
+            moved.push(watch::Sender::new(0));
+        }
+    }
+
+    /// Told whenever the ring has moved within a scope.
+    pub(crate) fn moved(&self, scope: Scope) -> watch::Receiver<u64> {
         match scope {
-            Scope::Everything => &self.moved_any,
-            Scope::Kind(kind) => &self.moved[kind.0 as usize],
+            Scope::Everything => self.moved_any.subscribe(),
+            Scope::Kind(kind) => self.moved.read().unwrap_or_else(PoisonError::into_inner)[kind.0 as usize].subscribe(),
         }
     }
 
     /// Wakes who waits for a revision, and who follows these kinds.
     fn announce(&self, revision: Revision, kinds: &[KindId]) {
+        let moved = self.moved.read().unwrap_or_else(PoisonError::into_inner);
         for kind in kinds {
-            self.moved[kind.0 as usize].send_modify(|n| *n += 1);
+            moved[kind.0 as usize].send_modify(|n| *n += 1);
         }
+        drop(moved);
         if !kinds.is_empty() {
             self.moved_any.send_modify(|n| *n += 1);
         }

@@ -21,7 +21,7 @@ pub struct Cursor {
 
 impl Cursor {
     pub(crate) fn new(shared: Arc<Shared>, scope: Scope, after: Revision) -> Result<Cursor, Gone> {
-        let moved = shared.moved(scope).subscribe();
+        let moved = shared.moved(scope);
         let place = shared.ring().place_after(scope, after)?;
         Ok(Cursor { shared, scope, place, moved })
     }

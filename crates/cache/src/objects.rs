@@ -38,13 +38,34 @@ type Index = BTreeMap<ObjectKey, Arc<Object>>;
 impl Objects {
     /// Nothing, at revision zero.
     pub fn new(registry: Arc<Registry>) -> Objects {
-        let kinds = registry.iter().map(|kind| OfKind::new(kind)).collect();
+        let kinds = (0..registry.ids()).map(|id| OfKind::new(registry.get(KindId(id as u32)))).collect();
         Objects { registry, revision: Revision::ZERO, kinds, by_uid: HashMap::new(), by_owner: HashMap::new() }
     }
 
     /// The kinds that these objects are of.
     pub fn registry(&self) -> &Arc<Registry> {
         &self.registry
+    }
+
+    /// Goes on with another registry, which has all ids that this one has. The objects of `changed` kinds are taken out and
+    /// returned: their facts and their form may be others now.
+    pub fn set_registry(&mut self, registry: Arc<Registry>, changed: &[KindId]) -> Vec<Arc<Object>> {
+        let mut taken = Vec::new();
+        for kind in changed {
+            let objects: Vec<Arc<Object>> = self.list(*kind).cloned().collect();
+            for object in &objects {
+                self.remove(&object.key());
+            }
+            taken.extend(objects);
+            if let Some(of) = self.kinds.get_mut(kind.0 as usize) {
+                *of = OfKind::new(registry.get(*kind));
+            }
+        }
+        for id in self.kinds.len()..registry.ids() {
+            self.kinds.push(OfKind::new(registry.get(KindId(id as u32))));
+        }
+        self.registry = registry;
+        taken
     }
 
     /// The revision that this shows: everything that was committed up to it, nothing after.

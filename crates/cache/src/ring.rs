@@ -101,6 +101,15 @@ impl Ring {
         self.kinds.fill(track);
     }
 
+    /// Makes room for more kinds, which have had no events before now.
+    pub(crate) fn grow(&mut self, kinds: usize) {
+        if kinds > self.kinds.len() {
+            let next = self.first + self.events.len() as u64;
+            let track = Track { numbers: VecDeque::new(), floor: self.revision, dropped: next };
+            self.kinds.resize(kinds, track);
+        }
+    }
+
     pub(crate) fn revision(&self) -> Revision {
         self.revision
     }

@@ -20,6 +20,7 @@ pub mod watch;
 pub mod world;
 
 pub mod cron_job;
+pub mod custom_resource_definition;
 pub mod daemon_set;
 pub mod deployment;
 pub mod disruption;
@@ -119,5 +120,6 @@ pub fn all(config: &Config) -> Vec<Box<dyn Controller>> {
         Box::new(volume_protection::ClaimProtection),
         Box::new(volume_protection::VolumeProtection),
         Box::new(disruption::DisruptionController),
+        Box::new(custom_resource_definition::CustomResourceDefinitionController),
     ]
 }

@@ -274,6 +274,9 @@ fn write_kubeconfig(plan: &Plan, material: &Material, server: &Server) -> Result
 
 /// The user of a component by its name, with the groups that upstream gives it.
 fn component(name: &str) -> User {
+    if name == User::apiserver().name {
+        return User::apiserver();
+    }
     match name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':')) {
         Some((namespace, account)) => User::service_account(namespace, account),
         None => User::new(name, &["system:authenticated"]),

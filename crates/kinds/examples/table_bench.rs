@@ -19,7 +19,7 @@ fn main() {
         .collect();
     let context = RowContext { now: "2026-11-23T12:00:00Z".parse().expect("a time") };
     let started = Instant::now();
-    let cells: usize = pods.iter().map(|pod| kind.row(pod, &context).len()).sum();
+    let cells: usize = pods.iter().map(|pod| kind.row("v1", pod, &context).len()).sum();
     let took = started.elapsed();
     println!("{PODS} pods of {size} bytes, {cells} cells: {took:?}, {:?} each", took / PODS as u32);
 }

@@ -196,6 +196,10 @@ pub enum ColumnType {
     Integer,
     /// Boolean.
     Boolean,
+    /// Number with or without fraction (custom resources only).
+    Number,
+    /// A time, shown as how long ago it was (custom resources only).
+    Date,
 }
 
 impl ColumnType {
@@ -205,6 +209,8 @@ impl ColumnType {
             ColumnType::Text => "string",
             ColumnType::Integer => "integer",
             ColumnType::Boolean => "boolean",
+            ColumnType::Number => "number",
+            ColumnType::Date => "date",
         }
     }
 }
@@ -269,6 +275,8 @@ pub struct RuntimeColumn {
     pub kind: ColumnType,
     /// OpenAPI format; empty for none.
     pub format: Arc<str>,
+    /// What it shows, in words.
+    pub description: Arc<str>,
     /// 0 shows always, 1 only with `-o wide`.
     pub priority: u8,
     /// What renders it.
@@ -289,6 +297,7 @@ impl From<&Column> for RuntimeColumn {
             name: column.name.into(),
             kind: column.kind,
             format: column.format.into(),
+            description: "".into(),
             priority: column.priority,
             cell: Arc::new(Borrowed(column.cell)),
         }

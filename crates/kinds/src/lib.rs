@@ -5,7 +5,9 @@
 
 mod column;
 pub mod cron;
+pub mod custom;
 pub mod defaults;
+mod kind;
 pub mod print;
 pub mod qos;
 mod registry;
@@ -19,7 +21,8 @@ pub use column::{
     Cell, Column, ColumnType, Count, Number, Of, Path, Row, RowContext, RuntimeColumn, Since, TextOr, Typed, column,
     wide,
 };
-pub use registry::{FieldLabel, Kind, Registry};
+pub use kind::{FieldLabel, Kind, RuntimeFact, ScalePaths};
+pub use registry::{Kinds, Registry};
 pub use spec::{
     BodyKind, Conversion, DeleteRequest, Errors, Fact, Generation, Graceful, Hooks, KindSpec, Scope, Subresource,
     SubresourceKind, Verbs, Version, WriteContext,

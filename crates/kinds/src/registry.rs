@@ -1,223 +1,25 @@
-//! The kinds of this process: rows of the table, and later what CustomResourceDefinitions add.
+//! The kinds of this process: the rows of the table, and what CustomResourceDefinitions add.
+//!
+//! A [`Registry`] is immutable and replaced as a whole when a definition changes: a reader holds one and sees one state. Ids are
+//! given once: a kind keeps its id as long as the process lives, also when its definition comes and goes, and no other
+//! kind gets it.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use corten_object::{GroupVersionKind, KindId, Object};
-use corten_schema::TypeId;
-use corten_tree::Tree;
 
-use crate::column::{Row, RowContext, RuntimeColumn};
-use crate::spec::{Conversion, Fact, Generation, Hooks, KindSpec, Scope, Subresource, SubresourceKind, Verbs};
+use crate::custom;
+use crate::kind::Kind;
 use crate::table;
-use crate::validate::names::NameCheck;
 
-/// A kind at run time.
-#[derive(Clone)]
-pub struct Kind {
-    /// Its number in this process.
-    pub id: KindId,
-    /// API group, empty for core.
-    pub group: Arc<str>,
-    /// Served versions; the first is the storage version.
-    pub versions: Vec<Arc<str>>,
-    /// The schema's type of each version, in the same order; `None` where the schema lacks it.
-    pub types: Vec<Option<TypeId>>,
-    /// How each version leads to and from the storage version; `None` where both have the same fields.
-    pub conversions: Vec<Option<Conversion>>,
-    /// The kind.
-    pub kind: Arc<str>,
-    /// The resource name.
-    pub plural: Arc<str>,
-    /// Singular name.
-    pub singular: Arc<str>,
-    /// Short names.
-    pub short: Vec<Arc<str>>,
-    /// Categories.
-    pub categories: Vec<Arc<str>>,
-    /// Namespaced or not.
-    pub scope: Scope,
-    /// What clients may do.
-    pub verbs: Verbs,
-    /// When generation grows.
-    pub generation: Generation,
-    /// Dotted paths that may not change.
-    pub immutable: Vec<Arc<str>>,
-    /// Whether a PUT of a missing object creates it.
-    pub create_on_update: bool,
-    /// Subresources.
-    pub subresources: Vec<Subresource>,
-    /// All columns in order, Name included.
-    pub columns: Vec<RuntimeColumn>,
-    /// Facts kept in the head.
-    pub facts: Vec<Fact>,
-    /// Paths of the facts, in the same order, as `Object::parse` wants them.
-    pub fact_paths: Vec<&'static str>,
-    /// What acts on the kind, if anything does.
-    pub served_by: Option<Arc<str>>,
-    /// For a view of another kind's objects: the kind that is stored.
-    pub stored_as: Option<KindId>,
-    /// Which names objects may have.
-    pub name_check: NameCheck,
-    /// Whether a delete that says nothing about dependents orphans them.
-    pub orphans_by_default: bool,
-    /// Whether an update may leave the resourceVersion out.
-    pub unconditional_update: bool,
-    /// Whether a new object keeps the status that its maker gave it.
-    pub status_on_create: bool,
-    /// What is special about writes.
-    pub hooks: Hooks,
-    /// The row, for built-in kinds.
-    pub spec: Option<&'static KindSpec>,
-}
-
-impl Kind {
-    fn builtin(id: KindId, spec: &'static KindSpec) -> Kind {
-        let all = |texts: &'static [&'static str]| texts.iter().map(|t| Arc::from(*t)).collect::<Vec<Arc<str>>>();
-        let singular = if spec.singular.is_empty() { spec.kind.to_lowercase() } else { spec.singular.to_owned() };
-        Kind {
-            id,
-            group: spec.group.into(),
-            versions: spec.versions.iter().map(|v| v.name.into()).collect(),
-            types: spec.versions.iter().map(|v| corten_schema::builtin().gvk(spec.group, v.name, spec.kind)).collect(),
-            conversions: spec.versions.iter().map(|v| v.convert).collect(),
-            kind: spec.kind.into(),
-            plural: spec.plural.into(),
-            singular: singular.into(),
-            short: all(spec.short),
-            categories: all(spec.categories),
-            scope: spec.scope,
-            verbs: spec.verbs,
-            generation: spec.generation,
-            immutable: all(spec.immutable),
-            create_on_update: spec.create_on_update,
-            subresources: spec.subresources.to_vec(),
-            columns: spec.columns.iter().map(RuntimeColumn::from).collect(),
-            facts: spec.facts.to_vec(),
-            fact_paths: spec.facts.iter().map(|f| f.path).collect(),
-            served_by: spec.served_by.map(Into::into),
-            stored_as: spec.stored_as,
-            name_check: spec.name_check,
-            orphans_by_default: spec.orphans_by_default,
-            unconditional_update: spec.unconditional_update,
-            status_on_create: spec.status_on_create,
-            hooks: spec.hooks,
-            spec: Some(spec),
-        }
-    }
-
-    /// Whether objects live in namespaces.
-    pub fn namespaced(&self) -> bool {
-        self.scope == Scope::Namespaced
-    }
-
-    /// `plural` or `plural.group`, as in messages.
-    pub fn qualified(&self) -> String {
-        if self.group.is_empty() { self.plural.to_string() } else { format!("{}.{}", self.plural, self.group) }
-    }
-
-    /// `apiVersion` of the storage version.
-    pub fn api_version(&self) -> String {
-        self.gvk(&self.versions[0]).api_version()
-    }
-
-    /// The group, version and kind at a served version.
-    pub fn gvk(&self, version: &str) -> GroupVersionKind {
-        GroupVersionKind { group: self.group.to_string(), version: version.into(), kind: self.kind.to_string() }
-    }
-
-    /// The subresource of this name.
-    pub fn subresource(&self, name: &str) -> Option<&Subresource> {
-        self.subresources.iter().find(|s| s.name == name)
-    }
-
-    /// Whether status is written through a subresource of its own.
-    pub fn has_status(&self) -> bool {
-        self.subresources.iter().any(|s| s.kind == SubresourceKind::Status)
-    }
-
-    /// The schema's type of a served version.
-    pub fn type_of(&self, version: &str) -> Option<TypeId> {
-        self.types[self.version_index(version)?]
-    }
-
-    /// How a served version leads to and from the storage version; `None` where both have the same fields.
-    pub fn conversion(&self, version: &str) -> Option<Conversion> {
-        self.conversions[self.version_index(version)?]
-    }
-
-    fn version_index(&self, version: &str) -> Option<usize> {
-        self.versions.iter().position(|v| **v == *version)
-    }
-
-    /// The cells of a stored object, one per column.
-    pub fn row(&self, object: &Object, context: &RowContext) -> Vec<Tree> {
-        self.cells(&Row::of(object, self.spec.map_or(&[], |s| s.columns_read), context))
-    }
-
-    /// The cells of an object that is not stored, one per column.
-    pub fn row_of_tree(&self, tree: Tree, context: &RowContext) -> Vec<Tree> {
-        self.cells(&Row::of_tree(tree, context))
-    }
-
-    fn cells(&self, row: &Row<'_>) -> Vec<Tree> {
-        self.columns.iter().map(|column| column.cell.render(row)).collect()
-    }
-
-    /// What a field selector's label means; `None` if clients may not select by it.
-    pub fn field_label(&self, label: &str) -> Option<FieldLabel> {
-        let aliases = self.spec.map_or(&[][..], |s| s.label_aliases);
-        let label = aliases.iter().find(|(alias, _)| *alias == label).map_or(label, |(_, fact)| fact);
-        match label {
-            "metadata.name" => Some(FieldLabel::Name),
-            "metadata.namespace" if self.namespaced() => Some(FieldLabel::Namespace),
-            _ => {
-                let index = self.facts.iter().position(|f| f.selectable && f.label == label)?;
-                Some(FieldLabel::Fact { index, zero: self.facts[index].zero })
-            }
-        }
-    }
-
-    /// The index of a fact in the head, by path.
-    pub fn fact_index(&self, path: &str) -> Option<usize> {
-        self.fact_paths.iter().position(|p| *p == path)
-    }
-}
-
-/// What a field selector's label means for a kind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FieldLabel {
-    /// `metadata.name`
-    Name,
-    /// `metadata.namespace`
-    Namespace,
-    /// A fact of the head.
-    Fact {
-        /// Its place among the kind's facts.
-        index: usize,
-        /// What an absent value compares as.
-        zero: &'static str,
-    },
-}
-
-impl FieldLabel {
-    /// The value that an object has to compare with.
-    pub fn value<'o>(&self, object: &'o Object) -> &'o str {
-        match self {
-            FieldLabel::Name => &object.head.name,
-            FieldLabel::Namespace => &object.head.namespace,
-            FieldLabel::Fact { index, zero } => match object.head.facts.get(*index).map(|f| f.as_str()) {
-                None | Some("") => zero,
-                Some(text) => text,
-            },
-        }
-    }
-}
-
-/// All kinds; immutable, replaced as a whole when a CRD comes or goes.
+/// All kinds at one moment.
 #[derive(Clone)]
 pub struct Registry {
+    /// By id, those that are gone included.
     kinds: Vec<Arc<Kind>>,
+    /// By id: whether the kind is gone.
+    gone: Vec<bool>,
     by_resource: HashMap<(Arc<str>, Arc<str>), KindId>,
     by_kind: HashMap<(Arc<str>, Arc<str>), KindId>,
 }
@@ -225,25 +27,109 @@ pub struct Registry {
 impl Registry {
     /// The built-in kinds.
     pub fn builtin() -> Registry {
-        let mut registry = Registry { kinds: Vec::new(), by_resource: HashMap::new(), by_kind: HashMap::new() };
+        let mut registry =
+            Registry { kinds: Vec::new(), gone: Vec::new(), by_resource: HashMap::new(), by_kind: HashMap::new() };
         for (i, spec) in table::KINDS.iter().enumerate() {
-            registry.add(Kind::builtin(KindId(i as u32), spec));
+            registry.put(Kind::builtin(KindId(i as u32), spec));
         }
         registry
     }
 
-    fn add(&mut self, kind: Kind) {
+    /// Puts a kind in the place of its id, or behind all others.
+    fn put(&mut self, kind: Kind) {
+        let at = kind.id.0 as usize;
+        if let Some(old) = self.kinds.get(at).cloned() {
+            self.by_kind.remove(&(old.group.clone(), old.kind.clone()));
+        }
         self.by_resource.insert((kind.group.clone(), kind.plural.clone()), kind.id);
         self.by_kind.insert((kind.group.clone(), kind.kind.clone()), kind.id);
-        self.kinds.push(Arc::new(kind));
+        if at == self.kinds.len() {
+            self.kinds.push(Arc::new(kind));
+            self.gone.push(false);
+        } else {
+            self.kinds[at] = Arc::new(kind);
+            self.gone[at] = false;
+        }
     }
 
-    /// The kind of an id of this process.
+    /// Whether objects of a kind define kinds.
+    pub fn defines(&self, kind: KindId) -> bool {
+        self.get(kind).spec.is_some_and(|row| row.defines_kinds)
+    }
+
+    /// The registry after a definition was written (`gone`: removed); `None` if that changes no kind.
+    pub fn with_definition(&self, definition: &Object, gone: bool) -> Option<Registry> {
+        let tree = definition.to_tree();
+        let (group, plural) = (tree.str_at("spec.group"), tree.str_at("spec.names.plural"));
+        let known = self.id_of(group, plural);
+        let old = known.filter(|id| !self.gone[id.0 as usize]).map(|id| self.get(id));
+        if old.is_some_and(|kind| kind.custom.is_none()) {
+            // A built-in kind is not taken over.
+            return None;
+        }
+        if gone || !custom::is_established(&tree) {
+            let id = old?.id;
+            let mut next = self.clone();
+            next.gone[id.0 as usize] = true;
+            return Some(next);
+        }
+        let digest = custom::digest(&tree);
+        let kept = known.map(|id| self.get(id)).and_then(|kind| kind.custom.as_ref());
+        if let Some(id) = known.filter(|_| old.is_none() && kept.is_some_and(|custom| custom.digest == digest)) {
+            let mut next = self.clone();
+            next.gone[id.0 as usize] = false;
+            return Some(next);
+        }
+        if old.and_then(|kind| kind.custom.as_ref()).is_some_and(|custom| custom.digest == digest) {
+            return None;
+        }
+        let id = known.unwrap_or(KindId(self.kinds.len() as u32));
+        match custom::kind(id, &tree, digest) {
+            Ok(kind) => {
+                let mut next = self.clone();
+                next.put(kind);
+                Some(next)
+            }
+            // It was checked when it was written: what is wrong with it came from elsewhere. It is served as it was before.
+            Err(_) => None,
+        }
+    }
+
+    /// The registry as these definitions make it, and no others: for a start, and for who has lost track.
+    #[must_use]
+    pub fn with_definitions(&self, definitions: &[Arc<Object>]) -> Registry {
+        let mut next = self.clone();
+        for (kind, gone) in next.kinds.iter().zip(&mut next.gone) {
+            *gone |= kind.custom.is_some();
+        }
+        for definition in definitions {
+            if let Some(more) = next.with_definition(definition, false) {
+                next = more;
+            }
+        }
+        next
+    }
+
+    fn id_of(&self, group: &str, plural: &str) -> Option<KindId> {
+        self.by_resource.get(&(group.into(), plural.into())).copied()
+    }
+
+    /// The kind of an id of this process, be it gone by now.
     ///
     /// # Panics
     /// If the id did not come from this registry.
     pub fn get(&self, id: KindId) -> &Arc<Kind> {
         &self.kinds[id.0 as usize]
+    }
+
+    /// Whether the kind of an id is there, and not gone.
+    pub fn has(&self, id: KindId) -> bool {
+        self.gone.get(id.0 as usize).is_some_and(|gone| !gone)
+    }
+
+    /// How many ids were given: all are below this.
+    pub fn ids(&self) -> usize {
+        self.kinds.len()
     }
 
     /// The kind under which objects of `kind` are stored: itself, but for views of another kind.
@@ -253,40 +139,80 @@ impl Registry {
 
     /// The kind that serves `/apis/group/version/plural`.
     pub fn resource(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Kind>> {
-        let kind = self.group_resource(group, plural)?;
-        kind.versions.iter().any(|v| **v == *version).then_some(kind)
+        self.group_resource(group, plural).filter(|kind| kind.serves(version))
     }
 
     /// The kind of a group and a plural, whatever the version.
     pub fn group_resource(&self, group: &str, plural: &str) -> Option<&Arc<Kind>> {
-        self.by_resource.get(&(group.into(), plural.into())).map(|id| self.get(*id))
+        self.id_of(group, plural).filter(|id| self.has(*id)).map(|id| self.get(id))
     }
 
     /// The kind of a group and a kind name, whatever the version.
     pub fn group_kind(&self, group: &str, kind: &str) -> Option<&Arc<Kind>> {
-        self.by_kind.get(&(group.into(), kind.into())).map(|id| self.get(*id))
+        let id = *self.by_kind.get(&(group.into(), kind.into()))?;
+        self.has(id).then(|| self.get(id))
     }
 
     /// The kind of an `apiVersion` and `kind`.
     pub fn gvk(&self, api_version: &str, kind: &str) -> Option<&Arc<Kind>> {
         let gvk = GroupVersionKind::parse(api_version, kind);
-        let found = self.group_kind(&gvk.group, kind)?;
-        found.versions.iter().any(|v| **v == *gvk.version).then_some(found)
+        self.group_kind(&gvk.group, kind).filter(|found| found.serves(&gvk.version))
     }
 
     /// A kind by any of the names that people type: `po`, `pods`, `pod`, `deployments.apps`, `Deployment`.
     pub fn by_name(&self, name: &str) -> Option<&Arc<Kind>> {
         let lower = name.to_lowercase();
         let (resource, group) = lower.split_once('.').unwrap_or((&lower, ""));
-        self.kinds.iter().find(|k| {
+        self.iter().find(|k| {
             let group_fits = group.is_empty() || *k.group == *group;
             group_fits
                 && (*k.plural == *resource || *k.singular == *resource || k.short.iter().any(|s| **s == *resource))
         })
     }
 
-    /// All kinds.
+    /// All kinds that are there.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Kind>> {
-        self.kinds.iter()
+        self.kinds.iter().zip(&self.gone).filter(|(_, gone)| !**gone).map(|(kind, _)| kind)
+    }
+}
+
+/// The current registry, for who needs one kind at a time; clones share it.
+#[derive(Clone)]
+pub struct Kinds(Arc<RwLock<Arc<Registry>>>);
+
+impl Kinds {
+    /// Beginning with a registry.
+    pub fn new(registry: Arc<Registry>) -> Kinds {
+        Kinds(Arc::new(RwLock::new(registry)))
+    }
+
+    /// All kinds as they are now. Take it once where several questions must have answers that fit.
+    pub fn now(&self) -> Arc<Registry> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Puts another registry in place. Only the cache does, as it applies definitions.
+    pub fn set(&self, registry: Arc<Registry>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = registry;
+    }
+
+    /// As [`Registry::get`].
+    pub fn get(&self, id: KindId) -> Arc<Kind> {
+        self.now().get(id).clone()
+    }
+
+    /// As [`Registry::resource`].
+    pub fn resource(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Kind>> {
+        self.now().resource(group, version, plural).cloned()
+    }
+
+    /// As [`Registry::group_kind`].
+    pub fn group_kind(&self, group: &str, kind: &str) -> Option<Arc<Kind>> {
+        self.now().group_kind(group, kind).cloned()
+    }
+
+    /// As [`Registry::gvk`].
+    pub fn gvk(&self, api_version: &str, kind: &str) -> Option<Arc<Kind>> {
+        self.now().gvk(api_version, kind).cloned()
     }
 }

@@ -85,6 +85,8 @@ pub enum Generation {
     OnChangeOf(&'static [&'static str]),
     /// Starts at 1 and grows when anything but metadata and status changes.
     OnChange,
+    /// Starts at 1 and grows when anything but metadata changes.
+    OnAnyChange,
 }
 
 /// What a subresource does.
@@ -259,6 +261,8 @@ pub struct Hooks {
     pub subresource: Option<fn(&str, &mut Tree, &Tree, &mut Errors)>,
     /// Says what is deprecated or dubious in an object (new, old): sent as Warning headers.
     pub warnings: Option<fn(&Tree, Option<&Tree>) -> Vec<String>>,
+    /// Changes an object when its deletion begins, before it is decided whether it goes at once.
+    pub deleting: Option<fn(&mut Tree, Timestamp)>,
     /// Decides whether a delete is graceful.
     pub graceful: Option<fn(&Tree, &DeleteRequest) -> Graceful>,
 }
@@ -276,6 +280,7 @@ impl Hooks {
         validate_status: None,
         subresource: None,
         warnings: None,
+        deleting: None,
         graceful: None,
     };
 }
@@ -330,6 +335,8 @@ pub struct KindSpec {
     pub unconditional_update: bool,
     /// Whether a new object keeps the status that its maker gave it (Node).
     pub status_on_create: bool,
+    /// Whether objects of the kind define kinds of their own.
+    pub defines_kinds: bool,
     /// What is special about writes.
     pub hooks: Hooks,
 }
@@ -360,6 +367,7 @@ impl KindSpec {
         orphans_by_default: false,
         unconditional_update: true,
         status_on_create: false,
+        defines_kinds: false,
         hooks: Hooks::NONE,
     };
 

@@ -7,7 +7,7 @@ use corten_base::task::{OnError, OnStop, Tasks};
 use corten_base::{Clock, Timestamp};
 use corten_client::{Api, PatchKind, Target, Write, WriteOptions};
 use corten_controllers::EventNote;
-use corten_kinds::{Registry, id};
+use corten_kinds::{Kinds, id};
 use corten_object::{ObjectKey, time};
 use corten_tree::{Tree, tree};
 use tokio::sync::{Mutex, mpsc};
@@ -39,7 +39,7 @@ struct Remembered {
 struct Writer {
     api: Arc<dyn Api>,
     clock: Arc<dyn Clock>,
-    registry: Arc<Registry>,
+    registry: Kinds,
     component: &'static str,
     remembered: HashMap<Sameness, Remembered>,
     /// By object and reason: different messages seen.
@@ -54,7 +54,7 @@ impl Recorder {
     pub fn start(tasks: &Tasks, manager: &Manager, api: Arc<dyn Api>, component: &'static str) -> Recorder {
         let (sender, receiver) = mpsc::channel(WAITING_MAX);
         let receiver = Arc::new(Mutex::new(receiver));
-        let (clock, registry) = (manager.clock.clone(), manager.cache.registry().clone());
+        let (clock, registry) = (manager.clock.clone(), manager.cache.kinds().clone());
         tasks.run("events", OnError::Restart, OnStop::Abort, move || {
             let receiver = receiver.clone();
             let mut writer = Writer {

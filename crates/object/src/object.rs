@@ -46,8 +46,14 @@ pub struct Object {
 
 impl Object {
     /// From canonical JSON without `metadata.resourceVersion`. `facts` are the dotted paths of the kind's row.
-    pub fn parse(kind: KindId, json: Bytes, revision: Revision, facts: &[&str]) -> Result<Object, ObjectError> {
-        let parsed = head::parse(&json, facts)?;
+    pub fn parse<S: AsRef<str>>(
+        kind: KindId,
+        json: Bytes,
+        revision: Revision,
+        facts: &[S],
+    ) -> Result<Object, ObjectError> {
+        let facts: Vec<&str> = facts.iter().map(AsRef::as_ref).collect();
+        let parsed = head::parse(&json, &facts)?;
         Ok(Object {
             kind,
             head: Head { revision, ..parsed.head },

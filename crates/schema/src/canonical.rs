@@ -64,7 +64,7 @@ fn zero_struct(schema: &Schema, ty: TypeId) -> Map {
 /// Takes the slots from `start` on as the map of a struct: in order, with the zero values that are printed.
 pub(crate) fn finish_struct(schema: &Schema, def: &TypeDef, slots: &mut Vec<Slot>, start: usize) -> Map {
     let own = &mut slots[start..];
-    if def.open {
+    if def.open || def.custom {
         own.sort_by(|a, b| a.1.cmp(&b.1));
     } else if !own.is_sorted_by_key(|slot| slot.0) {
         own.sort_by_key(|slot| slot.0);

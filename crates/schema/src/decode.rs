@@ -82,7 +82,8 @@ pub fn canonicalise(schema: &Schema, ty: TypeId, tree: &Tree, options: Options) 
 const STRICT_MAX: usize = 100;
 
 fn run<'a>(schema: &Schema, ty: TypeId, input: impl Input<'a>, options: Options) -> Result<Decoded, DecodeError> {
-    let mut decoder = Decoder { schema, input, options, strict: Vec::new(), slots: Vec::with_capacity(64) };
+    let slots = Vec::with_capacity(64);
+    let mut decoder = Decoder { schema, input, options, strict: Vec::new(), slots, custom: false };
     let tree = decoder.root(ty).map_err(|fail| fail.into_error(schema, ty))?;
     let mut strict: Vec<String> = Vec::new();
     for found in decoder.strict {
@@ -190,6 +191,8 @@ struct Decoder<'s, I> {
     strict: Vec<Strict>,
     /// The members read so far of all open structs and maps: one stack, so that each map is allocated once, full size.
     slots: Vec<Slot>,
+    /// Whether the value being read belongs to a custom resource's schema: see [`TypeDef::custom`].
+    custom: bool,
 }
 
 impl<'a, I: Input<'a>> Decoder<'_, I> {
@@ -235,6 +238,7 @@ impl<'a, I: Input<'a>> Decoder<'_, I> {
         self.input.begin_map()?;
         let schema = self.schema;
         let def = schema.def(ty);
+        let outer = std::mem::replace(&mut self.custom, def.custom);
         let start = self.slots.len();
         let mut seen = Seen::default();
         while let Some(key) = self.input.next_key()? {
@@ -251,6 +255,11 @@ impl<'a, I: Input<'a>> Decoder<'_, I> {
             }
             if self.input.peek()? == Kind::Null {
                 self.input.null()?;
+                let field = schema.member(&def.members[usize::from(at)]);
+                let typed = |ty: &FieldType| ty.as_struct().is_some_and(|ty| !schema.def(ty).custom);
+                if def.custom && !typed(&field.ty) {
+                    self.slots.push((at, field.name.clone(), Tree::Null));
+                }
                 continue;
             }
             let member = &def.members[usize::from(at)];
@@ -261,6 +270,10 @@ impl<'a, I: Input<'a>> Decoder<'_, I> {
             if canonical::keeps(member, field, &value, self.options.drop_empty) {
                 self.slots.push((at, field.name.clone(), value));
             }
+        }
+        self.custom = outer;
+        if def.open {
+            self.order_by_key(start);
         }
         Ok(Tree::Map(canonical::finish_struct(schema, def, &mut self.slots, start)))
     }
@@ -278,6 +291,11 @@ impl<'a, I: Input<'a>> Decoder<'_, I> {
 
     /// A value that is not null.
     fn value(&mut self, ty: &FieldType) -> Outcome<Tree> {
+        if self.custom
+            && let Some(value) = self.unfit(ty)?
+        {
+            return Ok(value);
+        }
         match ty {
             FieldType::Scalar(scalar) => self.scalar(*scalar),
             FieldType::Struct(inner) => self.structure(*inner),
@@ -286,9 +304,50 @@ impl<'a, I: Input<'a>> Decoder<'_, I> {
         }
     }
 
+    /// In a custom resource, a value that is not of the form that its type has: it is kept for validation to find, without
+    /// the members that no schema describes. (`apiextensions-apiserver/pkg/apiserver/schema/pruning`)
+    fn unfit(&mut self, ty: &FieldType) -> Outcome<Option<Tree>> {
+        let kind = self.input.peek()?;
+        match (ty, kind) {
+            (FieldType::Struct(inner), _) if !self.schema.def(*inner).custom => Ok(None),
+            (FieldType::Struct(_) | FieldType::Map(_), Kind::Map) | (FieldType::List(_), Kind::List) => Ok(None),
+            (FieldType::Struct(inner), Kind::List) if self.schema.def(*inner).open => Ok(Some(self.input.tree()?)),
+            (FieldType::Scalar(Scalar::Any), _) => Ok(Some(self.input.tree()?)),
+            _ => self.undescribed().map(Some),
+        }
+    }
+
+    /// A value that no schema describes: scalars stay, members of maps go.
+    fn undescribed(&mut self) -> Outcome<Tree> {
+        match self.input.peek()? {
+            Kind::Map => {
+                self.input.begin_map()?;
+                while let Some(key) = self.input.next_key()? {
+                    self.report(false, &key);
+                    self.input.skip()?;
+                }
+                Ok(Tree::map())
+            }
+            Kind::List => {
+                self.input.begin_list()?;
+                let mut items = Vec::new();
+                while self.input.next_item()? {
+                    let mark = self.strict.len();
+                    items.push(self.undescribed()?);
+                    self.prefix(mark, || format!("[{}]", items.len() - 1));
+                }
+                Ok(Tree::List(items))
+            }
+            _ => Ok(self.input.tree()?),
+        }
+    }
+
     fn value_or_zero(&mut self, ty: &FieldType) -> Outcome<Tree> {
         if self.input.peek()? == Kind::Null {
             self.input.null()?;
+            if self.custom {
+                return Ok(Tree::Null);
+            }
             return Ok(match ty {
                 // In protobuf storage an entry without bytes has no bytes, not nil; so has one without texts.
                 FieldType::Scalar(Scalar::Bytes) if self.options.drop_empty => Tree::Str(String::new()),
@@ -322,24 +381,29 @@ impl<'a, I: Input<'a>> Decoder<'_, I> {
             self.prefix(mark, || key.to_string());
             self.slots.push((0, Key::from(key.into_owned()), value));
         }
-        let own = &mut self.slots[start..];
-        if !own.is_sorted_by(|a, b| a.1 < b.1) {
-            own.sort_by(|a, b| a.1.cmp(&b.1));
-            self.merge_repeated(start);
-        }
+        self.order_by_key(start);
         Ok(Tree::Map(Map::from_entries(self.slots.drain(start..).map(|(_, key, value)| (key, value)).collect())))
     }
 
-    fn merge_repeated(&mut self, start: usize) {
-        let mut at = start;
-        while at + 1 < self.slots.len() {
-            if self.slots[at].1 == self.slots[at + 1].1 {
-                let (_, key, _) = self.slots.remove(at);
-                self.report(true, &key);
-            } else {
-                at += 1;
+    /// Orders the slots from `start` on by key; of a repeated key the last counts.
+    fn order_by_key(&mut self, start: usize) {
+        let own = &mut self.slots[start..];
+        if own.is_sorted_by(|a, b| a.1 < b.1) {
+            return;
+        }
+        own.sort_by(|a, b| a.1.cmp(&b.1));
+        let mut repeated = Vec::new();
+        let sorted: Vec<Slot> = self.slots.drain(start..).collect();
+        for slot in sorted {
+            match self.slots[start..].last_mut() {
+                Some(last) if last.1 == slot.1 => {
+                    repeated.push(slot.1.clone());
+                    *last = slot;
+                }
+                _ => self.slots.push(slot),
             }
         }
+        repeated.iter().for_each(|key| self.report(true, key));
     }
 
     fn scalar(&mut self, scalar: Scalar) -> Outcome<Tree> {

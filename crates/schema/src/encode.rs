@@ -47,34 +47,14 @@ fn value(out: &mut Vec<u8>, schema: &Schema, ty: &FieldType, tree: &Tree) {
 }
 
 fn list(out: &mut Vec<u8>, schema: &Schema, item: &FieldType, items: &[Tree]) {
-    out.push(b'[');
-    for (i, tree) in items.iter().enumerate() {
-        if i > 0 {
-            out.push(b',');
-        }
-        value(out, schema, item, tree);
-    }
-    out.push(b']');
+    in_brackets(out, items, |out, tree| value(out, schema, item, tree));
 }
 
 fn sorted_map(out: &mut Vec<u8>, schema: &Schema, item: &FieldType, map: &Map) {
-    let entry = |out: &mut Vec<u8>, key: &str, tree: &Tree| {
-        if out.last() != Some(&b'{') {
-            out.push(b',');
-        }
-        write_str(out, key);
-        out.push(b':');
+    in_order(out, map, |out, key, tree| {
+        name(out, key);
         value(out, schema, item, tree);
-    };
-    out.push(b'{');
-    if map.as_slice().is_sorted_by(|a, b| a.0 <= b.0) {
-        map.iter().for_each(|(key, tree)| entry(out, key, tree));
-    } else {
-        let mut entries: Vec<_> = map.iter().collect();
-        entries.sort_by_key(|(key, _)| *key);
-        entries.into_iter().for_each(|(key, tree)| entry(out, key, tree));
-    }
-    out.push(b'}');
+    });
 }
 
 /// A name that needs no escapes, with its quotes and colon, and a comma before it unless it is the first.
@@ -88,8 +68,8 @@ fn name(out: &mut Vec<u8>, name: &str) {
 
 fn structure(out: &mut Vec<u8>, schema: &Schema, ty: TypeId, map: &Map) {
     let def = schema.def(ty);
-    if def.open {
-        return open_structure(out, schema, ty, map);
+    if def.custom {
+        return custom_structure(out, schema, ty, map);
     }
     let mut kept: Vec<(u16, &Tree)> = Vec::with_capacity(map.len());
     for (key, tree) in map.iter() {
@@ -125,17 +105,67 @@ fn structure(out: &mut Vec<u8>, schema: &Schema, ty: TypeId, map: &Map) {
     out.push(b'}');
 }
 
-/// A custom resource's object: all keys, ordered by name.
-fn open_structure(out: &mut Vec<u8>, schema: &Schema, ty: TypeId, map: &Map) {
-    let mut entries: Vec<_> = map.iter().collect();
-    entries.sort_by_key(|(key, _)| *key);
-    out.push(b'{');
-    for (key, tree) in entries {
-        name(out, key);
-        match schema.field(ty, key) {
-            Some(field) if !tree.is_null() => value(out, schema, &field.ty, tree),
-            _ => write(out, tree),
+/// A struct of a custom resource: its keys ordered by name, its values as they are.
+fn custom_structure(out: &mut Vec<u8>, schema: &Schema, ty: TypeId, map: &Map) {
+    let open = schema.def(ty).open;
+    in_order(out, map, |out, key, tree| match schema.field(ty, key) {
+        Some(field) => {
+            name(out, key);
+            custom_value(out, schema, &field.ty, tree);
         }
+        None if open => {
+            name(out, key);
+            plain(out, tree);
+        }
+        None => {}
+    });
+}
+
+fn custom_value(out: &mut Vec<u8>, schema: &Schema, ty: &FieldType, tree: &Tree) {
+    match (ty, tree) {
+        (FieldType::Struct(inner), Tree::Map(map)) => structure(out, schema, *inner, map),
+        (FieldType::Map(item), Tree::Map(map)) => in_order(out, map, |out, key, tree| {
+            name(out, key);
+            custom_value(out, schema, item, tree);
+        }),
+        (FieldType::List(item), Tree::List(items)) => {
+            in_brackets(out, items, |out, tree| custom_value(out, schema, item, tree));
+        }
+        _ => plain(out, tree),
+    }
+}
+
+/// A value without a schema, its maps ordered by name.
+fn plain(out: &mut Vec<u8>, tree: &Tree) {
+    match tree {
+        Tree::Map(map) => in_order(out, map, |out, key, tree| {
+            name(out, key);
+            plain(out, tree);
+        }),
+        Tree::List(items) => in_brackets(out, items, plain),
+        scalar => write(out, scalar),
+    }
+}
+
+fn in_order(out: &mut Vec<u8>, map: &Map, mut entry: impl FnMut(&mut Vec<u8>, &str, &Tree)) {
+    out.push(b'{');
+    if map.as_slice().is_sorted_by(|a, b| a.0 <= b.0) {
+        map.iter().for_each(|(key, tree)| entry(out, key, tree));
+    } else {
+        let mut entries: Vec<_> = map.iter().collect();
+        entries.sort_by_key(|(key, _)| *key);
+        entries.into_iter().for_each(|(key, tree)| entry(out, key, tree));
     }
     out.push(b'}');
+}
+
+fn in_brackets(out: &mut Vec<u8>, items: &[Tree], mut item: impl FnMut(&mut Vec<u8>, &Tree)) {
+    out.push(b'[');
+    for (i, tree) in items.iter().enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        item(out, tree);
+    }
+    out.push(b']');
 }

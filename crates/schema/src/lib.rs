@@ -16,11 +16,14 @@ mod input;
 mod model;
 pub mod openapi;
 pub mod protobuf;
+pub mod re2;
 pub mod scalars;
+pub mod structural;
 mod table;
 
 pub use decode::{DecodeError, Decoded, Options, UnknownFields, canonicalise, decode_json};
 pub use encode::{encode_json, encode_json_to};
 pub use model::{
     Field, FieldType, Gvk, ListType, PatchStrategy, Scalar, Schema, SchemaBuilder, TypeDef, TypeId, builtin,
+    builtin_shared,
 };

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
 
 use corten_tree::Key;
 
@@ -31,8 +32,11 @@ pub struct TypeDef {
     pub atomic: bool,
     /// Server-side apply is told explicitly that it does not.
     pub granular: bool,
-    /// Unknown fields are kept, and all are ordered by name (custom resources).
+    /// Unknown fields are kept.
     pub open: bool,
+    /// It is of a custom resource's schema: values are kept as they came, nulls, zeros and wrong types included (a
+    /// validation finds those), and all fields are ordered by name, as Go prints a map.
+    pub custom: bool,
     /// The JSON members in order, those of inlined structs in their place.
     pub(crate) members: Vec<Member>,
     index: NameIndex,
@@ -188,8 +192,17 @@ pub struct Gvk {
 
 /// The schema of every type that v1.37 knows. Parsed from the generated table on the first call (about a millisecond).
 pub fn builtin() -> &'static Schema {
-    static BUILTIN: std::sync::OnceLock<Schema> = std::sync::OnceLock::new();
-    BUILTIN.get_or_init(|| crate::table::parse(crate::table::BUILTIN))
+    builtin_arc()
+}
+
+/// [`builtin`], for who keeps it beside other schemas.
+pub fn builtin_shared() -> Arc<Schema> {
+    builtin_arc().clone()
+}
+
+fn builtin_arc() -> &'static Arc<Schema> {
+    static BUILTIN: std::sync::OnceLock<Arc<Schema>> = std::sync::OnceLock::new();
+    BUILTIN.get_or_init(|| Arc::new(crate::table::parse(crate::table::BUILTIN)))
 }
 
 /// Kinds that every group version has, with meta/v1's types.
@@ -349,6 +362,29 @@ impl SchemaBuilder {
     /// A reserved type, to fill in.
     pub fn define(&mut self, ty: TypeId) -> &mut TypeDef {
         &mut self.schema.types[ty.0 as usize]
+    }
+
+    /// Takes over a type of another schema with all types inside it, under their names.
+    pub fn import(&mut self, from: &Schema, ty: TypeId) -> TypeId {
+        let source = from.def(ty);
+        if let Some(known) = self.schema.names.get(&source.name) {
+            return *known;
+        }
+        let made = self.reserve(source.name.clone());
+        let fields = source.fields.iter().map(|f| Field { ty: self.import_field(from, &f.ty), ..f.clone() }).collect();
+        let (atomic, granular, open, custom) = (source.atomic, source.granular, source.open, source.custom);
+        *self.define(made) =
+            TypeDef { name: source.name.clone(), fields, atomic, granular, open, custom, ..TypeDef::default() };
+        made
+    }
+
+    fn import_field(&mut self, from: &Schema, ty: &FieldType) -> FieldType {
+        match ty {
+            FieldType::Scalar(scalar) => FieldType::Scalar(*scalar),
+            FieldType::Struct(inner) => FieldType::Struct(self.import(from, *inner)),
+            FieldType::List(item) => FieldType::List(Box::new(self.import_field(from, item))),
+            FieldType::Map(item) => FieldType::Map(Box::new(self.import_field(from, item))),
+        }
     }
 
     /// Names a type's group, version and kind.

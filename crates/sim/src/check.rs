@@ -34,7 +34,7 @@ const TRACKING: &str = "batch.kubernetes.io/job-tracking";
 
 impl Checker {
     pub fn new(cache: &Cache) -> Checker {
-        let mut objects = Objects::new(cache.registry().clone());
+        let mut objects = Objects::new(cache.registry());
         let cursor = load(cache, &mut objects);
         Checker {
             cache: cache.clone(),
@@ -252,7 +252,7 @@ impl Checker {
 fn load(cache: &Cache, objects: &mut Objects) -> Cursor {
     loop {
         let world = cache.read();
-        let mut fresh = Objects::new(cache.registry().clone());
+        let mut fresh = Objects::new(cache.registry());
         for kind in cache.registry().iter() {
             world.list(kind.id).for_each(|object| drop(fresh.put(object.clone())));
         }

@@ -57,7 +57,7 @@ impl Encoder {
         match (self.form.format, self.core.at_version(&self.kind, &self.version, object)) {
             (Format::Json, None) => object.to_json(),
             (Format::Json, Some(tree)) => match self.kind.type_of(&self.version) {
-                Some(ty) => encode_json(self.core.schema, ty, &tree).into(),
+                Some(ty) => encode_json(&self.kind.schema, ty, &tree).into(),
                 None => tree.to_json().into(),
             },
             (_, tree) => self.tree(&tree.unwrap_or_else(|| object.to_tree())),
@@ -129,7 +129,7 @@ impl Encoder {
         let rows: Vec<Tree> = objects
             .iter()
             .map(|object| {
-                let mut row = tree!({"cells": (Tree::List(self.kind.row(object, &context)))});
+                let mut row = tree!({"cells": (Tree::List(self.kind.row(&self.version, object, &context)))});
                 match self.include {
                     IncludeObject::Nothing => {}
                     IncludeObject::Metadata => row.insert("object", partial_tree(object)),
@@ -150,10 +150,10 @@ impl Encoder {
 
     fn column_definitions(&self) -> Tree {
         let define = |c: &corten_kinds::RuntimeColumn| {
-            tree!({"name": (&c.name), "type": (c.kind.as_str()), "format": (&c.format), "description": "",
+            tree!({"name": (&c.name), "type": (c.kind.as_str()), "format": (&c.format), "description": (&c.description),
                 "priority": (i64::from(c.priority))})
         };
-        Tree::List(self.kind.columns.iter().map(define).collect())
+        Tree::List(self.kind.columns(&self.version).iter().map(define).collect())
     }
 }
 

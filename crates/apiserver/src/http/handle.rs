@@ -205,21 +205,24 @@ async fn other(core: &Arc<Core>, incoming: &Call, route: &Route) -> Result<Respo
     let aggregated = discovery::wants_aggregated(&negotiate::accepted(&incoming.headers));
     match route {
         Route::CoreVersions if aggregated => {
-            Ok(discovery_v2(incoming, &core.discovery.aggregated(&core.registry, true)))
+            Ok(discovery_v2(incoming, &core.discovery.aggregated(&core.registry.now(), true)))
         }
-        Route::Groups if aggregated => Ok(discovery_v2(incoming, &core.discovery.aggregated(&core.registry, false))),
+        Route::Groups if aggregated => {
+            Ok(discovery_v2(incoming, &core.discovery.aggregated(&core.registry.now(), false)))
+        }
         Route::CoreVersions => Ok(json(core, incoming, 200, &discovery::core_versions())),
-        Route::Groups => Ok(json(core, incoming, 200, &discovery::groups(&core.registry))),
+        Route::Groups => Ok(json(core, incoming, 200, &discovery::groups(&core.registry.now()))),
         Route::Group(group) => {
-            let found = discovery::group(&core.registry, group).ok_or_else(Status::no_such_resource)?;
+            let found = discovery::group(&core.registry.now(), group).ok_or_else(Status::no_such_resource)?;
             Ok(json(core, incoming, 200, &found))
         }
         Route::Resources { group, version } => {
-            let found = discovery::resources(&core.registry, group, version).ok_or_else(Status::no_such_resource)?;
+            let found =
+                discovery::resources(&core.registry.now(), group, version).ok_or_else(Status::no_such_resource)?;
             Ok(json(core, incoming, 200, &found))
         }
         Route::OpenApi(rest) => {
-            let found = core.openapi.get(&core.registry, core.schema, rest).ok_or_else(Status::no_such_resource)?;
+            let found = core.openapi.get(&core.registry.now(), rest).ok_or_else(Status::no_such_resource)?;
             Ok(finish(incoming, respond(200, "application/json", full(found))))
         }
         Route::Other(path) => plain(core, incoming, path).await,

@@ -41,7 +41,7 @@ pub(super) async fn serve(
     verb: &'static str,
     request: HttpRequest<Incoming>,
 ) -> Result<Response<HttpBody>, Status> {
-    let Some(kind) = core.registry.resource(&r.group, &r.version, &r.resource).cloned() else {
+    let Some(kind) = core.registry.resource(&r.group, &r.version, &r.resource) else {
         return unknown(core, &call, &r, verb);
     };
     let misplaced = kind.namespaced() && r.namespace.is_empty() && !r.name.is_empty();

@@ -2,7 +2,7 @@
 //! list types, and nobody's fields are in conflict. (Managed fields come with the API issue.)
 
 use corten_object::Status;
-use corten_schema::{FieldType, ListType, TypeId};
+use corten_schema::{FieldType, ListType, Schema, TypeId};
 use corten_tree::{Map, Tree};
 
 use super::{Answer, Body, Request};
@@ -45,7 +45,7 @@ impl Core {
             if self.at_version(request.kind, request.version, &old).is_some() {
                 crate::core::from_storage(request.kind, request.version, &mut tree);
             }
-            self.merge_struct(ty, &mut tree, &body);
+            Merge(&request.kind.schema).structure(ty, &mut tree, &body);
             match self.replace_with(request, tree).await {
                 Err(status) if status.is_conflict() => last = status,
                 Ok(answer) => return Ok(Answer { warnings: [applied.warnings, answer.warnings].concat(), ..answer }),
@@ -54,11 +54,16 @@ impl Core {
         }
         Err(last)
     }
+}
 
-    fn merge_struct(&self, ty: TypeId, into: &mut Tree, from: &Tree) {
+/// Merging by the list types of a schema.
+struct Merge<'s>(&'s Schema);
+
+impl Merge<'_> {
+    fn structure(&self, ty: TypeId, into: &mut Tree, from: &Tree) {
         let Tree::Map(from) = from else { return };
         for (key, value) in from.iter() {
-            let field = self.schema.field(ty, key);
+            let field = self.0.field(ty, key);
             let Some(field) = field else {
                 into.insert(key.to_owned(), value.clone());
                 continue;
@@ -85,7 +90,7 @@ impl Core {
 
     fn merge_value(&self, ty: &FieldType, slot: &mut Tree, value: &Tree) {
         match (ty, value) {
-            (FieldType::Struct(ty), Tree::Map(_)) => self.merge_struct(*ty, slot, value),
+            (FieldType::Struct(ty), Tree::Map(_)) => self.structure(*ty, slot, value),
             (FieldType::Map(item), Tree::Map(entries)) => {
                 let map = slot.make_map();
                 for (key, value) in entries.iter() {
@@ -109,10 +114,10 @@ impl Core {
         let list = slot.as_list_mut().expect("it was just made a list");
         for entry in wanted {
             match list.iter_mut().find(|have| keys.iter().all(|k| key_value(have, k) == key_value(entry, k))) {
-                Some(have) => self.merge_struct(item, have, entry),
+                Some(have) => self.structure(item, have, entry),
                 None => {
                     let mut made = Tree::Map(Map::new());
-                    self.merge_struct(item, &mut made, entry);
+                    self.structure(item, &mut made, entry);
                     list.push(made);
                 }
             }

@@ -89,7 +89,7 @@ impl Core {
         if object.head.is_deleting() {
             return Err(gone("the owner is being deleted".into()));
         }
-        Ok((keys::object(kind, &owner.namespace, &owner.name), object.head.revision))
+        Ok((keys::object(&kind, &owner.namespace, &owner.name), object.head.revision))
     }
 
     /// The object as a commit left it: the cache's, if nobody has changed it since.

@@ -111,15 +111,10 @@ impl Core {
         let now = self.clock.now();
         metadata::strip_for_create(tree);
         metadata::stamp(tree, self.entropy.uid(), now, stored);
-        let default = |tree: &mut Tree| {
-            if let Some(default) = stored.hooks.default {
-                default(tree);
-            }
-        };
-        default(tree);
+        stored.fill_defaults(tree);
         let admission = self.admission(request, stored, Operation::Create, key.name.as_str(), now);
         warnings.extend(admission::mutate(&admission, tree, None)?);
-        default(tree);
+        stored.fill_defaults(tree);
         if stored.has_status() && !stored.status_on_create {
             tree.remove("status");
         }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use corten_kinds::Kind;
 use corten_object::{FieldError, Status};
-use corten_schema::{Options, TypeId, UnknownFields, canonicalise, decode_json, protobuf};
+use corten_schema::{Options, Schema, TypeId, UnknownFields, canonicalise, decode_json, protobuf};
 use corten_tree::{FieldPath, Tree, json};
 
 use super::Request;
@@ -57,7 +57,7 @@ impl Core {
         let kind = request.kind;
         let ty = kind.type_of(request.version).ok_or_else(Status::no_such_resource)?;
         let gvk = kind.gvk(request.version);
-        let mut decoded = self.decode_as(request, body, ty, &gvk.api_version(), &gvk.kind)?;
+        let mut decoded = self.decode_as(request, body, (&kind.schema, ty), &gvk.api_version(), &gvk.kind)?;
         self.to_storage(kind, request.version, &mut decoded.tree)?;
         Ok(decoded)
     }
@@ -67,7 +67,7 @@ impl Core {
         &self,
         request: &Request<'_>,
         body: Body,
-        ty: TypeId,
+        (schema, ty): (&Schema, TypeId),
         api_version: &str,
         kind: &str,
     ) -> Result<Decoded, Status> {
@@ -77,10 +77,10 @@ impl Core {
         let options = Options { unknown, ..Options::default() };
         let bad = |e: corten_schema::DecodeError| request.undecodable(version, kind, e);
         let decoded = match body {
-            Body::Json(bytes) => decode_json(self.schema, ty, &bytes, options).map_err(bad)?,
-            Body::Yaml(bytes) => canonicalise(self.schema, ty, &yaml(&bytes)?, options).map_err(bad)?,
-            Body::Tree(tree) => canonicalise(self.schema, ty, &tree, options).map_err(bad)?,
-            Body::Protobuf(bytes) => self.decode_protobuf(&bytes, ty)?,
+            Body::Json(bytes) => decode_json(schema, ty, &bytes, options).map_err(bad)?,
+            Body::Yaml(bytes) => canonicalise(schema, ty, &yaml(&bytes)?, options).map_err(bad)?,
+            Body::Tree(tree) => canonicalise(schema, ty, &tree, options).map_err(bad)?,
+            Body::Protobuf(bytes) => self.decode_protobuf(&bytes, schema, ty)?,
         };
         let mut tree = decoded.tree;
         check_type(&tree, api_version, kind)?;
@@ -107,7 +107,8 @@ impl Core {
         let ignore = request.options.field_validation == "Ignore";
         let unknown = if ignore { UnknownFields::Ignore } else { UnknownFields::Report };
         let options = Options { unknown, ..Options::default() };
-        let decoded = canonicalise(self.schema, ty, patched, options).map_err(|error| unfit(error.to_string()))?;
+        let decoded =
+            canonicalise(&request.kind.schema, ty, patched, options).map_err(|error| unfit(error.to_string()))?;
         let gvk = request.kind.gvk(request.version);
         let mut tree = decoded.tree;
         check_type(&tree, &gvk.api_version(), &gvk.kind)?;
@@ -138,10 +139,10 @@ impl Core {
         }
     }
 
-    fn decode_protobuf(&self, bytes: &[u8], ty: TypeId) -> Result<corten_schema::Decoded, Status> {
+    fn decode_protobuf(&self, bytes: &[u8], schema: &Schema, ty: TypeId) -> Result<corten_schema::Decoded, Status> {
         let bad = |e: protobuf::ProtobufError| Status::bad_request(e.to_string());
         let envelope = protobuf::Envelope::read(bytes).map_err(bad)?;
-        let mut tree = protobuf::decode(self.schema, ty, envelope.raw).map_err(bad)?;
+        let mut tree = protobuf::decode(schema, ty, envelope.raw).map_err(bad)?;
         if !envelope.api_version.is_empty() {
             tree.insert("apiVersion", envelope.api_version);
         }
@@ -154,7 +155,7 @@ impl Core {
     /// A DeleteOptions message; its group is of no account.
     pub fn decode_delete_options(&self, bytes: &[u8]) -> Result<Tree, Status> {
         let ty = self.schema.gvk("", "v1", "DeleteOptions").ok_or_else(Status::no_such_resource)?;
-        Ok(self.decode_protobuf(bytes, ty)?.tree)
+        Ok(self.decode_protobuf(bytes, self.schema, ty)?.tree)
     }
 
     /// Converts a tree of a served version to the storage version of the stored kind.
@@ -172,7 +173,7 @@ impl Core {
         tree.set("kind", gvk.kind);
         let ty = stored.type_of(&stored.versions[0]).ok_or_else(Status::no_such_resource)?;
         let options = Options { unknown: UnknownFields::Ignore, ..Options::default() };
-        let decoded = canonicalise(self.schema, ty, tree, options).map_err(Status::internal)?;
+        let decoded = canonicalise(&stored.schema, ty, tree, options).map_err(Status::internal)?;
         *tree = decoded.tree;
         Ok(())
     }
@@ -180,8 +181,8 @@ impl Core {
     /// The canonical bytes of a stored kind's tree, without resourceVersion.
     pub fn encode(&self, stored: &Kind, tree: &mut Tree) -> Result<Bytes, Status> {
         tree.remove("metadata.resourceVersion");
-        let ty = stored.type_of(&stored.versions[0]).ok_or_else(Status::no_such_resource)?;
-        Ok(corten_schema::encode_json(self.schema, ty, tree).into())
+        let ty = stored.type_for(tree).ok_or_else(Status::no_such_resource)?;
+        Ok(corten_schema::encode_json(&stored.schema, ty, tree).into())
     }
 }
 

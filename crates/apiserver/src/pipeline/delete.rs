@@ -165,6 +165,9 @@ fn check_preconditions(request: &Request<'_>, parameters: &DeleteParameters, old
 fn fate(kind: &Kind, old: &Tree, parameters: &DeleteParameters, now: Timestamp) -> Fate {
     let mut new = old.clone();
     let deleting = old.path("metadata.deletionTimestamp").is_some();
+    if let Some(hook) = kind.hooks.deleting.filter(|_| !deleting) {
+        hook(&mut new, now);
+    }
     let pending = old.i64_at("metadata.deletionGracePeriodSeconds").unwrap_or(0);
     let grace = parameters.grace_seconds.map(|g| if g < 0 { 1 } else { g });
     let mut graceful = false;

@@ -52,7 +52,7 @@ impl Core {
         }
         let (kind, role_name) = (new.str_at("roleRef.kind"), new.str_at("roleRef.name"));
         let roles = self.registry.get(if kind == "ClusterRole" { id::CLUSTER_ROLE } else { id::ROLE });
-        let may = attributes(request.user, "bind", roles, (request.namespace, role_name, ""));
+        let may = attributes(request.user, "bind", &roles, (request.namespace, role_name, ""));
         if self.authorize(&may).is_ok() {
             return Ok(());
         }

@@ -99,11 +99,14 @@ pub(super) fn generation_moves(generation: Generation, new: &Tree, old: &Tree) -
     match generation {
         Generation::None => false,
         Generation::OnChangeOf(keys) => keys.iter().any(|key| differs(key)),
-        Generation::OnChange => {
+        Generation::OnChange | Generation::OnAnyChange => {
             let keys = |tree: &Tree| -> BTreeSet<String> {
                 tree.as_map().map(|m| m.keys().map(str::to_owned).collect()).unwrap_or_default()
             };
-            let skip = ["metadata", "status", "apiVersion", "kind"];
+            let skip: &[&str] = match generation {
+                Generation::OnAnyChange => &["metadata", "apiVersion", "kind"],
+                _ => &["metadata", "status", "apiVersion", "kind"],
+            };
             keys(new).union(&keys(old)).any(|key| !skip.contains(&key.as_str()) && differs(key))
         }
     }

@@ -162,7 +162,7 @@ impl Core {
             from_storage(request.kind, request.version, &mut tree);
         }
         let ty = request.kind.type_of(request.version).ok_or_else(Status::no_such_resource)?;
-        let (patched, strict) = self.apply_patch(request, patch, tree, ty)?;
+        let (patched, strict) = self.apply_patch(request, patch, tree, (&request.kind.schema, ty))?;
         self.decode_patched(request, ty, &patched, strict, || match patch.kind {
             PatchKind::Strategic => corten_object::patch::shown(&patch.body),
             _ => patched.to_json_string(),
@@ -175,7 +175,7 @@ impl Core {
         request: &Request<'_>,
         patch: &PatchBody,
         tree: Tree,
-        ty: corten_schema::TypeId,
+        (schema, ty): (&corten_schema::Schema, corten_schema::TypeId),
     ) -> Result<(Tree, Vec<String>), Status> {
         use corten_object::patch::{self, PatchKind as Form};
         let form = match patch.kind {
@@ -187,7 +187,7 @@ impl Core {
                 return Err(Status::new(Reason::UnsupportedMediaType, why));
             }
         };
-        let patched = patch::apply(form, self.schema, ty, tree, &patch.body).map_err(|e| patch_status(&e))?;
+        let patched = patch::apply(form, schema, ty, tree, &patch.body).map_err(|e| patch_status(&e))?;
         match request.options.field_validation.as_str() {
             "Ignore" => Ok((patched.tree, Vec::new())),
             _ => Ok((patched.tree, patched.strict)),
@@ -220,9 +220,7 @@ impl Core {
             }
             Some(_) => return Err(Status::method_not_allowed()),
         }
-        if let Some(default) = stored.hooks.default {
-            default(new);
-        }
+        stored.fill_defaults(new);
         let admission = self.admission(request, stored, Operation::Update, request.name, now);
         warnings.extend(admission::mutate(&admission, new, Some(old))?);
         let prepare = match part {
@@ -263,9 +261,9 @@ impl Core {
 
     /// A stored kind's tree in canonical form.
     pub(super) fn canonical(&self, stored: &Kind, tree: &Tree) -> Result<Tree, Status> {
-        let ty = stored.type_of(&stored.versions[0]).ok_or_else(Status::no_such_resource)?;
+        let ty = stored.type_for(tree).ok_or_else(Status::no_such_resource)?;
         let options = Options { unknown: corten_schema::UnknownFields::Ignore, ..Options::default() };
-        canonicalise(self.schema, ty, tree, options).map(|d| d.tree).map_err(Status::internal)
+        canonicalise(&stored.schema, ty, tree, options).map(|d| d.tree).map_err(Status::internal)
     }
 }
 

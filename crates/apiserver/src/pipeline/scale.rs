@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use corten_client::WriteOptions;
-use corten_kinds::SubresourceKind;
+use corten_kinds::ScalePaths;
 use corten_object::{FieldError, LabelSelector, Object, Reason, Status};
 use corten_tree::{FieldPath, Tree, tree};
 
@@ -14,21 +14,13 @@ use crate::core::{Core, attributes};
 /// How often a change without a revision is tried.
 const CONFLICT_RETRIES: usize = 5;
 
-/// Where an object keeps what a Scale shows.
-#[derive(Clone, Copy)]
-struct Paths {
-    spec: &'static str,
-    status: &'static str,
-    selector: &'static str,
-}
-
 impl Core {
     /// Reads an object's scale.
     pub async fn get_scale(&self, request: Request<'_>) -> Result<Answer, Status> {
         let paths = paths(&request)?;
         let object = self.get(request, RevisionMatch::MostRecent).await?;
         let revision = object.head.revision;
-        Ok(Answer::tree(200, scale(&object.to_tree(), paths), revision))
+        Ok(Answer::tree(200, scale(&object.to_tree(), &paths), revision))
     }
 
     /// Replaces an object's scale.
@@ -46,7 +38,8 @@ impl Core {
         let paths = paths(&request)?;
         let ty = self.schema.gvk("autoscaling", "v1", "Scale").ok_or_else(Status::no_such_resource)?;
         self.write_scale(request, |object| {
-            let (patched, _) = self.apply_patch(&request, &patch, scale(&object.to_tree(), paths), ty)?;
+            let (patched, _) =
+                self.apply_patch(&request, &patch, scale(&object.to_tree(), &paths), (self.schema, ty))?;
             self.decode_scale(&request, Body::Tree(patched))
         })
         .await
@@ -54,7 +47,7 @@ impl Core {
 
     fn decode_scale(&self, request: &Request<'_>, body: Body) -> Result<Tree, Status> {
         let ty = self.schema.gvk("autoscaling", "v1", "Scale").ok_or_else(Status::no_such_resource)?;
-        Ok(self.decode_as(request, body, ty, "autoscaling/v1", "Scale")?.tree)
+        Ok(self.decode_as(request, body, (self.schema, ty), "autoscaling/v1", "Scale")?.tree)
     }
 
     async fn write_scale(
@@ -80,14 +73,14 @@ impl Core {
                 return Err(Status::modified(&request.kind.group, &request.kind.plural, request.name));
             }
             let mut new = old.to_tree();
-            new.set(paths.spec, replicas);
+            new.set(&paths.spec, replicas);
             // The scale's right was checked; the write to the object is the server's own.
             let inner = Request { subresource: "", ..request };
             let options = WriteOptions { field_validation: "Ignore".into(), ..request.options.clone() };
             let inner = Request { options: &options, ..inner };
             match self.replace_with(inner, new).await {
                 Ok(answer) => {
-                    let tree = answer.object.as_ref().map(|o| scale(&o.to_tree(), paths)).unwrap_or_default();
+                    let tree = answer.object.as_ref().map(|o| scale(&o.to_tree(), &paths)).unwrap_or_default();
                     return Ok(Answer { object: None, tree: Some(tree), ..answer });
                 }
                 Err(status) if status.reason == Reason::Conflict && conditional.is_empty() => last = status,
@@ -98,22 +91,19 @@ impl Core {
     }
 }
 
-fn paths(request: &Request<'_>) -> Result<Paths, Status> {
-    match request.sub().map(|s| s.kind) {
-        Some(SubresourceKind::Scale { spec, status, selector }) => Ok(Paths { spec, status, selector }),
-        _ => Err(Status::no_such_resource()),
-    }
+fn paths(request: &Request<'_>) -> Result<ScalePaths, Status> {
+    request.kind.scale_paths(request.version).cloned().ok_or_else(Status::no_such_resource)
 }
 
 /// The Scale of an object.
-fn scale(object: &Tree, paths: Paths) -> Tree {
+fn scale(object: &Tree, paths: &ScalePaths) -> Tree {
     let mut metadata = Tree::map();
     for key in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
         if let Some(value) = object.at(&["metadata", key]) {
             metadata.insert(key, value.clone());
         }
     }
-    let selector = match object.path(paths.selector) {
+    let selector = match object.path(&paths.selector) {
         Some(Tree::Str(text)) => text.clone(),
         // A label selector has matchLabels or matchExpressions; anything else is a plain map of labels.
         Some(Tree::Map(map)) if map.keys().all(|k| k == "matchLabels" || k == "matchExpressions") => {
@@ -125,10 +115,10 @@ fn scale(object: &Tree, paths: Paths) -> Tree {
         _ => String::new(),
     };
     let mut spec = Tree::map();
-    if let Some(replicas) = object.i64_at(paths.spec).filter(|n| *n != 0) {
+    if let Some(replicas) = object.i64_at(&paths.spec).filter(|n| *n != 0) {
         spec.insert("replicas", replicas);
     }
-    let mut status = tree!({"replicas": (object.i64_at(paths.status).unwrap_or(0))});
+    let mut status = tree!({"replicas": (object.i64_at(&paths.status).unwrap_or(0))});
     if !selector.is_empty() {
         status.insert("selector", selector);
     }

@@ -78,6 +78,7 @@ pub(crate) const POD: KindSpec = KindSpec {
         subresource: Some(subresource),
         warnings: Some(warnings::pod),
         graceful: Some(graceful),
+        ..Hooks::NONE
     },
     ..KindSpec::NAMESPACED
 };

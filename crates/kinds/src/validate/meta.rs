@@ -87,6 +87,25 @@ fn changeable(kind: &Kind, meta: &Spot<'_>, create: bool, errors: &mut Errors) {
     }
 }
 
+/// Finds the faults in the metadata of an object that stands inside another; it needs no name.
+/// (`apiextensions-apiserver/pkg/apiserver/schema/objectmeta/validation.go` `validateEmbeddedResource`)
+pub(crate) fn validate_embedded_meta(meta: &Spot<'_>, errors: &mut Errors) {
+    for field in ["generateName", "name"] {
+        if !meta.str(field).is_empty() {
+            meta.each(field, names::path_segment(meta.str(field)), errors);
+        }
+    }
+    if !meta.str("namespace").is_empty() {
+        meta.each("namespace", names::dns_label(meta.str("namespace")), errors);
+    }
+    meta.non_negative("generation", errors);
+    labels::validate_labels(&meta.child("labels"), errors);
+    validate_annotations(&meta.child("annotations"), errors);
+    owner_references(meta, errors);
+    finalizers(meta, errors);
+    meta.items("managedFields").iter().for_each(|entry| managed_fields(entry, errors));
+}
+
 /// Checks annotations: keys whatever their case, and the size of them all.
 pub fn validate_annotations(annotations: &Spot<'_>, errors: &mut Errors) {
     let map: &Map = annotations.map("");

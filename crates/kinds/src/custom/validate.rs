@@ -1,0 +1,125 @@
+//! All faults of a custom resource's write (`registry/customresource/{strategy,status_strategy,validator}.go`).
+
+use corten_object::{CauseKind, FieldError};
+use corten_schema::structural::Props;
+use corten_tree::{FieldPath, Tree};
+
+use super::{Custom, CustomVersion, lists, values};
+use crate::Errors;
+use crate::kind::{Kind, ScalePaths};
+
+impl Custom {
+    /// The faults of a new or changed object besides its metadata's.
+    pub(crate) fn object_faults(&self, kind: &Kind, new: &Tree, old: Option<&Tree>, errors: &mut Errors) {
+        let version = self.version_of(kind, new);
+        if let Some(props) = &version.schema {
+            values::validate(props, new, old, &FieldPath::ROOT, errors);
+        }
+        if let Some(scale) = &version.scale {
+            replicas(new, &scale.spec, errors);
+            scale_status(new, scale, errors);
+        }
+        structure_faults(version, new, old, errors);
+        finish(errors);
+    }
+
+    /// The faults of a changed status besides its metadata's.
+    pub(crate) fn status_faults(&self, kind: &Kind, new: &Tree, old: &Tree, errors: &mut Errors) {
+        let version = self.version_of(kind, new);
+        let status = version.schema.as_ref().and_then(|props| props.property("status"));
+        if let (Some(props), Some(value)) = (status, new.get("status")) {
+            values::validate(props, value, old.get("status"), &FieldPath::of("status"), errors);
+        }
+        if let Some(scale) = &version.scale {
+            scale_status(new, scale, errors);
+        }
+        if let Some(props) = &version.schema {
+            list_faults(props, new, Some(old), errors);
+        }
+        finish(errors);
+    }
+}
+
+fn structure_faults(version: &CustomVersion, new: &Tree, old: Option<&Tree>, errors: &mut Errors) {
+    let Some(props) = &version.schema else { return };
+    // The object itself is checked elsewhere, whatever its schema says.
+    if let Tree::Map(map) = new {
+        for (key, value) in map.iter() {
+            if let Some(property) = props.property(key) {
+                lists::validate_embedded(property, value, &FieldPath::of(key), errors);
+            }
+        }
+    }
+    list_faults(props, new, old, errors);
+}
+
+/// Repeated items are refused unless there were some before.
+fn list_faults(props: &Props, new: &Tree, old: Option<&Tree>, errors: &mut Errors) {
+    let mut before = Errors::new();
+    if let Some(old) = old {
+        lists::validate_lists(props, old, &FieldPath::ROOT, &mut before);
+    }
+    if before.is_empty() {
+        lists::validate_lists(props, new, &FieldPath::ROOT, errors);
+    }
+}
+
+/// Rules are not run on an object whose form is wrong; it says so. (`hasBlockingErr`)
+fn finish(errors: &mut Errors) {
+    use CauseKind::{NotSupported, Required, TooLong, TooMany, TypeInvalid};
+    let blocks = |e: &FieldError| matches!(e.kind, NotSupported | Required | TooLong | TooMany | TypeInvalid);
+    if errors.iter().any(blocks) {
+        let why = "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
+        errors.push(FieldError::invalid(&FieldPath::ROOT, &Tree::Null, why));
+    }
+}
+
+fn replicas(object: &Tree, path: &str, errors: &mut Errors) {
+    let at = FieldPath::of(&format!(".{path}"));
+    match object.path(path) {
+        None => {}
+        Some(Tree::Int(n)) if *n < 0 => {
+            errors.push(FieldError::invalid(&at, &Tree::Int(*n), "should be a non-negative integer"));
+        }
+        Some(Tree::Int(n)) if *n > i64::from(i32::MAX) => {
+            let why = format!("should be less than or equal to {}", i32::MAX);
+            errors.push(FieldError::invalid(&at, &Tree::Int(*n), why));
+        }
+        Some(Tree::Int(_)) => {}
+        Some(other) => {
+            let why =
+                format!(".{path} accessor error: {} is of the type {}, expected int64", shown(other), go_type(other));
+            errors.push(FieldError::invalid(&at, &Tree::Int(0), why));
+        }
+    }
+}
+
+fn scale_status(object: &Tree, scale: &ScalePaths, errors: &mut Errors) {
+    replicas(object, &scale.status, errors);
+    if scale.selector.is_empty() {
+        return;
+    }
+    if let Some(other) = object.path(&scale.selector).filter(|found| found.as_str().is_none()) {
+        let path = &scale.selector;
+        let why =
+            format!(".{path} accessor error: {} is of the type {}, expected string", shown(other), go_type(other));
+        errors.push(FieldError::invalid_str(&FieldPath::of(&format!(".{path}")), "", why));
+    }
+}
+
+/// A value as Go's `%v` prints it, as far as such values occur.
+fn shown(value: &Tree) -> String {
+    value.as_str().map_or_else(|| value.to_json_string(), str::to_owned)
+}
+
+fn go_type(value: &Tree) -> &'static str {
+    match value {
+        Tree::Null => "<nil>",
+        Tree::Bool(_) => "bool",
+        Tree::Int(_) => "int64",
+        Tree::Float(_) => "float64",
+        Tree::Str(_) => "string",
+        Tree::List(_) => "[]interface {}",
+        Tree::Map(_) => "map[string]interface {}",
+    }
+}
