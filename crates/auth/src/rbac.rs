@@ -423,7 +423,7 @@ mod tests {
                 "ClusterRoleBinding" => id::CLUSTER_ROLE_BINDING,
                 _ => id::ROLE_BINDING,
             };
-            let parse = |t: &Tree| Object::parse(kind(t), Bytes::from(t.to_json()), Revision(1), &[]).unwrap();
+            let parse = |t: &Tree| Object::parse(kind(t), Bytes::from(t.to_json()), Revision(1), &[""; 0]).unwrap();
             Objects(trees.iter().map(|t| Arc::new(parse(t))).collect())
         }
     }
