@@ -14,6 +14,7 @@ mod encode;
 pub mod explain;
 mod input;
 mod model;
+pub mod names;
 pub mod openapi;
 pub mod protobuf;
 pub mod re2;

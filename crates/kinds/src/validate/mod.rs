@@ -10,7 +10,7 @@ pub(crate) mod hpa;
 pub(crate) mod job;
 pub mod labels;
 pub mod meta;
-pub mod names;
+pub use corten_schema::names;
 pub(crate) mod pod;
 pub(crate) mod pod_update;
 pub(crate) mod probe;
