@@ -11,19 +11,19 @@ use crate::{Operation, Request};
 const IMMORTAL: &[&str] = &["default", "kube-system", "kube-public"];
 
 /// Creates need a living namespace.
-pub(crate) fn lifecycle(request: &Request<'_>, _object: &mut Tree, _old: Option<&Tree>) -> Result<Vec<String>, Status> {
-    if request.operation != Operation::Create || request.namespace.is_empty() {
-        return Ok(Vec::new());
+pub(crate) fn lifecycle(request: &Request<'_>, _object: &mut Tree, _old: Option<&Tree>) -> Result<(), Status> {
+    if request.operation != Operation::Create || request.namespace.is_empty() || request.kind.id == id::NAMESPACE {
+        return Ok(());
     }
     // Access reviews about a namespace do not need it.
     if request.kind.group.starts_with("authorization.") || request.kind.group.starts_with("authentication.") {
-        return Ok(Vec::new());
+        return Ok(());
     }
     let key = ObjectKey::new(id::NAMESPACE, "", request.namespace);
     let namespace =
-        request.source.object(&key).ok_or_else(|| Status::not_found("", "namespaces", request.namespace))?;
+        request.cluster.object(&key).ok_or_else(|| Status::not_found("", "namespaces", request.namespace))?;
     if !namespace.head.is_deleting() {
-        return Ok(Vec::new());
+        return Ok(());
     }
     let why = format!("unable to create new content in namespace {} because it is being terminated", request.namespace);
     let mut status = request.forbidden(why);
@@ -36,13 +36,9 @@ pub(crate) fn lifecycle(request: &Request<'_>, _object: &mut Tree, _old: Option<
 }
 
 /// The namespaces that everything stands on stay.
-pub(crate) fn immortal(
-    request: &Request<'_>,
-    _object: Option<&Tree>,
-    _old: Option<&Tree>,
-) -> Result<Vec<String>, Status> {
+pub(crate) fn immortal(request: &Request<'_>, _object: Option<&Tree>, _old: Option<&Tree>) -> Result<(), Status> {
     if request.operation == Operation::Delete && request.is(id::NAMESPACE) && IMMORTAL.contains(&request.name) {
         return Err(request.forbidden("this namespace may not be deleted"));
     }
-    Ok(Vec::new())
+    Ok(())
 }

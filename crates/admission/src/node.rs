@@ -8,10 +8,10 @@ use crate::{Operation, Request};
 
 /// A new node is tainted until the node lifecycle controller has seen it ready
 /// (`plugin/pkg/admission/nodetaint/admission.go`).
-pub(crate) fn taint(request: &Request<'_>, object: &mut Tree, _old: Option<&Tree>) -> Result<Vec<String>, Status> {
+pub(crate) fn taint(request: &Request<'_>, object: &mut Tree, _old: Option<&Tree>) -> Result<(), Status> {
     const KEY: &str = "node.kubernetes.io/not-ready";
     if request.operation != Operation::Create || !request.is(id::NODE) {
-        return Ok(Vec::new());
+        return Ok(());
     }
     let there = object.list_at("spec.taints").iter().any(|t| t.str_at("key") == KEY);
     if !there {
@@ -21,12 +21,12 @@ pub(crate) fn taint(request: &Request<'_>, object: &mut Tree, _old: Option<&Tree
             None => object.set("spec.taints", Tree::List(vec![taint])),
         }
     }
-    Ok(Vec::new())
+    Ok(())
 }
 
 /// What an agent may write: its node, and pods on it (`plugin/pkg/admission/noderestriction/admission.go`, its main rules).
-pub(crate) fn restrict(request: &Request<'_>, object: &mut Tree, old: Option<&Tree>) -> Result<Vec<String>, Status> {
-    let Some(node) = request.user.node_name() else { return Ok(Vec::new()) };
+pub(crate) fn restrict(request: &Request<'_>, object: &mut Tree, old: Option<&Tree>) -> Result<(), Status> {
+    let Some(node) = request.user.node_name() else { return Ok(()) };
     let denied = |why: String| Err(request.forbidden(why));
     if request.kind.id == id::NODE && request.name != node {
         return denied(format!("node {node:?} is not allowed to modify node {:?}", request.name));
@@ -50,22 +50,18 @@ pub(crate) fn restrict(request: &Request<'_>, object: &mut Tree, old: Option<&Tr
     }
     if request.kind.id == id::SERVICE_ACCOUNT && request.subresource == "token" {
         let bound = object.str_at("spec.boundObjectRef.name").to_owned();
-        let pod = request.source.object(&ObjectKey::new(id::POD, request.namespace, &bound));
+        let pod = request.cluster.object(&ObjectKey::new(id::POD, request.namespace, &bound));
         let on = pod.map(|p| p.to_tree().str_at("spec.nodeName").to_owned());
         if on.as_deref() != Some(node) {
             return denied(format!("node requested token bound to a pod scheduled on a different node than {node:?}"));
         }
     }
-    Ok(Vec::new())
+    Ok(())
 }
 
 /// An agent deletes pods on its own node only.
-pub(crate) fn restrict_delete(
-    request: &Request<'_>,
-    _object: Option<&Tree>,
-    old: Option<&Tree>,
-) -> Result<Vec<String>, Status> {
-    let (Some(node), Operation::Delete) = (request.user.node_name(), request.operation) else { return Ok(Vec::new()) };
+pub(crate) fn restrict_delete(request: &Request<'_>, _object: Option<&Tree>, old: Option<&Tree>) -> Result<(), Status> {
+    let (Some(node), Operation::Delete) = (request.user.node_name(), request.operation) else { return Ok(()) };
     if request.kind.id == id::POD && old.is_some_and(|o| o.str_at("spec.nodeName") != node) {
         let why = format!("node {node:?} can only delete pods with spec.nodeName set to itself");
         return Err(request.forbidden(why));
@@ -73,5 +69,5 @@ pub(crate) fn restrict_delete(
     if request.kind.id == id::NODE {
         return Err(request.forbidden(format!("node {node:?} is not allowed to delete node {:?}", request.name)));
     }
-    Ok(Vec::new())
+    Ok(())
 }

@@ -14,7 +14,7 @@ fn creates_pod(request: &Request<'_>) -> bool {
 }
 
 /// Resolves the priority class into a number (`plugin/pkg/admission/priority/admission.go`).
-pub(crate) fn priority(request: &Request<'_>, object: &mut Tree, old: Option<&Tree>) -> Result<Vec<String>, Status> {
+pub(crate) fn priority(request: &Request<'_>, object: &mut Tree, old: Option<&Tree>) -> Result<(), Status> {
     if request.is(id::POD) && request.operation == Operation::Update {
         for key in ["spec.priority", "spec.preemptionPolicy"] {
             let kept = old.and_then(|o| o.path(key)).cloned();
@@ -24,14 +24,14 @@ pub(crate) fn priority(request: &Request<'_>, object: &mut Tree, old: Option<&Tr
         }
     }
     if !creates_pod(request) {
-        return Ok(Vec::new());
+        return Ok(());
     }
     let name = object.str_at("spec.priorityClassName").to_owned();
     let class = if name.is_empty() {
         default_priority_class(request)
     } else {
         let key = ObjectKey::new(id::PRIORITY_CLASS, "", &name);
-        let found = request.source.object(&key).map(|o| o.to_tree());
+        let found = request.cluster.object(&key).map(|o| o.to_tree());
         Some(found.ok_or_else(|| request.forbidden(format!("no PriorityClass with name {name} was found")))?)
     };
     let (value, policy) = match &class {
@@ -61,24 +61,20 @@ pub(crate) fn priority(request: &Request<'_>, object: &mut Tree, old: Option<&Tr
         )));
     }
     object.set("spec.preemptionPolicy", policy);
-    Ok(Vec::new())
+    Ok(())
 }
 
 /// The class that is marked as the default; the lowest of several.
 fn default_priority_class(request: &Request<'_>) -> Option<Tree> {
-    let classes = request.source.objects(id::PRIORITY_CLASS);
+    let classes = request.cluster.objects(id::PRIORITY_CLASS);
     let trees = classes.iter().map(|c| c.to_tree()).filter(|c| c.bool_at("globalDefault"));
     trees.min_by_key(|c| c.i64_at("value"))
 }
 
 /// Pods tolerate a lost node for a while (`plugin/pkg/admission/defaulttolerationseconds/admission.go`).
-pub(crate) fn default_tolerations(
-    request: &Request<'_>,
-    object: &mut Tree,
-    _old: Option<&Tree>,
-) -> Result<Vec<String>, Status> {
+pub(crate) fn default_tolerations(request: &Request<'_>, object: &mut Tree, _old: Option<&Tree>) -> Result<(), Status> {
     if !request.is(id::POD) || !matches!(request.operation, Operation::Create | Operation::Update) {
-        return Ok(Vec::new());
+        return Ok(());
     }
     for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
         let tolerated = object.list_at("spec.tolerations").iter().any(|t| {
@@ -94,17 +90,13 @@ pub(crate) fn default_tolerations(
             }
         }
     }
-    Ok(Vec::new())
+    Ok(())
 }
 
 /// Adds the overhead and the scheduling of a runtime class (`plugin/pkg/admission/runtimeclass/admission.go`).
-pub(crate) fn runtime_class(
-    request: &Request<'_>,
-    object: &mut Tree,
-    _old: Option<&Tree>,
-) -> Result<Vec<String>, Status> {
+pub(crate) fn runtime_class(request: &Request<'_>, object: &mut Tree, _old: Option<&Tree>) -> Result<(), Status> {
     if !creates_pod(request) {
-        return Ok(Vec::new());
+        return Ok(());
     }
     let name = object.str_at("spec.runtimeClassName").to_owned();
     if name.is_empty() {
@@ -113,10 +105,10 @@ pub(crate) fn runtime_class(
                 request.forbidden("pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead")
             );
         }
-        return Ok(Vec::new());
+        return Ok(());
     }
     let key = ObjectKey::new(id::RUNTIME_CLASS, "", &name);
-    let class = request.source.object(&key);
+    let class = request.cluster.object(&key);
     let class = class.ok_or_else(|| request.forbidden(format!("pod rejected: RuntimeClass {name:?} not found")))?;
     let class = class.to_tree();
     if let Some(overhead) = class.path("overhead.podFixed") {
@@ -141,5 +133,5 @@ pub(crate) fn runtime_class(
             None => object.set("spec.tolerations", Tree::List(vec![toleration.clone()])),
         }
     }
-    Ok(Vec::new())
+    Ok(())
 }

@@ -20,9 +20,9 @@ fn concerns(request: &Request<'_>) -> bool {
 }
 
 /// Fills in the account, its pull secrets and its token.
-pub(crate) fn mutate(request: &Request<'_>, pod: &mut Tree, _old: Option<&Tree>) -> Result<Vec<String>, Status> {
+pub(crate) fn mutate(request: &Request<'_>, pod: &mut Tree, _old: Option<&Tree>) -> Result<(), Status> {
     if !concerns(request) || pod.at(&["metadata", "annotations", MIRROR]).is_some() {
-        return Ok(Vec::new());
+        return Ok(());
     }
     if pod.str_at("spec.serviceAccountName").is_empty() {
         let old_name = pod.str_at("spec.serviceAccount").to_owned();
@@ -39,12 +39,12 @@ pub(crate) fn mutate(request: &Request<'_>, pod: &mut Tree, _old: Option<&Tree>)
     if wanted.into_iter().flatten().next().and_then(Tree::as_bool).unwrap_or(true) {
         mount_token(request, pod);
     }
-    Ok(Vec::new())
+    Ok(())
 }
 
 fn account(request: &Request<'_>, name: &str) -> Result<std::sync::Arc<Object>, Status> {
     let key = ObjectKey::new(id::SERVICE_ACCOUNT, request.namespace, name);
-    request.source.object(&key).ok_or_else(|| {
+    request.cluster.object(&key).ok_or_else(|| {
         let missing = Status::not_found("", "serviceaccounts", name);
         request.forbidden(format!("error looking up service account {}/{name}: {missing}", request.namespace))
     })
@@ -95,13 +95,13 @@ fn token_volume(name: &str) -> Tree {
 }
 
 /// The account must be there after all other plugins, too.
-pub(crate) fn validate(request: &Request<'_>, pod: Option<&Tree>, _old: Option<&Tree>) -> Result<Vec<String>, Status> {
-    let Some(pod) = pod.filter(|_| concerns(request)) else { return Ok(Vec::new()) };
+pub(crate) fn validate(request: &Request<'_>, pod: Option<&Tree>, _old: Option<&Tree>) -> Result<(), Status> {
+    let Some(pod) = pod.filter(|_| concerns(request)) else { return Ok(()) };
     if pod.at(&["metadata", "annotations", MIRROR]).is_some() {
         return match pod.str_at("spec.serviceAccountName") {
-            "" => Ok(Vec::new()),
+            "" => Ok(()),
             _ => Err(request.forbidden("a mirror pod may not reference service accounts")),
         };
     }
-    account(request, pod.str_at("spec.serviceAccountName")).map(|_| Vec::new())
+    account(request, pod.str_at("spec.serviceAccountName")).map(drop)
 }

@@ -10,34 +10,30 @@ const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
 const DEFAULT_CLASS_BETA: &str = "storageclass.beta.kubernetes.io/is-default-class";
 
 /// Adds the protection finalizers (`plugin/pkg/admission/storage/storageobjectinuseprotection/admission.go`).
-pub(crate) fn protect(request: &Request<'_>, object: &mut Tree, _old: Option<&Tree>) -> Result<Vec<String>, Status> {
+pub(crate) fn protect(request: &Request<'_>, object: &mut Tree, _old: Option<&Tree>) -> Result<(), Status> {
     let finalizer = match () {
-        () if request.operation != Operation::Create => return Ok(Vec::new()),
+        () if request.operation != Operation::Create => return Ok(()),
         () if request.is(id::PERSISTENT_VOLUME_CLAIM) => "kubernetes.io/pvc-protection",
         () if request.is(id::PERSISTENT_VOLUME) => "kubernetes.io/pv-protection",
-        () => return Ok(Vec::new()),
+        () => return Ok(()),
     };
     match object.path_mut("metadata.finalizers").and_then(Tree::as_list_mut) {
         Some(list) if list.iter().any(|f| f.as_str() == Some(finalizer)) => {}
         Some(list) => list.push(finalizer.into()),
         None => object.set("metadata.finalizers", Tree::List(vec![finalizer.into()])),
     }
-    Ok(Vec::new())
+    Ok(())
 }
 
 /// Fills in the default class (`plugin/pkg/admission/storage/storageclass/setdefault/admission.go`).
-pub(crate) fn default_class(
-    request: &Request<'_>,
-    object: &mut Tree,
-    _old: Option<&Tree>,
-) -> Result<Vec<String>, Status> {
+pub(crate) fn default_class(request: &Request<'_>, object: &mut Tree, _old: Option<&Tree>) -> Result<(), Status> {
     let concerns = request.operation == Operation::Create && request.is(id::PERSISTENT_VOLUME_CLAIM);
     let named = object.path("spec.storageClassName").is_some()
         || object.at(&["metadata", "annotations", "volume.beta.kubernetes.io/storage-class"]).is_some();
     if !concerns || named {
-        return Ok(Vec::new());
+        return Ok(());
     }
-    let classes = request.source.objects(id::STORAGE_CLASS);
+    let classes = request.cluster.objects(id::STORAGE_CLASS);
     let defaults = classes.iter().filter(|class| {
         let tree = class.to_tree();
         [DEFAULT_CLASS, DEFAULT_CLASS_BETA]
@@ -52,5 +48,5 @@ pub(crate) fn default_class(
     if let Some(class) = newest {
         object.set("spec.storageClassName", class.head.name.as_str());
     }
-    Ok(Vec::new())
+    Ok(())
 }

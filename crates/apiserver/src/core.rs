@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use corten_admission::ServiceAllocator;
+use corten_admission::{Admission, ServiceAllocator};
 use corten_auth::{Attributes, Authenticator, Rbac, Source, User, denial};
 use corten_base::{Clock, Entropy, Revision, Tasks};
 use corten_cache::Cache;
@@ -14,6 +14,7 @@ use corten_object::{KindId, Object, ObjectKey, Reason, Status};
 use corten_schema::Schema;
 use corten_store::Store;
 use corten_tree::Tree;
+use corten_webhook::Caller;
 
 use crate::discovery::Discovery;
 use crate::flow::Flow;
@@ -39,6 +40,8 @@ pub(crate) struct Core {
     pub authenticator: Authenticator,
     pub node_api: Arc<dyn NodeApi>,
     pub services: ServiceAllocator,
+    pub admission: Admission,
+    pub caller: Caller,
     pub flow: Flow,
     pub metrics: Metrics,
     pub openapi: OpenApi,
@@ -67,6 +70,8 @@ pub(crate) struct Parts {
 impl Core {
     pub fn new(parts: Parts) -> Core {
         Core {
+            caller: Caller::new(parts.cache.clone(), parts.clock.clone(), parts.entropy.clone()),
+            admission: Admission::default(),
             registry: parts.cache.kinds().clone(),
             builtin: parts.cache.registry(),
             store: parts.store,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use corten_admission::{self as admission, Operation};
+use corten_admission::Operation;
 use corten_auth::{Attributes, BoundRef, Claims, KubernetesClaims, Rule, User};
 use corten_base::Revision;
 use corten_kinds::id;
@@ -28,6 +28,11 @@ impl Core {
         let decoded = self.decode(&request, body)?;
         let mut tree = decoded.tree;
         self.fresh().await?;
+        let mut admitting = self.admitting(&request, Operation::Create);
+        admitting.name(tree.str_at("metadata.name"));
+        admitting.mutate(Some(&mut tree), None).await?;
+        admitting.validate(Some(&tree), None).await?;
+        let warnings = [decoded.warnings, admitting.notes.take_warnings()].concat();
         let status = match request.kind.id {
             id::TOKEN_REVIEW => self.token_review(&tree),
             id::SELF_SUBJECT_REVIEW => tree!({"userInfo": (user_info(request.user))}),
@@ -50,7 +55,7 @@ impl Core {
             _ => return Err(Status::method_not_allowed()),
         };
         tree.insert("status", status);
-        Ok(Answer { warnings: decoded.warnings, ..Answer::tree(201, tree, self.cache.revision()) })
+        Ok(Answer { warnings, ..Answer::tree(201, tree, self.cache.revision()) })
     }
 
     /// Does what the body of an action subresource asks for.
@@ -60,14 +65,19 @@ impl Core {
         let (group, version, kind) = request.sub().and_then(|s| s.body).ok_or_else(Status::no_such_resource)?;
         let ty = self.schema.gvk(group, version, kind).ok_or_else(Status::no_such_resource)?;
         let api_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
-        let decoded = self.decode_as(&request, body, (self.schema, ty), &api_version, kind)?;
+        let mut decoded = self.decode_as(&request, body, (self.schema, ty), &api_version, kind)?;
         self.fresh().await?;
-        match request.subresource {
+        let admitting = self.admitting(&request, Operation::Create).with_body(group, version, kind);
+        admitting.mutate(Some(&mut decoded.tree), None).await?;
+        admitting.validate(Some(&decoded.tree), None).await?;
+        let answer = match request.subresource {
             "binding" => self.bind(request, &decoded.tree).await,
             "eviction" => self.evict(request, &decoded.tree).await,
             "token" => self.token(request, decoded.tree),
             _ => Err(Status::method_not_allowed()),
-        }
+        }?;
+        let warnings = [decoded.warnings, admitting.notes.take_warnings(), answer.warnings].concat();
+        Ok(Answer { warnings, ..answer })
     }
 
     fn token_review(&self, review: &Tree) -> Tree {
@@ -205,7 +215,7 @@ impl Core {
         let mut parameters: DeleteParameters = delete_parameters(eviction.get("deleteOptions").unwrap_or(&Tree::Null))?;
         parameters.uid.get_or_insert_with(|| pod.head.uid.to_string());
         let inner = Request { subresource: "", ..request };
-        let answer = self.delete_authorized(inner, &parameters).await?;
+        let answer = self.delete_authorized(inner, &parameters, false).await?;
         Ok(Answer::tree(201, success(), answer.revision))
     }
 
@@ -249,8 +259,6 @@ impl Core {
         let key = ObjectKey::new(id::SERVICE_ACCOUNT, request.namespace, request.name);
         let account = self.cache.get(&key).ok_or_else(|| request.not_found())?;
         let now = self.clock.now();
-        let admission = self.admission(&request, request.kind, Operation::Create, request.name, now);
-        admission::mutate(&admission, &mut body, None)?;
         let issuer = self.authenticator.signer().issuer().to_owned();
         if body.list_at("spec.audiences").is_empty() {
             body.set("spec.audiences", Tree::List(vec![issuer.as_str().into()]));

@@ -7,10 +7,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use corten_admission::Operation;
 use corten_base::OnStop;
-use corten_client::{ExecExit, ExecRequest, ExecSession, LogRequest, PodTarget, TerminalSize};
+use corten_client::{ExecExit, ExecRequest, ExecSession, LogRequest, PodTarget, TerminalSize, WriteOptions};
 use corten_kinds::{Kind, id};
 use corten_object::{ObjectKey, Status, time};
+use corten_schema::{FieldType, Scalar};
 use corten_tree::{Tree, json, tree};
 use futures::{SinkExt, StreamExt};
 use hyper::body::Incoming;
@@ -27,6 +29,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 
 use crate::core::{Core, attributes};
 use crate::http::{Call, HttpBody, Query, Resource, full, respond, stream};
+use crate::pipeline::Request as PipelineRequest;
 
 /// Bytes read from a command at once.
 const CHUNK: usize = 32 * 1024;
@@ -63,6 +66,7 @@ pub(crate) async fn connect(
         // A WebSocket begins with a GET, but runs a command all the same.
         core.authorize(&attributes(&call.user, "create", kind, names))?;
     }
+    admit_connect(core, &call, kind, &r).await?;
     match r.subresource.as_str() {
         "log" => logs(core, &call, &r).await,
         "exec" => exec(core, &call, &r, request, false).await,
@@ -72,6 +76,43 @@ pub(crate) async fn connect(
         )),
         other => Err(Status::bad_request(format!("{other} is not supported yet"))),
     }
+}
+
+/// Asks admission; what it sees is the options in the query (`ConnectResource` in `endpoints/handlers/rest.go`). Logs are read,
+/// not connected to.
+async fn admit_connect(core: &Core, call: &Call, kind: &Arc<Kind>, r: &Resource) -> Result<(), Status> {
+    let Some((group, version, options_kind)) = kind.subresource(&r.subresource).and_then(|s| s.body) else {
+        return Ok(());
+    };
+    let ty = core.schema.gvk(group, version, options_kind).ok_or_else(Status::no_such_resource)?;
+    let api_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    let mut object = tree!({"kind": options_kind, "apiVersion": (api_version)});
+    for field in core.schema.members(ty).filter(|f| call.query.has(&f.name)) {
+        let all = || call.query.all(&field.name).collect::<Vec<&str>>();
+        let value = match &field.ty {
+            FieldType::List(item) if matches!(**item, FieldType::Scalar(Scalar::Int32)) => {
+                Tree::List(all().iter().filter_map(|n| n.parse::<i32>().ok()).map(Tree::from).collect())
+            }
+            FieldType::List(_) => all().into(),
+            FieldType::Scalar(Scalar::Bool) => call.query.flag(&field.name).into(),
+            _ => call.query.get(&field.name).into(),
+        };
+        object.insert(field.name.clone(), value);
+    }
+    let write = WriteOptions::default();
+    let request = PipelineRequest {
+        user: &call.user,
+        kind,
+        version: &r.version,
+        namespace: &r.namespace,
+        name: &r.name,
+        subresource: &r.subresource,
+        options: &write,
+    };
+    core.fresh().await?;
+    let admitting = core.admitting(&request, Operation::Connect).with_body(group, version, options_kind);
+    admitting.mutate(Some(&mut object), None).await?;
+    admitting.validate(Some(&object), None).await
 }
 
 /// The pod, and the container that is meant.

@@ -5,6 +5,7 @@ use corten_object::Status;
 use corten_schema::{FieldType, ListType, Schema, TypeId};
 use corten_tree::{Map, Tree};
 
+use super::replace::Admit;
 use super::{Answer, Body, Request};
 use crate::core::{Core, attributes};
 
@@ -46,7 +47,7 @@ impl Core {
                 crate::core::from_storage(request.kind, request.version, &mut tree);
             }
             Merge(&request.kind.schema).structure(ty, &mut tree, &body);
-            match self.replace_with(request, tree).await {
+            match self.replace_with(request, tree, Admit::Object).await {
                 Err(status) if status.is_conflict() => last = status,
                 Ok(answer) => return Ok(Answer { warnings: [applied.warnings, answer.warnings].concat(), ..answer }),
                 Err(status) => return Err(status),

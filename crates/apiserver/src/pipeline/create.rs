@@ -1,11 +1,12 @@
 //! Create.
 
-use corten_admission::{self as admission, Operation};
+use corten_admission::{Operation, Reservation};
 use corten_base::Revision;
 use corten_kinds::{Kind, WriteContext};
 use corten_object::{ObjectKey, Status};
 use corten_tree::Tree;
 
+use super::admit::Admitting;
 use super::commit::{Commit, CommitError};
 use super::{Answer, Body, Request, metadata, unstored};
 use crate::core::{Core, attributes};
@@ -37,18 +38,29 @@ impl Core {
             return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
         }
         self.fresh().await?;
-        let generate = body.str_at("metadata.name").is_empty() && request.name.is_empty();
-        let base = body.str_at("metadata.generateName").to_owned();
-        let mut attempts = if generate && !base.is_empty() { NAME_ATTEMPTS } else { 1 };
+        let stored = self.stored(request.kind).clone();
+        let mut tree = body;
+        metadata::match_request(&request, &stored, &mut tree)?;
+        metadata::strip_for_create(&mut tree);
+        stored.fill_defaults(&mut tree);
+        let mut admitting = self.admitting(&request, Operation::Create);
+        admitting.name(tree.str_at("metadata.name"));
+        admitting.mutate(Some(&mut tree), None).await?;
+        metadata::match_request(&request, &stored, &mut tree)?;
+        metadata::strip_for_create(&mut tree);
+        let base = tree.str_at("metadata.generateName").to_owned();
+        let generate = tree.str_at("metadata.name").is_empty() && !base.is_empty();
+        let mut attempts = if generate { NAME_ATTEMPTS } else { 1 };
         loop {
             attempts -= 1;
-            let mut tree = body.clone();
-            if generate && !base.is_empty() {
+            let mut tree = tree.clone();
+            if generate {
                 let cut = base.char_indices().map(|(i, c)| i + c.len_utf8()).take_while(|i| *i <= GENERATED_BASE_MAX);
                 let kept = &base[..cut.last().unwrap_or(0)];
                 tree.set("metadata.name", format!("{kept}{}", self.entropy.suffix(SUFFIX)));
             }
-            match self.create_once(request, tree, &mut warnings).await {
+            admitting.name(tree.str_at("metadata.name"));
+            match self.create_once(request, tree, &admitting, &mut warnings).await {
                 Err(status) if status.is_already_exists() && attempts > 0 => {}
                 Ok(answer) => return Ok(Answer { warnings, ..answer }),
                 Err(status) => return Err(status),
@@ -60,13 +72,15 @@ impl Core {
         &self,
         request: Request<'_>,
         mut tree: Tree,
+        admitting: &Admitting<'_>,
         warnings: &mut Vec<String>,
     ) -> Result<Answer, Status> {
         let stored = self.stored(request.kind).clone();
-        metadata::match_request(&request, &stored, &mut tree)?;
         let name = tree.str_at("metadata.name").to_owned();
         let key = ObjectKey::new(stored.id, tree.str_at("metadata.namespace"), &name);
-        let reservation = self.prepare_new(&request, &stored, &key, &mut tree, warnings)?;
+        let reservation = self.prepare_new(&request, &stored, &key, &mut tree, admitting, warnings)?;
+        admitting.validate(Some(&tree), None).await?;
+        warnings.extend(admitting.notes.take_warnings());
         let json = self.encode(&stored, &mut tree)?;
         let taken = || Status::already_exists(&request.kind.group, &request.kind.plural, &name);
         if self.cache.get(&key).is_some() {
@@ -99,21 +113,18 @@ impl Core {
         Ok(Answer::of(201, self.committed(&stored, &key, json, revision)?, revision, Vec::new()))
     }
 
-    /// Everything between decoding and the commit: mutate, default, prepare, allocate, validate, admit.
+    /// Everything between mutating and validating admission: default, prepare, allocate, validate.
     fn prepare_new(
         &self,
         request: &Request<'_>,
         stored: &Kind,
         key: &ObjectKey,
         tree: &mut Tree,
+        admitting: &Admitting<'_>,
         warnings: &mut Vec<String>,
-    ) -> Result<admission::Reservation<'_>, Status> {
-        let now = self.clock.now();
-        metadata::strip_for_create(tree);
+    ) -> Result<Reservation<'_>, Status> {
+        let now = admitting.now;
         metadata::stamp(tree, self.entropy.uid(), now, stored);
-        stored.fill_defaults(tree);
-        let admission = self.admission(request, stored, Operation::Create, key.name.as_str(), now);
-        warnings.extend(admission::mutate(&admission, tree, None)?);
         stored.fill_defaults(tree);
         if stored.has_status() && !stored.status_on_create {
             tree.remove("status");
@@ -135,7 +146,6 @@ impl Core {
             warnings.extend(warn(tree, None));
         }
         self.warn_unserved(stored, warnings);
-        warnings.extend(admission::validate(&admission, Some(tree), None)?);
         Ok(reservation)
     }
 
@@ -143,29 +153,6 @@ impl Core {
     pub(super) fn warn_unserved(&self, stored: &Kind, warnings: &mut Vec<String>) {
         if stored.served_by.is_none() {
             warnings.push(format!("{} is stored, but nothing in Corten acts on it yet", stored.kind));
-        }
-    }
-
-    /// What the admission plugins get to know of a request.
-    pub(crate) fn admission<'a>(
-        &'a self,
-        request: &Request<'a>,
-        stored: &'a Kind,
-        operation: Operation,
-        name: &'a str,
-        now: corten_base::Timestamp,
-    ) -> admission::Request<'a> {
-        admission::Request {
-            operation,
-            kind: stored,
-            namespace: if stored.namespaced() { request.namespace } else { "" },
-            name,
-            subresource: request.subresource,
-            user: request.user,
-            dry_run: request.options.dry_run,
-            now,
-            entropy: &*self.entropy,
-            source: self,
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use corten_admission::{self as admission, Operation};
+use corten_admission::Operation;
 use corten_base::{Revision, Timestamp};
 use corten_client::{Propagation, WriteOptions};
 use corten_kinds::{DeleteRequest, Graceful, Kind};
@@ -34,13 +34,15 @@ impl Core {
     pub async fn delete(&self, request: Request<'_>, parameters: &DeleteParameters) -> Result<Answer, Status> {
         let names = (request.namespace, request.name, request.subresource);
         self.authorize(&attributes(request.user, "delete", request.kind, names))?;
-        self.delete_authorized(request, parameters).await
+        self.delete_authorized(request, parameters, false).await
     }
 
+    /// A delete after authorization; `collection` says whether it is one of many.
     pub(crate) async fn delete_authorized(
         &self,
         request: Request<'_>,
         parameters: &DeleteParameters,
+        collection: bool,
     ) -> Result<Answer, Status> {
         let stored = self.stored(request.kind).clone();
         let key = request.key(&stored);
@@ -49,21 +51,22 @@ impl Core {
             let old = self.cache.get(&key).ok_or_else(|| request.not_found())?;
             check_preconditions(&request, parameters, &old)?;
             let old_tree = old.to_tree();
-            let now = self.clock.now();
-            let admission = self.admission(&request, &stored, Operation::Delete, request.name, now);
-            admission::validate(&admission, None, Some(&old_tree))?;
-            let fate = fate(&stored, &old_tree, parameters, now);
+            let admitting = self.admitting(&request, Operation::Delete).deleting(parameters, collection);
+            admitting.mutate(None, Some(&old_tree)).await?;
+            admitting.validate(None, Some(&old_tree)).await?;
+            let warnings = admitting.notes.take_warnings();
+            let fate = fate(&stored, &old_tree, parameters, admitting.now);
             let revision = self.cache.revision();
             let (expected, dry_run) = (old.head.revision, request.options.dry_run || parameters.dry_run);
             let outcome = match fate {
-                Fate::Waiting => return Ok(Answer::of(200, old, revision, Vec::new())),
-                Fate::Gone if dry_run => return Ok(self.deleted(&request, &old, revision)),
+                Fate::Waiting => return Ok(Answer::of(200, old, revision, warnings)),
+                Fate::Gone if dry_run => return Ok(Answer { warnings, ..self.deleted(&request, &old, revision) }),
                 Fate::Gone => {
                     let commit = Commit { kind: &stored, key: key.clone(), expected, value: None, owners_alive: &[] };
                     match self.commit(commit).await {
                         Ok(revision) => {
                             self.services.release(&key);
-                            return Ok(self.deleted(&request, &old, revision));
+                            return Ok(Answer { warnings, ..self.deleted(&request, &old, revision) });
                         }
                         Err(error) => error,
                     }
@@ -71,14 +74,14 @@ impl Core {
                 Fate::Marked(mut tree) => {
                     let json = self.encode(&stored, &mut tree)?;
                     if dry_run {
-                        return Ok(Answer::of(200, unstored(&stored, json, expected)?, revision, Vec::new()));
+                        return Ok(Answer::of(200, unstored(&stored, json, expected)?, revision, warnings));
                     }
                     let value = Some(json.clone());
                     let commit = Commit { kind: &stored, key: key.clone(), expected, value, owners_alive: &[] };
                     match self.commit(commit).await {
                         Ok(revision) => {
                             let object = self.committed(&stored, &key, json, revision)?;
-                            return Ok(Answer::of(200, object, revision, Vec::new()));
+                            return Ok(Answer::of(200, object, revision, warnings));
                         }
                         Err(error) => error,
                     }
@@ -129,7 +132,7 @@ impl Core {
                 subresource: "",
                 options,
             };
-            match self.delete_authorized(request, parameters).await {
+            match self.delete_authorized(request, parameters, true).await {
                 Err(status) if !status.is_not_found() => return Err(status),
                 _ => {}
             }

@@ -3,6 +3,7 @@
 //! The order is everywhere: flow control, authorization, decode, mutate, default, validate, admit, commit. Steps are added
 //! here and nowhere else; a kind takes part through its row's hooks only.
 
+mod admit;
 mod apply;
 mod commit;
 mod create;

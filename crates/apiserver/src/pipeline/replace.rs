@@ -1,7 +1,7 @@
 //! Update and patch, of objects and of their status: both replace what is there by what a change makes of it.
 
 use bytes::Bytes;
-use corten_admission::{self as admission, Operation};
+use corten_admission::{Operation, Reservation};
 use corten_base::Revision;
 use corten_client::PatchKind;
 use corten_kinds::{Kind, SubresourceKind, WriteContext};
@@ -32,6 +32,15 @@ enum Change {
     Patch(PatchBody),
 }
 
+/// What goes through admission.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Admit {
+    /// The object.
+    Object,
+    /// Nothing any more: something that stands for the change has been through.
+    Done,
+}
+
 impl Core {
     /// Replaces an object or its status.
     pub async fn update(&self, request: Request<'_>, body: Body) -> Result<Answer, Status> {
@@ -45,7 +54,7 @@ impl Core {
             tree.remove("metadata.resourceVersion");
             return self.create_decoded(request, tree, decoded.warnings).await;
         }
-        self.replace(request, Change::Put(decoded.tree), decoded.warnings).await
+        self.replace(request, Change::Put(decoded.tree), decoded.warnings, Admit::Object).await
     }
 
     /// Patches an object or its status.
@@ -55,17 +64,23 @@ impl Core {
         if patch.kind == PatchKind::Apply {
             return self.apply(request, super::decode::yaml(&patch.body)?).await;
         }
-        self.replace(request, Change::Patch(patch), Vec::new()).await
+        self.replace(request, Change::Patch(patch), Vec::new(), Admit::Object).await
     }
 
     /// Replaces an object by a state that was made of its present one; the state's resourceVersion is the condition.
     /// The caller has authorized the request.
-    pub(super) async fn replace_with(&self, request: Request<'_>, new: Tree) -> Result<Answer, Status> {
+    pub(super) async fn replace_with(&self, request: Request<'_>, new: Tree, admit: Admit) -> Result<Answer, Status> {
         let decoded = self.decode(&request, Body::Tree(new))?;
-        self.replace(request, Change::Put(decoded.tree), decoded.warnings).await
+        self.replace(request, Change::Put(decoded.tree), decoded.warnings, admit).await
     }
 
-    async fn replace(&self, request: Request<'_>, change: Change, warnings: Vec<String>) -> Result<Answer, Status> {
+    async fn replace(
+        &self,
+        request: Request<'_>,
+        change: Change,
+        warnings: Vec<String>,
+        admit: Admit,
+    ) -> Result<Answer, Status> {
         let stored = self.stored(request.kind).clone();
         let key = request.key(&stored);
         let modified = || Status::modified(&request.kind.group, &request.kind.plural, request.name);
@@ -75,7 +90,18 @@ impl Core {
             let mut found = warnings.clone();
             let (mut new, conditional) = self.changed(&request, &stored, &change, &old, &mut found)?;
             let old_tree = old.to_tree();
-            let reservation = self.prepare_changed(&request, &stored, &mut new, &old_tree, &mut found)?;
+            let admitting = self.admitting(&request, Operation::Update);
+            if admit == Admit::Object {
+                stored.fill_defaults(&mut new);
+                admitting.mutate(Some(&mut new), Some(&old_tree)).await?;
+                metadata::match_request(&request, &stored, &mut new)?;
+            }
+            let now = admitting.now;
+            let reservation = self.prepare_changed(&request, &stored, &mut new, &old_tree, now, &mut found)?;
+            if admit == Admit::Object {
+                admitting.validate(Some(&new), Some(&old_tree)).await?;
+            }
+            found.extend(admitting.notes.take_warnings());
             let json = self.encode(&stored, &mut new)?;
             if json == *old.stored() {
                 return Ok(Answer::of(200, old, self.cache.revision(), found));
@@ -194,16 +220,16 @@ impl Core {
         }
     }
 
-    /// Everything between decoding and the commit of a changed object.
+    /// Everything between mutating and validating admission of a changed object.
     fn prepare_changed(
         &self,
         request: &Request<'_>,
         stored: &Kind,
         new: &mut Tree,
         old: &Tree,
+        now: corten_base::Timestamp,
         warnings: &mut Vec<String>,
-    ) -> Result<admission::Reservation<'_>, Status> {
-        let now = self.clock.now();
+    ) -> Result<Reservation<'_>, Status> {
         let mut errors = Vec::new();
         metadata::keep_system_fields(new, old);
         let part = request.sub().map(|s| s.kind);
@@ -221,8 +247,6 @@ impl Core {
             Some(_) => return Err(Status::method_not_allowed()),
         }
         stored.fill_defaults(new);
-        let admission = self.admission(request, stored, Operation::Update, request.name, now);
-        warnings.extend(admission::mutate(&admission, new, Some(old))?);
         let prepare = match part {
             None => stored.hooks.prepare_update,
             Some(SubresourceKind::Status) => stored.hooks.prepare_status,
@@ -255,7 +279,6 @@ impl Core {
             }
             self.warn_unserved(stored, warnings);
         }
-        warnings.extend(admission::validate(&admission, Some(new), Some(old))?);
         Ok(reservation)
     }
 

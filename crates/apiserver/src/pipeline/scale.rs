@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use corten_admission::Operation;
 use corten_client::WriteOptions;
 use corten_kinds::ScalePaths;
 use corten_object::{FieldError, LabelSelector, Object, Reason, Status};
 use corten_tree::{FieldPath, Tree, tree};
 
 use super::read::RevisionMatch;
+use super::replace::Admit;
 use super::{Answer, Body, PatchBody, Request};
 use crate::core::{Core, attributes};
 
@@ -61,7 +63,10 @@ impl Core {
         for _ in 0..CONFLICT_RETRIES {
             self.fresh().await?;
             let old = self.cache.get(&key).ok_or_else(|| request.not_found())?;
-            let wanted = wanted(&old)?;
+            let mut wanted = wanted(&old)?;
+            let old_scale = scale(&old.to_tree(), &paths);
+            let admitting = self.admitting(&request, Operation::Update).with_body("autoscaling", "v1", "Scale");
+            admitting.mutate(Some(&mut wanted), Some(&old_scale)).await?;
             let replicas = wanted.i64_at("spec.replicas").unwrap_or(0);
             if replicas < 0 {
                 let path = FieldPath::of("spec.replicas");
@@ -72,14 +77,17 @@ impl Core {
             if !conditional.is_empty() && conditional != old.head.revision.to_string() {
                 return Err(Status::modified(&request.kind.group, &request.kind.plural, request.name));
             }
+            admitting.validate(Some(&wanted), Some(&old_scale)).await?;
             let mut new = old.to_tree();
             new.set(&paths.spec, replicas);
             // The scale's right was checked; the write to the object is the server's own.
             let inner = Request { subresource: "", ..request };
             let options = WriteOptions { field_validation: "Ignore".into(), ..request.options.clone() };
             let inner = Request { options: &options, ..inner };
-            match self.replace_with(inner, new).await {
+            match self.replace_with(inner, new, Admit::Done).await {
                 Ok(answer) => {
+                    let warnings = [admitting.notes.take_warnings(), answer.warnings].concat();
+                    let answer = Answer { warnings, ..answer };
                     let tree = answer.object.as_ref().map(|o| scale(&o.to_tree(), &paths)).unwrap_or_default();
                     return Ok(Answer { object: None, tree: Some(tree), ..answer });
                 }

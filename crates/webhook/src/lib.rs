@@ -1,0 +1,270 @@
+//! The one HTTPS client for callouts: admission and conversion webhooks, and whatever else the API server asks of others.
+//!
+//! A [`Caller`] posts a JSON body to a [`ClientConfig`]'s URL or Service and returns the answer's body. Connections are kept
+//! and shared by all hooks with the same trust. Services are resolved through the watch cache: a ready endpoint if there is
+//! one, else the cluster IP; the certificate must be for `NAME.NAMESPACE.svc`. Error texts are those of upstream's client
+//! (`apiserver/pkg/util/webhook/client.go`, `apiserver/pkg/util/proxy/proxy.go`, `client-go/rest/request.go`).
+
+mod config;
+mod resolve;
+mod trust;
+
+pub use config::{ClientConfig, Target};
+pub use resolve::resolve;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use corten_base::{Clock, Entropy};
+use corten_cache::Cache;
+use futures::future::{Either, select};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT};
+use hyper::{Method, Request, Uri};
+use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use rustls::pki_types::ServerName;
+
+/// Largest answer, in bytes.
+const ANSWER_MAX: usize = 16 << 20;
+/// How many clients (trust and server name) are kept; the least recently used goes first.
+const CLIENTS_MAX: usize = 64;
+
+/// Why a callout has no answer. The text is what follows `failed to call webhook: ` in upstream's messages.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// The configuration cannot be used.
+    #[error("{0}")]
+    Config(String),
+    /// Nobody has answered.
+    #[error("Post {url:?}: {why}")]
+    Transport {
+        /// Where the call went.
+        url: String,
+        /// What went wrong.
+        why: String,
+    },
+    /// An answer other than 2xx.
+    #[error("{text}")]
+    Answer {
+        /// The HTTP code.
+        code: u16,
+        /// Upstream's words for it.
+        text: String,
+    },
+}
+
+type Https = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+
+/// What tells clients apart.
+#[derive(PartialEq, Eq, Clone)]
+struct ClientKey {
+    trust: trust::Trust,
+    server_name: String,
+}
+
+/// The client. Clones share connections.
+#[derive(Clone)]
+pub struct Caller {
+    cache: Cache,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    /// The least recently used first.
+    clients: Arc<Mutex<Vec<(ClientKey, Https)>>>,
+}
+
+impl Caller {
+    /// A client that resolves Services through the cache; nothing is connected yet.
+    pub fn new(cache: Cache, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Caller {
+        Caller { cache, clock, entropy, clients: Arc::default() }
+    }
+
+    /// Posts JSON and returns the answer's body, within the timeout (in whole seconds; it is told to the server, too).
+    ///
+    /// # Errors
+    /// If the configuration is of no use, nobody answers in time, or the answer is no success.
+    pub async fn post(&self, config: &ClientConfig, timeout: Duration, body: Bytes) -> Result<Bytes, CallError> {
+        let place = Place::of(config, timeout)?;
+        let transport = |why: String| CallError::Transport { url: place.shown.clone(), why };
+        let connect = match &config.target {
+            Target::Service { namespace, name, port, .. } => {
+                let world = self.cache.read();
+                Some(resolve(&world, namespace, name, *port, self.entropy.u64()).map_err(transport)?)
+            }
+            Target::Url(_) => None,
+        };
+        let client = self.client(config, &place).map_err(CallError::Config)?;
+        let request = place.request(connect, config, body).map_err(CallError::Config)?;
+        let exchange = async {
+            let answer = client.request(request).await.map_err(|e| transport(reason(&e)))?;
+            let code = answer.status().as_u16();
+            let body = Limited::new(answer.into_body(), ANSWER_MAX).collect().await;
+            let body = body.map_err(|e| transport(e.to_string()))?.to_bytes();
+            match code {
+                200..=299 => Ok(body),
+                _ => Err(CallError::Answer { code, text: answer_text(code, &body) }),
+            }
+        };
+        futures::pin_mut!(exchange);
+        match select(exchange, self.clock.sleep(timeout)).await {
+            Either::Left((answer, _)) => answer,
+            Either::Right(_) => Err(transport("context deadline exceeded".into())),
+        }
+    }
+
+    fn client(&self, config: &ClientConfig, place: &Place) -> Result<Https, String> {
+        let trust = trust::Trust::of(config);
+        let key = ClientKey { trust, server_name: place.server_name.clone() };
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = clients.iter().position(|(have, _)| *have == key) {
+            let found = clients.remove(at);
+            let client = found.1.clone();
+            clients.push(found);
+            return Ok(client);
+        }
+        let tls = key.trust.tls()?;
+        let name = ServerName::try_from(key.server_name.clone()).map_err(|e| e.to_string())?;
+        let mut http = HttpConnector::new();
+        http.enforce_http(false);
+        http.set_nodelay(true);
+        let https = HttpsConnectorBuilder::new().with_tls_config(tls).https_only();
+        // HTTP/1.1 only, as upstream: requests spread over a Service's endpoints.
+        let https = https.with_server_name_resolver(FixedServerNameResolver::new(name)).enable_http1();
+        let client = Client::builder(TokioExecutor::new()).build(https.wrap_connector(http));
+        if clients.len() >= CLIENTS_MAX {
+            clients.remove(0);
+        }
+        clients.push((key, client.clone()));
+        Ok(client)
+    }
+}
+
+/// Where a call goes.
+struct Place {
+    /// The URL in messages.
+    shown: String,
+    /// The certificate must be for this name.
+    server_name: String,
+    /// `host:port` as in the Host header.
+    authority: String,
+    /// Path and query.
+    path: String,
+}
+
+impl Place {
+    fn of(config: &ClientConfig, timeout: Duration) -> Result<Place, CallError> {
+        let query = format!("timeout={}s", timeout.as_secs().max(1));
+        let (server_name, authority, path) = match &config.target {
+            Target::Service { namespace, name, path, port } => {
+                let server_name = format!("{name}.{namespace}.svc");
+                let authority = format!("{server_name}:{port}");
+                (server_name, authority, path.clone())
+            }
+            Target::Url(url) => {
+                let uri: Uri = url.parse().map_err(|e| CallError::Config(format!("Unparsable URL: {e}")))?;
+                let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+                if uri.scheme_str() != Some("https") || host.is_empty() {
+                    let why = format!("Unparsable URL: {url:?} is not https://host/path");
+                    return Err(CallError::Config(why));
+                }
+                let authority = uri.authority().map(ToString::to_string).unwrap_or_default();
+                (host, authority, uri.path().to_owned())
+            }
+        };
+        let path = format!("/{}?{query}", path.trim_start_matches('/'));
+        Ok(Place { shown: format!("https://{authority}{path}"), server_name, authority, path })
+    }
+
+    fn request(
+        &self,
+        connect: Option<SocketAddr>,
+        config: &ClientConfig,
+        body: Bytes,
+    ) -> Result<Request<Full<Bytes>>, String> {
+        let authority = connect.map_or_else(|| self.authority.clone(), |a| a.to_string());
+        let mut request = Request::builder()
+            .method(Method::POST)
+            .uri(format!("https://{authority}{}", self.path))
+            .header(HOST, &self.authority)
+            .header(ACCEPT, "application/json, */*")
+            .header(CONTENT_TYPE, "application/json")
+            .header(USER_AGENT, "kube-apiserver-admission");
+        if !config.bearer.is_empty() {
+            request = request.header(AUTHORIZATION, format!("Bearer {}", config.bearer));
+        }
+        request.body(Full::new(body)).map_err(|e| e.to_string())
+    }
+}
+
+/// What Go's client says of the innermost error.
+fn reason(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut innermost = error;
+    loop {
+        // An I/O error's source is that of what it holds; what it holds is what TLS says of the certificate.
+        let held = innermost.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        let held = held.map(|held| held as &(dyn std::error::Error + 'static));
+        match held.or_else(|| innermost.source()) {
+            Some(next) => innermost = next,
+            None => break,
+        }
+    }
+    if let Some(tls) = innermost.downcast_ref() {
+        return tls_reason(tls);
+    }
+    match innermost.downcast_ref::<std::io::Error>().map(std::io::Error::kind) {
+        Some(std::io::ErrorKind::ConnectionRefused) => "dial tcp: connect: connection refused".into(),
+        Some(std::io::ErrorKind::ConnectionReset) => "read: connection reset by peer".into(),
+        Some(std::io::ErrorKind::UnexpectedEof) => "EOF".into(),
+        _ => innermost.to_string(),
+    }
+}
+
+fn tls_reason(error: &rustls::Error) -> String {
+    use rustls::{CertificateError as C, Error as E};
+    let why = match error {
+        E::InvalidCertificate(C::UnknownIssuer | C::BadSignature) => {
+            "certificate signed by unknown authority".to_owned()
+        }
+        E::InvalidCertificate(
+            C::Expired | C::ExpiredContext { .. } | C::NotValidYet | C::NotValidYetContext { .. },
+        ) => "certificate has expired or is not yet valid".to_owned(),
+        E::InvalidCertificate(other) => other.to_string(),
+        other => return format!("remote error: tls: {other}"),
+    };
+    format!("tls: failed to verify certificate: x509: {why}")
+}
+
+/// `errors.NewGenericServerResponse` as `rest.Request` makes it of an answer that holds no Status.
+fn answer_text(code: u16, body: &[u8]) -> String {
+    if let Ok(tree) = corten_tree::json::parse(body)
+        && tree.str_at("kind") == "Status"
+    {
+        return tree.str_at("message").to_owned();
+    }
+    let fixed = match code {
+        401 => "the server has asked for the client to provide credentials",
+        403 => return format!("{}: {}", "unknown", String::from_utf8_lossy(body).trim()),
+        404 => "the server could not find the requested resource",
+        405 => "the server does not allow this method on the requested resource",
+        406 => "the server was unable to respond with a content type that the client supports",
+        409 => "the server reported a conflict",
+        415 => "the body of the request was in an unknown format - accepted media types include: application/json",
+        422 => "the server rejected our request due to an error in our request",
+        429 => "the server has received too many requests and has asked us to try again later",
+        503 => "the server is currently unable to handle the request",
+        504 => {
+            "the server was unable to return a response in the time allotted, but may still be processing the request"
+        }
+        500.. => {
+            let text = String::from_utf8_lossy(body);
+            let text = if text.trim().is_empty() { "unknown".into() } else { text };
+            return format!("an error on the server ({:?}) has prevented the request from succeeding", text.trim());
+        }
+        _ => "the server rejected our request for an unknown reason",
+    };
+    fixed.to_owned()
+}
