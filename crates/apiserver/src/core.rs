@@ -168,10 +168,19 @@ impl Core {
         self.builtin.stored(kind)
     }
 
+    /// An old object as a write sees it: at the storage version, or of a custom resource at the version of the request, as whose
+    /// schema validates it.
+    pub fn working_tree(&self, request: &crate::pipeline::Request<'_>, object: &Object) -> Tree {
+        let mut tree = object.to_tree();
+        if request.kind.custom.is_some() && !is_at_version(request.kind, request.version) {
+            from_storage(request.kind, request.version, &mut tree);
+        }
+        tree
+    }
+
     /// The object's JSON at a version: its own bytes where that is how it is stored.
     pub fn at_version(&self, kind: &Kind, version: &str, object: &Object) -> Option<Tree> {
-        let same = kind.stored_as.is_none() && *kind.versions[0] == *version;
-        if same {
+        if is_at_version(kind, version) {
             return None;
         }
         let mut tree = object.to_tree();
@@ -180,8 +189,16 @@ impl Core {
     }
 }
 
+/// Whether stored objects are at a version as they are.
+pub(crate) fn is_at_version(kind: &Kind, version: &str) -> bool {
+    kind.stored_as.is_none() && *kind.versions[0] == *version
+}
+
 /// Turns a stored object's tree into what a served version of a kind shows.
 pub(crate) fn from_storage(kind: &Kind, version: &str, tree: &mut Tree) {
+    if kind.custom.is_some() {
+        return kind.rename_version(tree, version);
+    }
     if let Some(conversion) = kind.conversion(version) {
         (conversion.from_storage)(tree);
     }

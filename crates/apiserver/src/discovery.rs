@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use corten_kinds::{Kind, Registry, SubresourceKind};
+use corten_kinds::custom::version_rank;
+use corten_kinds::{Kind, Registry, Subresource, SubresourceKind};
 use corten_tree::{Tree, tree};
 
 /// Groups in the order in which clients look a short name up (`pkg/controlplane/apiserver/aggregator.go`, priorities).
@@ -72,8 +73,11 @@ fn group_names(registry: &Registry) -> Vec<String> {
             names.push(kind.group.to_string());
         }
     }
-    let rank = |name: &String| GROUP_ORDER.iter().position(|g| g == name).unwrap_or(GROUP_ORDER.len());
-    names.sort_by_key(rank);
+    let rank = |name: &String| match GROUP_ORDER.iter().position(|g| g == name) {
+        Some(known) => (known, String::new()),
+        None => (GROUP_ORDER.len(), name.clone()),
+    };
+    names.sort_by_cached_key(rank);
     names
 }
 
@@ -87,21 +91,8 @@ fn versions(registry: &Registry, group: &str) -> Vec<String> {
             }
         }
     }
-    all.sort_by_key(|v| std::cmp::Reverse(version_rank(v)));
+    all.sort_by_cached_key(|v| std::cmp::Reverse(version_rank(v)));
     all
-}
-
-/// `v2` before `v1` before `v1beta2` before `v1beta1` before `v1alpha1`.
-fn version_rank(version: &str) -> (u8, u32, u32) {
-    let rest = version.strip_prefix('v').unwrap_or(version);
-    let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-    let major = rest[..digits].parse().unwrap_or(0);
-    let minor = |prefix: &str| rest[digits..].strip_prefix(prefix).and_then(|m| m.parse().ok());
-    match (minor("beta"), minor("alpha")) {
-        (Some(minor), _) => (1, major, minor),
-        (_, Some(minor)) => (0, major, minor),
-        _ => (2, major, 0),
-    }
 }
 
 fn group_version(group: &str, version: &str) -> String {
@@ -145,6 +136,10 @@ fn kinds<'r>(registry: &'r Registry, group: &'r str, version: &'r str) -> impl I
     registry.iter().filter(served).map(|k| &**k)
 }
 
+fn subresources<'k>(kind: &'k Kind, version: &'k str) -> impl Iterator<Item = &'k Subresource> {
+    kind.subresources.iter().filter(move |sub| kind.subresource_at(version, sub.name).is_some())
+}
+
 fn texts<S: AsRef<str>>(list: impl IntoIterator<Item = S>) -> Tree {
     Tree::List(list.into_iter().map(|t| Tree::from(t.as_ref())).collect())
 }
@@ -162,7 +157,7 @@ pub(crate) fn resources(registry: &Registry, group: &str, version: &str) -> Opti
             out.insert("categories", texts(&kind.categories));
         }
         list.push(out);
-        for sub in &kind.subresources {
+        for sub in subresources(kind, version) {
             let name = format!("{}/{}", kind.plural, sub.name);
             let mut out = tree!({"name": name, "singularName": "", "namespaced": (kind.namespaced())});
             let (g, v, k) = sub.body.unwrap_or(("", "", ""));
@@ -212,7 +207,7 @@ fn aggregated_resource(kind: &Kind, group: &str, version: &str) -> Tree {
     if !kind.categories.is_empty() {
         out.insert("categories", texts(&kind.categories));
     }
-    let subresources = kind.subresources.iter().map(|sub| {
+    let subresources = subresources(kind, version).map(|sub| {
         let own = (group, version, &*kind.kind);
         let body = match (sub.kind, sub.body) {
             (SubresourceKind::Connect, Some((_, _, body))) => ("", "v1", body),
@@ -234,9 +229,10 @@ mod tests {
 
     #[test]
     fn versions_are_ordered_by_stability() {
-        let mut all = vec!["v1beta1", "v2", "v1alpha3", "v1", "v1beta2"];
+        let mut all = vec!["v1beta1", "v2", "foo2", "v1alpha3", "v11", "v1", "foo1", "v1beta2", "v11alpha2"];
         all.sort_by_key(|v| std::cmp::Reverse(version_rank(v)));
-        assert_eq!(all, ["v2", "v1", "v1beta2", "v1beta1", "v1alpha3"]);
+        let wanted = ["v11", "v2", "v1", "v1beta2", "v1beta1", "v11alpha2", "v1alpha3", "foo1", "foo2"];
+        assert_eq!(all, wanted);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use corten_object::{GroupVersionKind, KindId, Object};
-use corten_schema::{Schema, TypeId};
+use corten_schema::{Options, Schema, TypeId, UnknownFields, canonicalise};
 use corten_tree::Tree;
 
 use crate::column::{Row, RowContext, RuntimeColumn};
@@ -217,9 +217,49 @@ impl Kind {
         }
     }
 
+    /// The subresource of this name at a version: definitions may differ by version.
+    pub fn subresource_at(&self, version: &str, name: &str) -> Option<&Subresource> {
+        let found = self.subresource(name)?;
+        let Some(custom) = &self.custom else { return Some(found) };
+        let own = custom.version(self, version);
+        let there = match found.kind {
+            SubresourceKind::Status => own.status,
+            SubresourceKind::Scale { .. } => own.scale.is_some(),
+            _ => true,
+        };
+        there.then_some(found)
+    }
+
     /// Whether status is written through a subresource of its own.
     pub fn has_status(&self) -> bool {
         self.subresources.iter().any(|s| s.kind == SubresourceKind::Status)
+    }
+
+    /// As [`Kind::has_status`], at the version that an object is at.
+    pub fn has_status_at(&self, object: &Tree) -> bool {
+        match &self.custom {
+            Some(custom) => custom.version_of(self, object).status,
+            None => self.has_status(),
+        }
+    }
+
+    /// Turns an object of a kind whose versions all have the same fields into one at another version. What that version's schema
+    /// does not know is dropped. (`apiserver/conversion`, the `None` strategy)
+    pub fn rename_version(&self, object: &mut Tree, version: &str) {
+        object.set("apiVersion", self.gvk(version).api_version());
+        let options = Options { unknown: UnknownFields::Ignore, ..Options::default() };
+        if let Some(decoded) = self.type_of(version).and_then(|ty| canonicalise(&self.schema, ty, object, options).ok())
+        {
+            *object = decoded.tree;
+        }
+    }
+
+    /// The kind of lists.
+    pub fn list_kind(&self) -> String {
+        match &self.custom {
+            Some(custom) => custom.list_kind.to_string(),
+            None => format!("{}List", self.kind),
+        }
     }
 
     /// The schema's type of a served version.

@@ -231,6 +231,11 @@ impl Schema {
         self.gvk(group, version, kind)
     }
 
+    /// Whether this is the schema of a custom resource.
+    pub fn has_custom_types(&self) -> bool {
+        self.types.first().is_some_and(|def| def.custom)
+    }
+
     /// The type of a short name (`core.v1.PodSpec`).
     pub fn type_by_name(&self, name: &str) -> Option<TypeId> {
         self.names.get(name).copied()

@@ -110,7 +110,7 @@ impl Encoder {
     fn whole_list(&self, listed: Listed) -> Body {
         let gvk = self.kind.gvk(&self.version);
         let same = listed.items.first().is_none_or(|o| self.core.at_version(&self.kind, &self.version, o).is_none());
-        let mut head = tree!({"kind": (format!("{}List", gvk.kind)), "apiVersion": (gvk.api_version()),
+        let mut head = tree!({"kind": (self.kind.list_kind()), "apiVersion": (gvk.api_version()),
             "metadata": (list_metadata(&listed))});
         if self.form.format == Format::Json && same {
             let mut head = head.to_json();

@@ -58,6 +58,11 @@ pub(crate) fn accepted(headers: &HeaderMap) -> Vec<(String, Vec<(String, String)
 
 /// The first form that the client accepts and that is to be had.
 pub(crate) fn form(headers: &HeaderMap) -> Result<Form, Status> {
+    form_of(headers, true)
+}
+
+/// As [`form`], of objects that may have no protobuf form as a whole.
+pub(crate) fn form_of(headers: &HeaderMap, protobuf: bool) -> Result<Form, Status> {
     for (media, params) in accepted(headers) {
         let format = match media.as_str() {
             "application/json" | "*/*" | "application/*" => Format::Json,
@@ -68,6 +73,7 @@ pub(crate) fn form(headers: &HeaderMap) -> Result<Form, Status> {
         let param = |key: &str| params.iter().find(|(k, _)| k == key).map_or("", |(_, v)| v.as_str());
         let meta = param("g") == "meta.k8s.io" && param("v") == "v1";
         let shape = match param("as") {
+            "" if format == Format::Protobuf && !protobuf => continue,
             "" => Shape::Whole,
             "Table" if meta && format != Format::Protobuf => Shape::Table,
             "PartialObjectMetadata" | "PartialObjectMetadataList" if meta => Shape::Partial,
@@ -75,10 +81,9 @@ pub(crate) fn form(headers: &HeaderMap) -> Result<Form, Status> {
         };
         return Ok(Form { format, shape });
     }
-    Err(Status::new(
-        Reason::NotAcceptable,
-        "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf",
-    ))
+    let accepted = if protobuf { ", application/vnd.kubernetes.protobuf" } else { "" };
+    let why = format!("only the following media types are accepted: application/json, application/yaml{accepted}");
+    Err(Status::new(Reason::NotAcceptable, why))
 }
 
 /// The media type in a Content-Type header, without parameters; JSON if there is none.

@@ -50,7 +50,7 @@ pub(super) async fn serve(
     }
     let sub = match r.subresource.as_str() {
         "" => None,
-        name => match kind.subresource(name) {
+        name => match kind.subresource_at(&r.version, name) {
             Some(sub) => Some(*sub),
             None => return unknown(core, &call, &r, verb),
         },
@@ -68,7 +68,7 @@ pub(super) async fn serve(
         core.authorize(&attributes(&call.user, verb, &kind, (&r.namespace, &r.name, "")))?;
         return Err(Status::method_not_allowed());
     }
-    let form = negotiate::form(&call.headers)?;
+    let form = negotiate::form_of(&call.headers, kind.custom.is_none() || sub.is_some_and(|s| s.body.is_some()))?;
     let encoder = Encoder {
         core: core.clone(),
         version: r.version.as_str().into(),
@@ -77,7 +77,25 @@ pub(super) async fn serve(
         kind: kind.clone(),
     };
     let exchange = Exchange { core, call, kind, r, sub: sub.map(|s| s.kind), encoder };
-    exchange.run(verb, request).await
+    let deprecation = deprecation(&exchange);
+    let mut response = exchange.run(verb, request).await?;
+    if let Some(value) = deprecation {
+        response.headers_mut().append(HeaderName::from_static("warning"), value);
+    }
+    Ok(response)
+}
+
+/// What a definition says to who uses a version.
+fn deprecation(exchange: &Exchange<'_>) -> Option<HeaderValue> {
+    let custom = exchange.kind.custom.as_ref()?;
+    let text = custom.version(&exchange.kind, &exchange.r.version).deprecation.as_ref()?;
+    warning(text)
+}
+
+/// A text as the value of a Warning header.
+fn warning(text: &str) -> Option<HeaderValue> {
+    let text = text.replace('\\', "\\\\").replace('"', "\\\"").replace(['\n', '\r'], " ");
+    HeaderValue::from_str(&format!("299 - \"{text}\"")).ok()
 }
 
 /// A path that nothing serves; who may not ask is told that first.
@@ -119,7 +137,7 @@ impl Exchange<'_> {
         let request = self.request(&options);
         let answer = match verb {
             "create" => {
-                let body = body_of(&media, bytes)?;
+                let body = self.body_of(&media, bytes)?;
                 match self.sub {
                     Some(_) => self.core.act(request, body).await?,
                     None if self.kind.verbs == Verbs::CreateOnly => self.core.review(request, body).await?,
@@ -128,7 +146,7 @@ impl Exchange<'_> {
                 }
             }
             "update" => {
-                let body = body_of(&media, bytes)?;
+                let body = self.body_of(&media, bytes)?;
                 match self.sub {
                     Some(SubresourceKind::Scale { .. }) => self.core.update_scale(request, body).await?,
                     _ => self.core.update(request, body).await?,
@@ -146,6 +164,15 @@ impl Exchange<'_> {
             _ => return Err(Status::method_not_allowed()),
         };
         self.respond(answer)
+    }
+
+    /// The body of a write; custom resources have no protobuf form.
+    fn body_of(&self, media: &str, bytes: bytes::Bytes) -> Result<Body, Status> {
+        let own = self.sub.is_none_or(|sub| sub == SubresourceKind::Status);
+        if self.kind.custom.is_some() && own && media == "application/vnd.kubernetes.protobuf" {
+            return Err(negotiate::unsupported("application/json, application/yaml"));
+        }
+        body_of(media, bytes)
     }
 
     fn request<'r>(&'r self, options: &'r WriteOptions) -> Request<'r> {
@@ -293,8 +320,7 @@ impl Exchange<'_> {
         };
         let mut response = respond(answer.code, format.content_type(), full(bytes));
         for warning in &answer.warnings {
-            let text = warning.replace('\\', "\\\\").replace('"', "\\\"").replace(['\n', '\r'], " ");
-            if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{text}\"")) {
+            if let Some(value) = self::warning(warning) {
                 response.headers_mut().append(HeaderName::from_static("warning"), value);
             }
         }

@@ -22,9 +22,15 @@ pub(super) fn frames(
     watching: Watching,
     stopping: impl Future<Output = ()> + Send + 'static,
 ) -> impl Stream<Item = Bytes> + Send + 'static {
+    let changed = kind_changed(&encoder);
+    let stopping = async move {
+        let (stopping, changed) = (Box::pin(stopping), Box::pin(changed));
+        futures::future::select(stopping, changed).await;
+    };
     let state = (Framer { encoder, headers: true }, watching, Box::pin(stopping));
     stream::unfold(state, |(mut framer, mut watching, mut stopping)| async move {
         let item = tokio::select! {
+            biased;
             item = watching.next() => item?,
             () = &mut stopping => return None,
         };
@@ -42,6 +48,22 @@ pub(super) fn frames(
         let bytes = if out.is_empty() { chunk } else { out.freeze() };
         Some((bytes, (framer, watching, stopping)))
     })
+}
+
+/// Completes when the definition of the watched kind has changed or is gone: the watch ends then, as upstream's does.
+fn kind_changed(encoder: &Encoder) -> impl Future<Output = ()> + Send + use<> {
+    let (kinds, mut moved) = (encoder.core.registry.clone(), encoder.core.cache.kinds_moved());
+    let (id, shape) = (encoder.kind.id, encoder.kind.custom.as_ref().map(|custom| custom.shape));
+    async move {
+        while let Some(shape) = shape {
+            let now = kinds.now();
+            let same = now.has(id) && now.get(id).custom.as_ref().is_some_and(|custom| custom.shape == shape);
+            if !same || moved.changed().await.is_err() {
+                return;
+            }
+        }
+        std::future::pending::<()>().await;
+    }
 }
 
 struct Framer {

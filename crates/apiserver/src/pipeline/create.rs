@@ -76,6 +76,11 @@ impl Core {
         warnings: &mut Vec<String>,
     ) -> Result<Answer, Status> {
         let stored = self.stored(request.kind).clone();
+        if stored.custom.as_ref().is_some_and(|custom| custom.terminating) {
+            let why = "create not allowed while custom resource definition is terminating";
+            let name = tree.str_at("metadata.name");
+            return Err(Status::forbidden(&stored.group, &stored.plural, name, why));
+        }
         let name = tree.str_at("metadata.name").to_owned();
         let key = ObjectKey::new(stored.id, tree.str_at("metadata.namespace"), &name);
         let reservation = self.prepare_new(&request, &stored, &key, &mut tree, admitting, warnings)?;
@@ -126,7 +131,7 @@ impl Core {
         let now = admitting.now;
         metadata::stamp(tree, self.entropy.uid(), now, stored);
         stored.fill_defaults(tree);
-        if stored.has_status() && !stored.status_on_create {
+        if stored.has_status_at(tree) && !stored.status_on_create {
             tree.remove("status");
         }
         if let Some(prepare) = stored.hooks.prepare_create {

@@ -7,7 +7,7 @@ use corten_schema::{Options, Schema, TypeId, UnknownFields, canonicalise, decode
 use corten_tree::{FieldPath, Tree, json};
 
 use super::Request;
-use crate::core::Core;
+use crate::core::{Core, is_at_version};
 
 /// A body as it arrived.
 #[derive(Debug, Clone)]
@@ -161,8 +161,8 @@ impl Core {
     /// Converts a tree of a served version to the storage version of the stored kind.
     pub fn to_storage(&self, kind: &std::sync::Arc<Kind>, version: &str, tree: &mut Tree) -> Result<(), Status> {
         let stored = self.stored(kind);
-        let same = kind.stored_as.is_none() && *kind.versions[0] == *version;
-        if same {
+        // A custom resource is worked on at the version of the request, and converted when it is encoded.
+        if kind.custom.is_some() || is_at_version(kind, version) {
             return Ok(());
         }
         if let Some(conversion) = kind.conversion(version) {
@@ -181,6 +181,9 @@ impl Core {
     /// The canonical bytes of a stored kind's tree, without resourceVersion.
     pub fn encode(&self, stored: &Kind, tree: &mut Tree) -> Result<Bytes, Status> {
         tree.remove("metadata.resourceVersion");
+        if stored.custom.is_some() && tree.str_at("apiVersion") != stored.api_version() {
+            stored.rename_version(tree, &stored.versions[0]);
+        }
         let ty = stored.type_for(tree).ok_or_else(Status::no_such_resource)?;
         Ok(corten_schema::encode_json(&stored.schema, ty, tree).into())
     }

@@ -49,7 +49,7 @@ pub(crate) struct Request<'a> {
 
 impl<'a> Request<'a> {
     pub fn sub(&self) -> Option<&'a Subresource> {
-        self.kind.subresource(self.subresource)
+        self.kind.subresource_at(self.version, self.subresource)
     }
 
     pub fn not_found(&self) -> Status {

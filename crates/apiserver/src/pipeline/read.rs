@@ -136,10 +136,9 @@ impl Core {
                         remaining: None,
                     });
                 }
-                let parsed = Object::parse(kind.id, entry.value.clone(), entry.mod_revision, &kind.fact_paths);
-                let object = parsed.map_err(Status::internal)?;
+                let Some(object) = self.cache.decode_entry(entry) else { continue };
                 if filter.matches(&object) {
-                    items.push(Arc::new(object));
+                    items.push(object);
                 }
             }
             match page.entries.last() {

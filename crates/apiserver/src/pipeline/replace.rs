@@ -89,7 +89,7 @@ impl Core {
             let old = self.cache.get(&key).ok_or_else(|| request.not_found())?;
             let mut found = warnings.clone();
             let (mut new, conditional) = self.changed(&request, &stored, &change, &old, &mut found)?;
-            let old_tree = old.to_tree();
+            let old_tree = self.working_tree(&request, &old);
             let admitting = self.admitting(&request, Operation::Update);
             if admit == Admit::Object {
                 stored.fill_defaults(&mut new);
@@ -171,6 +171,11 @@ impl Core {
             let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {found}");
             return Err(Status::conflict(group, plural, request.name, why));
         }
+        if matches!(change, Change::Put(_)) && !conditional && !stored.unconditional_update {
+            let path = corten_tree::FieldPath::of("metadata.resourceVersion");
+            let fault = corten_object::FieldError::invalid(&path, &Tree::Int(0), "must be specified for an update");
+            return Err(Status::invalid(group, &request.kind.kind, request.name, &[fault]));
+        }
         // An update that names no revision is one of the present state (`doUnconditionalUpdate` in upstream's store).
         new.set("metadata.resourceVersion", old.head.revision.to_string());
         Ok((new, conditional))
@@ -204,6 +209,11 @@ impl Core {
         (schema, ty): (&corten_schema::Schema, corten_schema::TypeId),
     ) -> Result<(Tree, Vec<String>), Status> {
         use corten_object::patch::{self, PatchKind as Form};
+        if patch.kind == PatchKind::Strategic && request.kind.custom.is_some() && schema.has_custom_types() {
+            let why = "the body of the request was in an unknown format - accepted media types include: \
+                 application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
+            return Err(Status::new(Reason::UnsupportedMediaType, why));
+        }
         let form = match patch.kind {
             PatchKind::Json => Form::Json,
             PatchKind::Merge => Form::Merge,
@@ -235,7 +245,7 @@ impl Core {
         let part = request.sub().map(|s| s.kind);
         match part {
             None => {
-                if stored.has_status() {
+                if stored.has_status_at(new) {
                     copy_or_remove(new, old, "status");
                 }
             }

@@ -22,7 +22,11 @@ impl Core {
         let paths = paths(&request)?;
         let object = self.get(request, RevisionMatch::MostRecent).await?;
         let revision = object.head.revision;
-        Ok(Answer::tree(200, scale(&object.to_tree(), &paths), revision))
+        let tree = self.working_tree(&request, &object);
+        if request.kind.custom.is_some() && tree.path(&paths.spec).is_none() {
+            return Err(Status::internal(format!("the spec replicas field \".{}\" does not exist", paths.spec)));
+        }
+        Ok(Answer::tree(200, scale(&tree, &paths), revision))
     }
 
     /// Replaces an object's scale.
@@ -40,8 +44,12 @@ impl Core {
         let paths = paths(&request)?;
         let ty = self.schema.gvk("autoscaling", "v1", "Scale").ok_or_else(Status::no_such_resource)?;
         self.write_scale(request, |object| {
-            let (patched, _) =
-                self.apply_patch(&request, &patch, scale(&object.to_tree(), &paths), (self.schema, ty))?;
+            let (patched, _) = self.apply_patch(
+                &request,
+                &patch,
+                scale(&self.working_tree(&request, object), &paths),
+                (self.schema, ty),
+            )?;
             self.decode_scale(&request, Body::Tree(patched))
         })
         .await
@@ -78,7 +86,7 @@ impl Core {
                 return Err(Status::modified(&request.kind.group, &request.kind.plural, request.name));
             }
             admitting.validate(Some(&wanted), Some(&old_scale)).await?;
-            let mut new = old.to_tree();
+            let mut new = self.working_tree(&request, &old);
             new.set(&paths.spec, replicas);
             // The scale's right was checked; the write to the object is the server's own.
             let inner = Request { subresource: "", ..request };
@@ -88,7 +96,7 @@ impl Core {
                 Ok(answer) => {
                     let warnings = [admitting.notes.take_warnings(), answer.warnings].concat();
                     let answer = Answer { warnings, ..answer };
-                    let tree = answer.object.as_ref().map(|o| scale(&o.to_tree(), &paths)).unwrap_or_default();
+                    let tree = answer.object.as_ref().map(|o| scale(&self.working_tree(&request, o), &paths)).unwrap_or_default();
                     return Ok(Answer { object: None, tree: Some(tree), ..answer });
                 }
                 Err(status) if status.reason == Reason::Conflict && conditional.is_empty() => last = status,

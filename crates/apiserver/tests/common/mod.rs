@@ -51,6 +51,7 @@ pub struct Fixture {
     pub server: Server,
     pub material: Arc<Material>,
     pub tasks: Tasks,
+    pub cache: Cache,
     _dir: tempfile::TempDir,
 }
 
@@ -71,7 +72,7 @@ impl Fixture {
         });
         let server = Server::start(ServerConfig {
             store,
-            cache,
+            cache: cache.clone(),
             material: material.clone(),
             static_tokens: HashMap::from([("secret-token".to_owned(), User::new("alice", &[]))]),
             listen: vec![([127, 0, 0, 1], 0).into()],
@@ -84,7 +85,7 @@ impl Fixture {
         })
         .await
         .unwrap();
-        Fixture { server, material, tasks, _dir: dir }
+        Fixture { server, material, tasks, cache, _dir: dir }
     }
 
     #[allow(dead_code, reason = "the HTTP tests come in by the socket")]

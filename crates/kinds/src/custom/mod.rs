@@ -32,6 +32,8 @@ pub use json_path::JsonPath;
 pub struct Custom {
     /// Tells states of the definition apart that make different kinds.
     pub digest: u64,
+    /// As `digest`, but for whether the definition is being deleted: who watches is not disturbed by that.
+    pub shape: u64,
     /// The definition's name: `plural.group`.
     pub definition: Arc<str>,
     /// The kind of lists.
@@ -72,6 +74,14 @@ pub(crate) fn digest(definition: &Tree) -> u64 {
     let names = definition.path("status.acceptedNames").map(Tree::to_json).unwrap_or_default();
     let last = u8::from(is_terminating(definition));
     spec.into_iter().chain(names).chain([last]).fold(0xcbf2_9ce4_8422_2325, fold)
+}
+
+/// [`digest`] as if the definition were not being deleted.
+fn shape(definition: &Tree) -> u64 {
+    let mut living = definition.clone();
+    living.remove("status.conditions");
+    living.set("status.conditions", Vec::<Tree>::new());
+    digest(&living)
 }
 
 /// The kind that a definition makes.
@@ -138,6 +148,7 @@ pub(crate) fn kind(id: KindId, definition: &Tree, digest: u64) -> Result<Kind, L
     }
     kind.custom = Some(Arc::new(Custom {
         digest,
+        shape: shape(definition),
         definition: definition.str_at("metadata.name").into(),
         list_kind: match names.str_at("listKind") {
             "" => format!("{}List", names.str_at("kind")).into(),

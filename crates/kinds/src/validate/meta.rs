@@ -12,6 +12,9 @@ use crate::{Errors, Kind};
 /// How many bytes all annotations of an object may have.
 pub const ANNOTATIONS_BYTES_MAX: usize = 256 << 10;
 
+/// Groups of servers of their own, whose kinds know nothing of the core's rules for finalizers.
+const GENERIC_GROUPS: [&str; 2] = ["apiextensions.k8s.io", "apiregistration.k8s.io"];
+
 /// Finds the faults in a new object's metadata. Names are generated and system fields filled in before this.
 pub fn validate_object_meta(kind: &Kind, object: &Tree, errors: &mut Errors) {
     let meta = Spot::of(object, "metadata");
@@ -76,7 +79,7 @@ fn changeable(kind: &Kind, meta: &Spot<'_>, create: bool, errors: &mut Errors) {
     for entry in meta.items("managedFields") {
         managed_fields(&entry, errors);
     }
-    if kind.spec.is_some() {
+    if kind.spec.is_some_and(|row| !GENERIC_GROUPS.contains(&row.group)) {
         for finalizer in meta.items("finalizers") {
             let name = finalizer.str("");
             if !name.contains('/') && !matches!(name, "kubernetes" | "orphan" | "foregroundDeletion") {

@@ -1,0 +1,422 @@
+//! CustomResourceDefinitions and the objects of their kinds, over HTTP as clients see them.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
+
+mod common;
+mod http_client;
+
+use std::sync::Arc;
+
+use common::Fixture;
+use corten_base::{SystemClock, SystemEntropy};
+use corten_cache::{Filter, Scope};
+use corten_controllers::custom_resource_definition::CustomResourceDefinitionController;
+use corten_kinds::id;
+use corten_manager::Manager;
+use corten_object::ObjectKey;
+use corten_tree::{Tree, tree};
+use http_client::{Client, path_of};
+
+/// A server with the controller that gives definitions their names.
+struct Server {
+    fixture: Fixture,
+    client: Client,
+}
+
+const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+const WIDGETS: &str = "/apis/example.com/v1/namespaces/default/widgets";
+
+impl Server {
+    async fn start() -> Server {
+        let fixture = Fixture::start().await;
+        let api = fixture.admin();
+        let manager = Manager {
+            cache: fixture.cache.clone(),
+            api: Arc::new(move |_: &str| api.clone()),
+            clock: Arc::new(SystemClock),
+            entropy: Arc::new(SystemEntropy),
+        };
+        manager.start_controller(&fixture.tasks, Box::new(CustomResourceDefinitionController));
+        let client = Client::connect(&fixture, true).await;
+        Server { fixture, client }
+    }
+
+    /// Makes a definition and waits until its kind is served.
+    async fn define(&mut self, definition: &Tree) {
+        let (code, made) = self.client.post(DEFINITIONS, &definition.to_json_string()).await;
+        assert_eq!(code, 201, "{made}");
+        self.established(made.str_at("metadata.name")).await;
+    }
+
+    /// Waits until the kind of a definition is served.
+    async fn established(&self, name: &str) {
+        let (plural, group) = name.split_once('.').unwrap();
+        self.until(|server| server.kind(group, plural).is_some()).await;
+    }
+
+    fn kind(&self, group: &str, plural: &str) -> Option<Arc<corten_kinds::Kind>> {
+        self.fixture.cache.registry().group_resource(group, plural).cloned()
+    }
+
+    fn definition(&self, name: &str) -> Tree {
+        let key = ObjectKey::new(id::CUSTOM_RESOURCE_DEFINITION, "", name);
+        self.fixture.cache.get(&key).map(|object| object.to_tree()).unwrap_or_default()
+    }
+
+    /// Waits until the objects are as wanted.
+    async fn until(&self, wanted: impl Fn(&Server) -> bool) {
+        let cache = &self.fixture.cache;
+        let definitions = Filter::all(id::CUSTOM_RESOURCE_DEFINITION);
+        let mut cursor = cache.cursor(Scope::Everything, cache.revision()).unwrap();
+        while !wanted(self) {
+            let events = cursor.next_batch(100);
+            let found = tokio::time::timeout(std::time::Duration::from_secs(20), events).await;
+            found.unwrap_or_else(|_| panic!("in vain: {:?}", cache.list(&definitions).items[0].to_tree())).unwrap();
+        }
+    }
+}
+
+fn definition(schema: Tree) -> Tree {
+    tree!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "widgets.example.com"},
+        "spec": {"group": "example.com", "scope": "Namespaced",
+            "names": {"plural": "widgets", "singular": "widget", "kind": "Widget", "shortNames": ["wg"], "categories": ["all"]},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema},
+                "subresources": {"status": {}, "scale": {"specReplicasPath": ".spec.replicas",
+                    "statusReplicasPath": ".status.replicas", "labelSelectorPath": ".status.selector"}},
+                "additionalPrinterColumns": [
+                    {"name": "Size", "type": "integer", "jsonPath": ".spec.size", "description": "How big"},
+                    {"name": "Ready", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].status"},
+                    {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}],
+                "selectableFields": [{"jsonPath": ".spec.color"}]}]}})
+}
+
+fn widget_schema() -> Tree {
+    tree!({"type": "object", "properties": {
+        "spec": {"type": "object", "required": ["size"], "properties": {
+            "size": {"type": "integer", "minimum": 1, "maximum": 10},
+            "replicas": {"type": "integer"},
+            "color": {"type": "string", "default": "red", "enum": ["red", "green", "blue"]},
+            "name": {"type": "string", "maxLength": 5, "pattern": "^[a-z]+$"},
+            "when": {"type": "string", "format": "date-time"},
+            "port": {"x-kubernetes-int-or-string": true},
+            "tags": {"type": "array", "items": {"type": "string"}, "x-kubernetes-list-type": "set", "maxItems": 3},
+            "parts": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["id"],
+                "items": {"type": "object", "required": ["id"], "properties": {"id": {"type": "string"}, "n": {"type": "integer"}}}},
+            "any": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}
+        }},
+        "status": {"type": "object", "properties": {
+            "replicas": {"type": "integer"}, "selector": {"type": "string"},
+            "conditions": {"type": "array", "items": {"type": "object", "properties": {
+                "type": {"type": "string"}, "status": {"type": "string"}}}}
+        }}
+    }})
+}
+
+fn widget(name: &str, spec: Tree) -> Tree {
+    tree!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": name}, "spec": spec})
+}
+
+#[tokio::test]
+async fn custom_resources_are_served_like_all_others() {
+    let mut server = Server::start().await;
+    server.define(&definition(widget_schema())).await;
+    let (_, stored) = server.client.get(&path_of(DEFINITIONS, "widgets.example.com"), &[]).await;
+    assert_eq!(stored.list_at("status.storedVersions")[0].as_str(), Some("v1"));
+    assert_eq!(stored.str_at("status.acceptedNames.listKind"), "WidgetList");
+    let conditions: Vec<String> = stored
+        .list_at("status.conditions")
+        .iter()
+        .map(|c| format!("{}={} {}", c.str_at("type"), c.str_at("status"), c.str_at("reason")))
+        .collect();
+    assert_eq!(conditions, ["NamesAccepted=True NoConflicts", "Established=True InitialNamesAccepted"]);
+    let client = &mut server.client;
+    let sent = widget("a", tree!({"size": 3, "any": {"z": {"y": null}}, "frob": 1}));
+    let (code, made) = client.post(WIDGETS, &sent.to_json_string()).await;
+    assert_eq!(code, 201, "{made}");
+    assert_eq!(made.path("spec").unwrap().to_string(), r#"{"any":{"z":{"y":null}},"color":"red","size":3}"#);
+    assert_eq!(made.i64_at("metadata.generation"), Some(1));
+    let (code, refused) = client.post(&format!("{WIDGETS}?fieldValidation=Strict"), &sent.to_json_string()).await;
+    assert_eq!(code, 400);
+    assert!(refused.str_at("message").ends_with(r#"strict decoding error: unknown field "spec.frob""#), "{refused}");
+    // Discovery, both forms, and short names.
+    let (_, list) = client.get("/apis/example.com/v1", &[]).await;
+    let names: Vec<&str> = list.list_at("resources").iter().map(|r| r.str_at("name")).collect();
+    assert_eq!(names, ["widgets", "widgets/status", "widgets/scale"]);
+    assert_eq!(list.list_at("resources")[0].list_at("shortNames")[0].as_str(), Some("wg"));
+    let accept = ("accept", "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
+    let (_, groups) = client.get("/apis", &[accept]).await;
+    assert!(groups.list_at("items").iter().any(|group| group.str_at("metadata.name") == "example.com"));
+    // Lists, tables, selection.
+    client.post(WIDGETS, &widget("b", tree!({"size": 1, "color": "blue"})).to_json_string()).await;
+    let (_, listed) = client.get(&format!("{WIDGETS}?fieldSelector=spec.color%3Dblue"), &[]).await;
+    assert_eq!((listed.str_at("kind"), listed.list_at("items").len()), ("WidgetList", 1));
+    let (code, _) = client.get(&format!("{WIDGETS}?fieldSelector=spec.size%3D1"), &[]).await;
+    assert_eq!(code, 400);
+    let (_, table) = client.get(WIDGETS, &[("accept", "application/json;as=Table;g=meta.k8s.io;v=v1")]).await;
+    let columns: Vec<String> = table
+        .list_at("columnDefinitions")
+        .iter()
+        .map(|c| format!("{} {} {}", c.str_at("name"), c.str_at("type"), c.str_at("description")))
+        .collect();
+    assert_eq!(columns[1], "Size integer How big");
+    assert!(columns[2].starts_with("Ready string Custom resource definition column (in JSONPath format): .status"));
+    let cells = table.list_at("rows")[0].list_at("cells");
+    assert_eq!((cells[0].as_str(), cells[1].as_i64(), cells[2].is_null()), (Some("a"), Some(3), true));
+    // No protobuf.
+    let (code, _) = client.get(WIDGETS, &[("accept", "application/vnd.kubernetes.protobuf")]).await;
+    assert_eq!(code, 406);
+    let (code, _) = client.get(WIDGETS, &[("accept", "application/vnd.kubernetes.protobuf, application/json")]).await;
+    assert_eq!(code, 200);
+}
+
+#[tokio::test]
+async fn custom_resources_are_validated_in_upstreams_words() {
+    let mut server = Server::start().await;
+    server.define(&definition(widget_schema())).await;
+    let cases: &[(Tree, &[(&str, &str, &str)])] = &[
+        (
+            tree!({"size": "3"}),
+            &[(
+                "FieldValueTypeInvalid",
+                "spec.size",
+                r#"Invalid value: "string": spec.size in body must be of type integer: "string""#,
+            )],
+        ),
+        (tree!({}), &[("FieldValueRequired", "spec.size", "Required value")]),
+        (
+            tree!({"size": 0}),
+            &[(
+                "FieldValueInvalid",
+                "spec.size",
+                "Invalid value: 0: spec.size in body should be greater than or equal to 1",
+            )],
+        ),
+        (
+            tree!({"size": 11}),
+            &[(
+                "FieldValueInvalid",
+                "spec.size",
+                "Invalid value: 11: spec.size in body should be less than or equal to 10",
+            )],
+        ),
+        (
+            tree!({"size": 1, "color": "pink"}),
+            &[(
+                "FieldValueNotSupported",
+                "spec.color",
+                r#"Unsupported value: "pink": supported values: "red", "green", "blue""#,
+            )],
+        ),
+        (
+            tree!({"size": 1, "name": "abcdef"}),
+            &[("FieldValueTooLong", "spec.name", "Too long: may not be more than 5 bytes")],
+        ),
+        (
+            tree!({"size": 1, "name": "A"}),
+            &[("FieldValueInvalid", "spec.name", r#"Invalid value: "A": spec.name in body should match '^[a-z]+$'"#)],
+        ),
+        (
+            tree!({"size": 1, "when": "now"}),
+            &[(
+                "FieldValueTypeInvalid",
+                "spec.when",
+                r#"Invalid value: "now": spec.when in body must be of type date-time: "now""#,
+            )],
+        ),
+        (
+            tree!({"size": 1, "port": 1.5}),
+            &[(
+                "FieldValueTypeInvalid",
+                "spec.port",
+                r#"Invalid value: "number": spec.port in body must be of type integer,string: "number""#,
+            )],
+        ),
+        (
+            tree!({"size": 1, "tags": ["a", "b", "a"]}),
+            &[("FieldValueDuplicate", "spec.tags[2]", r#"Duplicate value: "a""#)],
+        ),
+        (
+            tree!({"size": 1, "tags": ["a", "b", "c", "d"]}),
+            &[("FieldValueTooMany", "spec.tags", "Too many: 4: must have at most 3 items")],
+        ),
+        (
+            tree!({"size": 1, "parts": [{"id": "x"}, {"id": "x", "n": "1"}]}),
+            &[
+                (
+                    "FieldValueTypeInvalid",
+                    "spec.parts[1].n",
+                    r#"Invalid value: "string": spec.parts[1].n in body must be of type integer: "string""#,
+                ),
+                ("FieldValueDuplicate", "spec.parts[1]", r#"Duplicate value: {"id":"x"}"#),
+            ],
+        ),
+    ];
+    const BLOCKED: &str = "Invalid value: null: some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
+    for (spec, wanted) in cases {
+        let (code, status) = server.client.post(WIDGETS, &widget("x", spec.clone()).to_json_string()).await;
+        assert_eq!(code, 422, "{spec}: {status}");
+        let causes: Vec<(&str, &str, &str)> = status
+            .list_at("details.causes")
+            .iter()
+            .map(|c| (c.str_at("reason"), c.str_at("field"), c.str_at("message")))
+            .filter(|(_, _, message)| *message != BLOCKED)
+            .collect();
+        assert_eq!(causes, *wanted, "{spec}");
+    }
+}
+
+#[tokio::test]
+async fn status_scale_generation_and_patches_of_custom_resources() {
+    let mut server = Server::start().await;
+    server.define(&definition(widget_schema())).await;
+    let client = &mut server.client;
+    let mut sent = widget("a", tree!({"size": 3, "replicas": 2}));
+    sent.set("status", tree!({"replicas": 9}));
+    let (_, made) = client.post(WIDGETS, &sent.to_json_string()).await;
+    assert!(made.path("status").is_none(), "a new object has no status yet");
+    let merge = |body: Tree| (vec![("content-type", "application/merge-patch+json")], body.to_json());
+    let path = path_of(WIDGETS, "a");
+    let (headers, body) = merge(tree!({"status": {"replicas": 2, "selector": "app=a"}, "spec": {"size": 9}}));
+    let (code, status) = client.patch(&format!("{path}/status"), &headers, &body).await;
+    assert_eq!(code, 200, "{status}");
+    let seen = (status.i64_at("spec.size"), status.i64_at("status.replicas"), status.i64_at("metadata.generation"));
+    assert_eq!(seen, (Some(3), Some(2), Some(1)));
+    let (headers, body) = merge(tree!({"spec": {"size": 4, "color": null}, "status": {"replicas": 0}}));
+    let (_, changed) = client.patch(&path, &headers, &body).await;
+    let seen = (changed.i64_at("spec.size"), changed.i64_at("status.replicas"), changed.i64_at("metadata.generation"));
+    assert_eq!((seen, changed.str_at("spec.color")), ((Some(4), Some(2), Some(2)), "red"));
+    let (headers, body) = (vec![("content-type", "application/strategic-merge-patch+json")], b"{}".to_vec());
+    let (code, _) = client.patch(&path, &headers, &body).await;
+    assert_eq!(code, 415);
+    let (_, scale) = client.get(&format!("{path}/scale"), &[]).await;
+    let seen = (scale.str_at("kind"), scale.i64_at("spec.replicas"), scale.str_at("status.selector"));
+    assert_eq!(seen, ("Scale", Some(2), "app=a"));
+    let (headers, body) = merge(tree!({"spec": {"replicas": 5}}));
+    let (code, scale) = client.patch(&format!("{path}/scale"), &headers, &body).await;
+    assert_eq!((code, scale.i64_at("spec.replicas")), (200, Some(5)));
+    let mut stale = changed.clone();
+    stale.remove("metadata.resourceVersion");
+    let (code, refused) = client.put(&path, &stale.to_json_string()).await;
+    assert_eq!(code, 422);
+    assert!(refused.str_at("message").contains("must be specified for an update"), "{refused}");
+}
+
+#[tokio::test]
+async fn unchanged_values_stay_valid_when_a_schema_gets_stricter() {
+    let mut server = Server::start().await;
+    server.define(&definition(widget_schema())).await;
+    let (_, made) = server.client.post(WIDGETS, &widget("a", tree!({"size": 9, "name": "abc"})).to_json_string()).await;
+    let path = path_of(DEFINITIONS, "widgets.example.com");
+    let (_, mut stored) = server.client.get(&path, &[]).await;
+    let mut schema = widget_schema();
+    schema.set("properties.spec.properties.size.maximum", 5);
+    schema.set("properties.spec.properties.extra", tree!({"type": "string", "default": "filled"}));
+    let mut versions = stored.list_at("spec.versions").to_vec();
+    versions[0].set("schema.openAPIV3Schema", schema);
+    stored.set("spec.versions", versions);
+    let (code, changed) = server.client.put(&path, &stored.to_json_string()).await;
+    assert_eq!(code, 200, "{changed}");
+    let (_, read) = server.client.get(&path_of(WIDGETS, "a"), &[]).await;
+    assert_eq!(read.str_at("spec.extra"), "filled", "a default is there for what was stored before");
+    let mut next = read.clone();
+    next.set("spec.name", "abd");
+    let (code, kept) = server.client.put(&path_of(WIDGETS, "a"), &next.to_json_string()).await;
+    assert_eq!(code, 200, "what did not change stays valid: {kept}");
+    let mut next = kept.clone();
+    next.set("spec.size", 8);
+    let (code, refused) = server.client.put(&path_of(WIDGETS, "a"), &next.to_json_string()).await;
+    assert_eq!(code, 422, "{refused} {made}");
+}
+
+#[tokio::test]
+async fn versions_of_a_custom_resource_have_schemas_and_columns_of_their_own() {
+    let mut server = Server::start().await;
+    let mut wanted = definition(widget_schema());
+    let mut versions = wanted.list_at("spec.versions").to_vec();
+    let schema = tree!({"type": "object", "properties": {"spec": {"type": "object", "properties": {
+        "size": {"type": "integer", "maximum": 2}, "note": {"type": "string", "default": "n"}}}}});
+    versions.push(tree!({"name": "v1beta1", "served": true, "storage": false, "deprecated": true,
+        "schema": {"openAPIV3Schema": schema}}));
+    versions.push(tree!({"name": "v1alpha1", "served": false, "storage": false,
+        "schema": {"openAPIV3Schema": {"type": "object"}}}));
+    wanted.set("spec.versions", versions);
+    server.define(&wanted).await;
+    let client = &mut server.client;
+    client.post(WIDGETS, &widget("a", tree!({"size": 2, "name": "x"})).to_json_string()).await;
+    let beta = WIDGETS.replace("/v1/", "/v1beta1/");
+    let response = client.send(hyper::Method::GET, &path_of(&beta, "a"), &[], b"").await;
+    let warning = response.headers().get("warning").unwrap().to_str().unwrap().to_owned();
+    assert_eq!(warning, r#"299 - "example.com/v1beta1 Widget is deprecated; use example.com/v1 Widget""#);
+    let (_, old) = client.get(&path_of(&beta, "a"), &[]).await;
+    assert_eq!(old.str_at("apiVersion"), "example.com/v1beta1");
+    assert_eq!(old.path("spec").unwrap().to_string(), r#"{"size":2}"#, "the version's schema prunes");
+    let (_, table) = client.get(&beta, &[("accept", "application/json;as=Table;g=meta.k8s.io;v=v1")]).await;
+    let columns: Vec<&str> = table.list_at("columnDefinitions").iter().map(|c| c.str_at("name")).collect();
+    assert_eq!(columns, ["Name", "Age"]);
+    let mut too_big = old.clone();
+    too_big.set("spec.size", 5);
+    let (code, status) = client.put(&path_of(&beta, "a"), &too_big.to_json_string()).await;
+    assert_eq!(code, 422, "validated by the request's version: {status}");
+    let (code, _) = client.get(&WIDGETS.replace("/v1/", "/v1alpha1/"), &[]).await;
+    assert_eq!(code, 404);
+    let (code, _) = client.get(&format!("{}/status", path_of(&beta, "a")), &[]).await;
+    assert_eq!(code, 404, "the version has no status subresource");
+}
+
+#[tokio::test]
+async fn deleting_a_definition_deletes_its_objects_first() {
+    let mut server = Server::start().await;
+    server.define(&definition(widget_schema())).await;
+    let mut held = widget("held", tree!({"size": 1}));
+    held.set("metadata.finalizers", vec!["example.com/hold"]);
+    server.client.post(WIDGETS, &held.to_json_string()).await;
+    server.client.post(WIDGETS, &widget("plain", tree!({"size": 1})).to_json_string()).await;
+    let path = path_of(DEFINITIONS, "widgets.example.com");
+    let (code, going) = server.client.delete(&path).await;
+    assert_eq!(code, 200, "{going}");
+    assert_eq!(going.list_at("metadata.finalizers")[0].as_str(), Some("customresourcecleanup.apiextensions.k8s.io"));
+    let terminating = |server: &Server| {
+        let kind = server.kind("example.com", "widgets");
+        kind.is_some_and(|kind| kind.custom.as_ref().is_some_and(|custom| custom.terminating))
+    };
+    server.until(terminating).await;
+    let (code, refused) = server.client.post(WIDGETS, &widget("new", tree!({"size": 1})).to_json_string()).await;
+    assert_eq!(code, 403);
+    let why =
+        r#"widgets.example.com "new" is forbidden: create not allowed while custom resource definition is terminating"#;
+    assert_eq!(refused.str_at("message"), why);
+    let headers = [("content-type", "application/merge-patch+json")];
+    let (code, _) =
+        server.client.patch(&path_of(WIDGETS, "held"), &headers, br#"{"metadata":{"finalizers":null}}"#).await;
+    assert_eq!(code, 200);
+    server.until(|server| server.kind("example.com", "widgets").is_none()).await;
+    let (code, _) = server.client.get(WIDGETS, &[]).await;
+    assert_eq!(code, 404);
+    // The same name again, with another scope: nothing of the old kind is left.
+    let mut again = definition(widget_schema());
+    again.set("spec.scope", "Cluster");
+    server.define(&again).await;
+    let (code, list) = server.client.get("/apis/example.com/v1/widgets", &[]).await;
+    assert_eq!((code, list.list_at("items").len()), (200, 0));
+}
+
+#[tokio::test]
+async fn names_are_given_to_one_definition_only() {
+    let mut server = Server::start().await;
+    server.define(&definition(widget_schema())).await;
+    let mut other = definition(widget_schema());
+    other.set("metadata.name", "others.example.com");
+    other.set("spec.names", tree!({"plural": "others", "singular": "other", "kind": "Widget", "shortNames": ["wg"]}));
+    let (code, _) = server.client.post(DEFINITIONS, &other.to_json_string()).await;
+    assert_eq!(code, 201);
+    let condition = |server: &Server| {
+        server.definition("others.example.com").list_at("status.conditions").first().cloned().unwrap_or_default()
+    };
+    server.until(|server| !condition(server).is_null()).await;
+    let refused = condition(&server);
+    let seen = (refused.str_at("status"), refused.str_at("reason"), refused.str_at("message"));
+    assert_eq!(seen, ("False", "ListKindConflict", "\"WidgetList\" is already in use"));
+    let (code, _) = server.client.get("/apis/example.com/v1/namespaces/default/others", &[]).await;
+    assert_eq!(code, 404);
+}
