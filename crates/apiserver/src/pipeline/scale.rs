@@ -96,7 +96,11 @@ impl Core {
                 Ok(answer) => {
                     let warnings = [admitting.notes.take_warnings(), answer.warnings].concat();
                     let answer = Answer { warnings, ..answer };
-                    let tree = answer.object.as_ref().map(|o| scale(&self.working_tree(&request, o), &paths)).unwrap_or_default();
+                    let tree = answer
+                        .object
+                        .as_ref()
+                        .map(|o| scale(&self.working_tree(&request, o), &paths))
+                        .unwrap_or_default();
                     return Ok(Answer { object: None, tree: Some(tree), ..answer });
                 }
                 Err(status) if status.reason == Reason::Conflict && conditional.is_empty() => last = status,
