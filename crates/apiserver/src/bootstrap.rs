@@ -37,12 +37,12 @@ fn arch() -> &'static str {
 }
 
 /// Makes what is missing. On a cluster that has everything this only looks.
-pub(crate) async fn ensure(core: &Arc<Core>, advertise: IpAddr, port: u16, ca_pem: &str) -> Result<(), Status> {
+pub(crate) async fn ensure(core: &Arc<Core>, advertise: IpAddr, port: u16) -> Result<(), Status> {
     ensure_all(core, namespaces()).await?;
     let mut rest = policy::objects();
     rest.extend(priority_classes());
     rest.push(storage_class());
-    rest.push(authentication_config(ca_pem));
+    rest.push(authentication_config(core));
     if let Some(ip) = core.services.range().nth(1) {
         rest.push(kubernetes_service(&ip.to_string(), port));
     }
@@ -116,10 +116,23 @@ fn storage_class() -> Tree {
 }
 
 /// Lets servers in the cluster check client certificates (`pkg/controlplane/controller/clusterauthenticationtrust`).
-fn authentication_config(ca_pem: &str) -> Tree {
+fn authentication_config(core: &Core) -> Tree {
+    let mut data = tree!({"client-ca-file": (core.material.ca_cert_pem.as_str())});
+    if let Some(proxy) = &core.request_header {
+        data.insert("requestheader-client-ca-file", core.material.proxy_ca_pem.as_str());
+        for (key, list) in [
+            ("allowed-names", &proxy.allowed_names),
+            ("username-headers", &proxy.username_headers),
+            ("uid-headers", &proxy.uid_headers),
+            ("group-headers", &proxy.group_headers),
+            ("extra-headers-prefix", &proxy.extra_prefixes),
+        ] {
+            let list = Tree::List(list.iter().map(Tree::from).collect());
+            data.insert(format!("requestheader-{key}"), list.to_json_string());
+        }
+    }
     tree!({"apiVersion": "v1", "kind": "ConfigMap",
-        "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"},
-        "data": {"client-ca-file": ca_pem}})
+        "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"}, "data": data})
 }
 
 /// `pkg/controlplane/controller/kubernetesservice`

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use corten_admission::{Admission, ServiceAllocator};
-use corten_auth::{Attributes, Authenticator, Rbac, Source, User, denial};
+use corten_auth::{
+    Attributes, Authenticated, Authenticator, AuthnError, Decision, Material, Rbac, Source, User, authorizer, denial,
+};
 use corten_base::{Clock, Entropy, Revision, Tasks};
 use corten_cache::Cache;
 use corten_client::NodeApi;
@@ -17,6 +19,7 @@ use corten_tree::Tree;
 use corten_webhook::Caller;
 
 use crate::discovery::Discovery;
+use crate::http::{Anonymous, RequestHeader};
 use crate::flow::Flow;
 use crate::metrics::Metrics;
 use crate::openapi::OpenApi;
@@ -46,8 +49,14 @@ pub(crate) struct Core {
     pub metrics: Metrics,
     pub openapi: OpenApi,
     pub discovery: Discovery,
-    /// The CA's certificate, for those who are given a token.
-    pub ca_pem: String,
+    /// Certificates and keys.
+    pub material: Arc<Material>,
+    /// Who may ask without proof.
+    pub anonymous: Anonymous,
+    /// The front proxy, if one is believed.
+    pub request_header: Option<RequestHeader>,
+    /// Where the keys of service account tokens are read.
+    pub jwks_uri: String,
     rbac: RwLock<(u64, Arc<Rbac>)>,
     /// Grows with every write of a role or a binding; whoever sees it ahead of the built policy builds it anew.
     rbac_wanted: AtomicU64,
@@ -64,7 +73,10 @@ pub(crate) struct Parts {
     pub authenticator: Authenticator,
     pub node_api: Arc<dyn NodeApi>,
     pub services: ServiceAllocator,
-    pub ca_pem: String,
+    pub material: Arc<Material>,
+    pub anonymous: Anonymous,
+    pub request_header: Option<RequestHeader>,
+    pub jwks_uri: String,
 }
 
 impl Core {
@@ -87,7 +99,10 @@ impl Core {
             metrics: Metrics::default(),
             openapi: OpenApi::default(),
             discovery: Discovery::default(),
-            ca_pem: parts.ca_pem,
+            material: parts.material,
+            anonymous: parts.anonymous,
+            request_header: parts.request_header,
+            jwks_uri: parts.jwks_uri,
             rbac: RwLock::new((0, Arc::new(Rbac::default()))),
             rbac_wanted: AtomicU64::new(1),
             rbac_building: Mutex::new(()),
@@ -122,10 +137,18 @@ impl Core {
 
     /// Whether a request is allowed; the 403 if not.
     pub fn authorize(&self, attributes: &Attributes<'_>) -> Result<(), Status> {
-        match self.rbac().authorize(attributes) {
-            Some(_) => Ok(()),
-            None => Err(denial(attributes)),
-        }
+        let decision = self.decide(attributes);
+        if decision.allowed { Ok(()) } else { Err(denial(attributes, &decision.reason)) }
+    }
+
+    /// Whether a request is allowed, and why.
+    pub fn decide(&self, attributes: &Attributes<'_>) -> Decision {
+        authorizer::authorize(&self.rbac(), self, attributes)
+    }
+
+    /// Whose token this is. `audiences`: who asks; none is the API server itself.
+    pub async fn whose_token(&self, token: &str, audiences: &[String]) -> Result<Authenticated, AuthnError> {
+        self.authenticator.token(self, token, audiences, self.clock.now())
     }
 
     /// Waits until the cache shows all that the store has now.
@@ -215,6 +238,10 @@ impl Source for Core {
     fn objects(&self, kind: KindId) -> Vec<Arc<Object>> {
         self.cache.read().list(kind).cloned().collect()
     }
+
+    fn with_fact(&self, kind: KindId, path: &str, value: &str) -> Vec<Arc<Object>> {
+        self.cache.read().by_index(kind, path, value).cloned().collect()
+    }
 }
 
 /// What a client sees of a failure of the store.
@@ -240,5 +267,12 @@ pub(crate) fn attributes<'a>(
     kind: &'a Kind,
     (namespace, name, subresource): (&'a str, &'a str, &'a str),
 ) -> Attributes<'a> {
-    Attributes { user, verb, group: &kind.group, resource: &kind.plural, subresource, namespace, name, path: "" }
+    Attributes {
+        group: &kind.group,
+        resource: &kind.plural,
+        subresource,
+        namespace,
+        name,
+        ..Attributes::resource(user, verb)
+    }
 }

@@ -19,4 +19,5 @@ mod streams;
 mod tokens;
 
 pub use bootstrap::VERSION;
-pub use server::{Server, ServerConfig, StartError};
+pub use http::{Anonymous, RequestHeader};
+pub use server::{Authentication, Server, ServerConfig, StartError};

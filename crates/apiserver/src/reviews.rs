@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 
 use corten_admission::Operation;
-use corten_auth::{Attributes, BoundRef, Claims, KubernetesClaims, Rule, User};
+use corten_auth::{Attributes, BoundRef, Claims, KubernetesClaims, Rule, User, authorizer};
 use corten_base::Revision;
 use corten_kinds::id;
-use corten_object::{Cause, FieldError, KindId, LabelSelector, Object, ObjectKey, Status, time};
+use corten_object::{
+    Cause, FieldError, FieldSelector, KindId, LabelSelector, Object, ObjectKey, Status, time,
+};
+use corten_object::selector::FieldTerm;
 use corten_tree::{FieldPath, Tree, tree};
 
 use crate::core::{Core, attributes};
@@ -34,18 +37,32 @@ impl Core {
         admitting.validate(Some(&tree), None).await?;
         let warnings = [decoded.warnings, admitting.notes.take_warnings()].concat();
         let status = match request.kind.id {
-            id::TOKEN_REVIEW => self.token_review(&tree),
+            id::TOKEN_REVIEW => self.token_review(&tree).await?,
             id::SELF_SUBJECT_REVIEW => tree!({"userInfo": (user_info(request.user))}),
-            id::SELF_SUBJECT_ACCESS_REVIEW => self.access(request.user, &tree)?,
-            id::SUBJECT_ACCESS_REVIEW => self.access(&subject(&tree)?, &tree)?,
+            id::SELF_SUBJECT_ACCESS_REVIEW => {
+                reviewable(&tree, true, None)?;
+                self.access(request.user, &tree)
+            }
+            id::SUBJECT_ACCESS_REVIEW => {
+                reviewable(&tree, false, None)?;
+                self.access(&subject(&tree), &tree)
+            }
             id::LOCAL_SUBJECT_ACCESS_REVIEW => {
-                if tree.str_at("spec.resourceAttributes.namespace") != request.namespace {
-                    let why = "spec.resourceAttributes.namespace must match metadata.namespace";
+                if tree.str_at("metadata.namespace").is_empty() {
+                    tree.set("metadata.namespace", request.namespace);
+                }
+                let namespace = tree.str_at("metadata.namespace");
+                if namespace != request.namespace {
+                    let why = "the namespace of the provided object does not match the namespace sent on the request";
                     return Err(Status::bad_request(why));
                 }
-                self.access(&subject(&tree)?, &tree)?
+                reviewable(&tree, false, Some(namespace))?;
+                self.access(&subject(&tree), &tree)
             }
-            id::SELF_SUBJECT_RULES_REVIEW => self.rules(request.user, tree.str_at("spec.namespace")),
+            id::SELF_SUBJECT_RULES_REVIEW => match tree.str_at("spec.namespace") {
+                "" => return Err(Status::bad_request("no namespace on request")),
+                namespace => self.rules(request.user, namespace),
+            },
             id::BINDING => {
                 let name = tree.str_at("metadata.name").to_owned();
                 let pods = self.registry.get(id::POD);
@@ -80,10 +97,15 @@ impl Core {
         Ok(Answer { warnings, ..answer })
     }
 
-    fn token_review(&self, review: &Tree) -> Tree {
+    /// Whose token it is (`pkg/registry/authentication/tokenreview/storage.go`).
+    async fn token_review(&self, review: &Tree) -> Result<Tree, Status> {
+        let token = review.str_at("spec.token");
+        if token.is_empty() {
+            return Err(Status::bad_request("token is required for TokenReview in authentication"));
+        }
         let audiences: Vec<String> =
             review.list_at("spec.audiences").iter().filter_map(Tree::as_str).map(str::to_owned).collect();
-        match self.authenticator.token(self, review.str_at("spec.token"), &audiences, self.clock.now()) {
+        Ok(match self.whose_token(token, &audiences).await {
             Ok(found) => {
                 let mut status = tree!({"authenticated": true, "user": (user_info(&found.user))});
                 if !found.audiences.is_empty() {
@@ -92,47 +114,37 @@ impl Core {
                 status
             }
             Err(error) => tree!({"user": {}, "error": (error.to_string())}),
-        }
+        })
     }
 
     /// The status of an access review for a user.
-    fn access(&self, user: &User, review: &Tree) -> Result<Tree, Status> {
-        let path = review.str_at("spec.nonResourceAttributes.path");
+    fn access(&self, user: &User, review: &Tree) -> Tree {
         let text = |key: &str| review.str_at(&format!("spec.resourceAttributes.{key}"));
-        let resource = review.path("spec.resourceAttributes").is_some();
-        if resource == review.path("spec.nonResourceAttributes").is_some() {
-            let path = FieldPath::of("spec.resourceAttributes");
-            let value = review.path("spec.resourceAttributes").cloned().unwrap_or_default();
-            let why = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
-            let error = FieldError::invalid(&path, &value, why);
-            return Err(Status::invalid("authorization.k8s.io", review.str_at("kind"), "", &[error]));
-        }
-        let attributes = if resource {
+        let fields = selected_fields(review);
+        let attributes = if review.path("spec.resourceAttributes").is_some() {
             Attributes {
-                user,
-                verb: text("verb"),
                 group: text("group"),
                 resource: text("resource"),
                 subresource: text("subresource"),
                 namespace: text("namespace"),
                 name: text("name"),
-                path: "",
+                fields: &fields,
+                ..Attributes::resource(user, text("verb"))
             }
         } else {
+            let path = review.str_at("spec.nonResourceAttributes.path");
             Attributes::path(user, review.str_at("spec.nonResourceAttributes.verb"), path)
         };
-        let rbac = self.rbac();
-        Ok(match rbac.authorize(&attributes) {
-            Some(grant) => match grant.to_string() {
-                reason if reason.is_empty() => tree!({"allowed": true}),
-                reason => tree!({"allowed": true, "reason": reason}),
-            },
-            None => tree!({"allowed": false}),
-        })
+        let decision = self.decide(&attributes);
+        let mut status = tree!({"allowed": (decision.allowed)});
+        if !decision.reason.is_empty() {
+            status.insert("reason", decision.reason);
+        }
+        status
     }
 
     fn rules(&self, user: &User, namespace: &str) -> Tree {
-        let rules = self.rbac().rules_for(user, namespace);
+        let (rules, why) = authorizer::rules_for(&self.rbac(), user, namespace);
         let list = |texts: &[String]| Tree::List(texts.iter().map(Tree::from).collect());
         let resource = |r: &&Rule| !r.resources.is_empty();
         let mut resource_rules = Vec::new();
@@ -148,8 +160,12 @@ impl Core {
         let url_rules = url_rules
             .map(|r| tree!({"verbs": (list(&r.verbs)), "nonResourceURLs": (list(&r.non_resource_urls))}))
             .collect();
-        tree!({"resourceRules": (Tree::List(resource_rules)), "nonResourceRules": (Tree::List(url_rules)),
-            "incomplete": false})
+        let mut status = tree!({"resourceRules": (Tree::List(resource_rules)), "nonResourceRules": (Tree::List(url_rules)),
+            "incomplete": (why.is_some())});
+        if let Some(why) = why {
+            status.insert("evaluationError", why);
+        }
+        status
     }
 
     /// Puts a pod on a node (`pkg/registry/core/pod/storage/storage.go`, `assignPod`).
@@ -413,7 +429,8 @@ fn set_condition(pod: &mut Tree, condition: Tree) {
     }
 }
 
-fn user_info(user: &User) -> Tree {
+/// A user as `authentication.k8s.io/v1 UserInfo`.
+pub(crate) fn user_info(user: &User) -> Tree {
     let mut out = tree!({"username": (user.name.as_str())});
     if !user.uid.is_empty() {
         out.insert("uid", user.uid.as_str());
@@ -431,10 +448,99 @@ fn user_info(user: &User) -> Tree {
     out
 }
 
+/// `pkg/apis/authorization/validation/validation.go`; the namespace is that of a local review.
+fn review_faults(review: &Tree, of_self: bool, local: Option<&str>) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let resource = review.path("spec.resourceAttributes");
+    let path = review.path("spec.nonResourceAttributes");
+    if resource.is_some() == path.is_some() {
+        let why = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
+        errors.push(FieldError::invalid(&FieldPath::of("spec"), path.unwrap_or(&Tree::Null), why));
+    }
+    if !of_self && review.str_at("spec.user").is_empty() && review.list_at("spec.groups").is_empty() {
+        let at = FieldPath::of("spec.user");
+        errors.push(FieldError::invalid_str(&at, "", "at least one of user or group must be specified"));
+    }
+    for selector in ["fieldSelector", "labelSelector"] {
+        let path = FieldPath::of(&format!("spec.resourceAttributes.{selector}"));
+        let Some(given) = resource.and_then(|r| r.get(selector)) else { continue };
+        let (raw, requirements) = (given.str_at("rawSelector"), given.list_at("requirements"));
+        if !raw.is_empty() && !requirements.is_empty() {
+            let why = "may not specified at the same time as requirements";
+            errors.push(FieldError::invalid_str(&path.child("rawSelector"), raw, why));
+        }
+        if raw.is_empty() && requirements.is_empty() {
+            let why = format!("when {path} is specified, requirements or rawSelector is required");
+            errors.push(FieldError::required(&path.child("requirements"), why));
+        }
+        for (i, requirement) in requirements.iter().enumerate() {
+            requirement_faults(&path.child("requirements").index(i), requirement, &mut errors);
+        }
+    }
+    let mut metadata = review.get("metadata").cloned().unwrap_or_default();
+    for field in ["managedFields", "creationTimestamp"] {
+        metadata.remove(field);
+    }
+    if local.is_some() {
+        metadata.remove("namespace");
+    }
+    if !metadata.semantically_equal(&Tree::map()) && !metadata.is_null() {
+        let why = if local.is_some() { "must be empty except for namespace" } else { "must be empty" };
+        errors.push(FieldError::invalid(&FieldPath::of("metadata"), &metadata, why));
+    }
+    if let Some(namespace) = local {
+        let of = review.str_at("spec.resourceAttributes.namespace");
+        if resource.is_some() && of != namespace {
+            let at = FieldPath::of("spec.resourceAttributes.namespace");
+            errors.push(FieldError::invalid_str(&at, of, "must match metadata.namespace"));
+        }
+        if let Some(path) = path {
+            let at = FieldPath::of("spec.nonResourceAttributes");
+            errors.push(FieldError::invalid(&at, path, "disallowed on this kind of request"));
+        }
+    }
+    errors
+}
+
+fn requirement_faults(path: &FieldPath, requirement: &Tree, errors: &mut Vec<FieldError>) {
+    if requirement.str_at("key").is_empty() {
+        errors.push(FieldError::required(&path.child("key"), "must be specified"));
+    }
+    let values = requirement.list_at("values").len();
+    match requirement.str_at("operator") {
+        "In" | "NotIn" if values == 0 => {
+            let why = "must be specified when `operator` is 'In' or 'NotIn'";
+            errors.push(FieldError::required(&path.child("values"), why));
+        }
+        "Exists" | "DoesNotExist" if values > 0 => {
+            let why = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
+            errors.push(FieldError::forbidden(&path.child("values"), why));
+        }
+        "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
+        other => errors.push(FieldError::invalid_str(&path.child("operator"), other, "not a valid selector operator")),
+    }
+}
+
+/// What a review's field selector asks for, as far as authorizers look at it: one value, or not one value.
+fn selected_fields(review: &Tree) -> Vec<FieldTerm> {
+    let Some(selector) = review.path("spec.resourceAttributes.fieldSelector") else { return Vec::new() };
+    let parsed = FieldSelector::parse(selector.str_at("rawSelector")).map(|s| s.terms).unwrap_or_default();
+    let required = selector.list_at("requirements").iter().filter_map(|r| {
+        let equal = match r.str_at("operator") {
+            "In" => true,
+            "NotIn" => false,
+            _ => return None,
+        };
+        let [value] = r.list_at("values") else { return None };
+        Some(FieldTerm { path: r.str_at("key").into(), equal, value: value.as_str()?.into() })
+    });
+    parsed.into_iter().chain(required).collect()
+}
+
 /// The user that an access review is about.
-fn subject(review: &Tree) -> Result<User, Status> {
+fn subject(review: &Tree) -> User {
     let texts = |list: &[Tree]| list.iter().filter_map(Tree::as_str).map(str::to_owned).collect::<Vec<String>>();
-    let user = User {
+    User {
         name: review.str_at("spec.user").into(),
         uid: review.str_at("spec.uid").into(),
         groups: texts(review.list_at("spec.groups")),
@@ -443,11 +549,11 @@ fn subject(review: &Tree) -> Result<User, Status> {
             .iter()
             .map(|(k, v)| (k.to_owned(), texts(v.as_list().unwrap_or_default())))
             .collect::<BTreeMap<_, _>>(),
-    };
-    if user.name.is_empty() && user.groups.is_empty() {
-        let path = FieldPath::of("spec.user");
-        let error = FieldError::invalid_str(&path, "", "at least one of user or group must be specified");
-        return Err(Status::invalid("authorization.k8s.io", review.str_at("kind"), "", &[error]));
     }
-    Ok(user)
+}
+
+/// 422 for a review that cannot be answered. Upstream's answer names no kind.
+fn reviewable(review: &Tree, of_self: bool, local: Option<&str>) -> Result<(), Status> {
+    let errors = review_faults(review, of_self, local);
+    if errors.is_empty() { Ok(()) } else { Err(Status::invalid("authorization.k8s.io", "", "", &errors)) }
 }

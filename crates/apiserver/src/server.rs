@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use corten_admission::{Cidr, ServiceAllocator};
-use corten_auth::{Authenticator, Material, PkiError, User};
+use corten_auth::{Attributes, Authenticator, Material, PkiError, User};
 use corten_base::{Clock, Entropy, Tasks};
 use corten_cache::Cache;
 use corten_client::{Api, NodeApi};
@@ -14,6 +14,7 @@ use corten_store::Store;
 
 use crate::core::{Core, Parts};
 use crate::local::LocalApi;
+use crate::http::{Anonymous, RequestHeader};
 use crate::{bootstrap, http};
 
 /// What the server is made of and how it is reached.
@@ -40,6 +41,32 @@ pub struct ServerConfig {
     pub tasks: Tasks,
     /// The nodes: logs, exec, attach, port-forward.
     pub node_api: Arc<dyn NodeApi>,
+    /// Who may call, and how they prove who they are.
+    pub authentication: Authentication,
+}
+
+/// How callers prove who they are, besides client certificates and service account tokens.
+#[derive(Debug, Clone)]
+pub struct Authentication {
+    /// Who may ask without proof.
+    pub anonymous: Anonymous,
+    /// The front proxy, if one is believed.
+    pub request_header: Option<RequestHeader>,
+    /// Whether Secrets of bootstrap tokens are (`--enable-bootstrap-token-auth`).
+    pub bootstrap_tokens: bool,
+    /// Where the keys of service account tokens are said to be (`--service-account-jwks-uri`); `None` is below the issuer.
+    pub jwks_uri: Option<String>,
+}
+
+impl Default for Authentication {
+    fn default() -> Authentication {
+        Authentication {
+            anonymous: Anonymous::default(),
+            request_header: Some(RequestHeader::default()),
+            bootstrap_tokens: true,
+            jwks_uri: None,
+        }
+    }
 }
 
 /// Why the server could not start.
@@ -71,7 +98,10 @@ impl Server {
     /// Writes what is missing of the bootstrap objects, then listens.
     pub async fn start(config: ServerConfig) -> Result<Server, StartError> {
         let services = ServiceAllocator::new(config.service_cidr, config.entropy.clone());
-        let authenticator = Authenticator::new(config.material.signer.clone(), config.static_tokens);
+        let signer = config.material.signer.clone();
+        let authentication = config.authentication;
+        let jwks_uri = authentication.jwks_uri.unwrap_or_else(|| format!("{}/openid/v1/jwks", signer.issuer()));
+        let authenticator = Authenticator::new(signer, config.static_tokens, authentication.bootstrap_tokens);
         let core = Arc::new(Core::new(Parts {
             store: config.store,
             cache: config.cache,
@@ -81,13 +111,16 @@ impl Server {
             authenticator,
             node_api: config.node_api,
             services,
-            ca_pem: config.material.ca_cert_pem.clone(),
+            material: config.material.clone(),
+            anonymous: authentication.anonymous,
+            request_header: authentication.request_header,
+            jwks_uri,
         }));
         core.services.load(&*core);
         let listeners = http::listen(&config.listen).await?;
         let addresses: Vec<SocketAddr> = listeners.iter().map(|(_, address)| *address).collect();
         let port = addresses.first().map_or(6443, SocketAddr::port);
-        bootstrap::ensure(&core, config.advertise, port, &config.material.ca_cert_pem).await?;
+        bootstrap::ensure(&core, config.advertise, port).await?;
         http::serve(&core, listeners, Arc::new(config.material.server_tls()?));
         Ok(Server { core, addresses })
     }
@@ -95,6 +128,11 @@ impl Server {
     /// The addresses listened on.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// Whether something is allowed.
+    pub fn may(&self, attributes: &Attributes<'_>) -> bool {
+        self.core.decide(attributes).allowed
     }
 
     /// The API as a user of this process sees it: no sockets, no authentication, all else.

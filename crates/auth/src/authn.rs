@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex};
 
 use corten_base::Timestamp;
 use corten_kinds::id;
-use corten_object::{KindId, ObjectKey};
+use corten_object::{KindId, Object, ObjectKey};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use crate::bootstrap_token;
 use crate::{BoundRef, Claims, Source, TokenError, TokenSigner, User, group};
 
 /// How many verified tokens are remembered, so that their signature is not checked on every request.
@@ -20,7 +21,7 @@ pub enum AuthnError {
     #[error(transparent)]
     Token(#[from] TokenError),
     /// The token is for others.
-    #[error("token audiences {token:?} is invalid for the target audiences {wanted:?}")]
+    #[error("token audiences {} is invalid for the target audiences {}", crate::go_list(token), crate::go_list(wanted))]
     Audience {
         /// For whom it is.
         token: Vec<String>,
@@ -30,9 +31,17 @@ pub enum AuthnError {
     /// What the token was bound to is gone.
     #[error("service account token has been invalidated")]
     Invalidated,
-    /// The account is gone, or is another of the same name.
-    #[error("service account {0} has been deleted")]
+    /// The account is gone.
+    #[error("serviceaccounts {0:?} not found")]
     AccountGone(String),
+    /// The account is another of the same name.
+    #[error("service account UID ({found}) does not match claim ({claimed})")]
+    AccountOther {
+        /// Its uid.
+        found: String,
+        /// The token's.
+        claimed: String,
+    },
     /// The certificate names nobody.
     #[error("the client certificate has no common name")]
     Nameless,
@@ -54,13 +63,18 @@ pub struct Authenticated {
 pub struct Authenticator {
     signer: Arc<TokenSigner>,
     static_tokens: HashMap<String, User>,
+    bootstrap_tokens: bool,
     verified: Mutex<HashMap<String, Arc<Claims>>>,
 }
 
 impl Authenticator {
-    /// Tokens of `signer`, and static ones.
-    pub fn new(signer: Arc<TokenSigner>, static_tokens: HashMap<String, User>) -> Authenticator {
-        Authenticator { signer, static_tokens, verified: Mutex::new(HashMap::new()) }
+    /// Tokens of `signer`, static ones, and, if `bootstrap_tokens`, those of Secrets made for it.
+    pub fn new(
+        signer: Arc<TokenSigner>,
+        static_tokens: HashMap<String, User>,
+        bootstrap_tokens: bool,
+    ) -> Authenticator {
+        Authenticator { signer, static_tokens, bootstrap_tokens, verified: Mutex::new(HashMap::new()) }
     }
 
     /// The signer of service account tokens.
@@ -79,6 +93,11 @@ impl Authenticator {
         if let Some(user) = self.static_tokens.get(token) {
             return Ok(Authenticated { user: user.clone(), audiences: audiences.to_vec() });
         }
+        if self.bootstrap_tokens
+            && let Some(user) = bootstrap_token::user_of(source, token, now)
+        {
+            return Ok(Authenticated { user, audiences: audiences.to_vec() });
+        }
         let claims = self.claims(token)?;
         claims.check_time(now)?;
         let own = [self.signer.issuer().to_owned()];
@@ -87,7 +106,7 @@ impl Authenticator {
         if common.is_empty() {
             return Err(AuthnError::Audience { token: claims.aud.clone(), wanted: wanted.to_vec() });
         }
-        Ok(Authenticated { user: account_user(source, &claims)?, audiences: common })
+        Ok(Authenticated { user: account_user(source, &claims, now)?, audiences: common })
     }
 
     fn claims(&self, token: &str) -> Result<Arc<Claims>, AuthnError> {
@@ -105,19 +124,33 @@ impl Authenticator {
     }
 }
 
+/// How long after their end began objects still count as there, in seconds
+/// (`pkg/serviceaccount/claims.go`, `invalidIfDeletedBefore`).
+const GOING_SECONDS: i64 = 60;
+
 /// The account's user, if everything that the token is bound to is still there.
-fn account_user(source: &dyn Source, claims: &Claims) -> Result<User, AuthnError> {
+fn account_user(source: &dyn Source, claims: &Claims, now: Timestamp) -> Result<User, AuthnError> {
     let k = &claims.kubernetes;
+    let going = |object: &Object| {
+        let at = object.head.is_deleting().then(|| object.to_tree());
+        let at = at.and_then(|tree| corten_object::time::parse(tree.str_at("metadata.deletionTimestamp")));
+        at.is_some_and(|at| at.as_second() < now.as_second() - GOING_SECONDS)
+    };
     let bound = |kind: KindId, namespace: &str, wanted: &BoundRef| {
-        let found = source.object(&ObjectKey::new(kind, namespace, &wanted.name));
-        match found {
-            Some(object) if object.head.uid == wanted.uid.as_str() => Ok(()),
+        match source.object(&ObjectKey::new(kind, namespace, &wanted.name)) {
+            Some(object) if object.head.uid == wanted.uid.as_str() && !going(&object) => Ok(()),
             _ => Err(AuthnError::Invalidated),
         }
     };
     let account = &k.serviceaccount;
-    bound(id::SERVICE_ACCOUNT, &k.namespace, account)
-        .map_err(|_| AuthnError::AccountGone(format!("{}/{}", k.namespace, account.name)))?;
+    let found = source.object(&ObjectKey::new(id::SERVICE_ACCOUNT, &k.namespace, &account.name));
+    let found = found.ok_or_else(|| AuthnError::AccountGone(account.name.clone()))?;
+    if going(&found) {
+        return Err(AuthnError::Invalidated);
+    }
+    if found.head.uid != account.uid.as_str() {
+        return Err(AuthnError::AccountOther { found: found.head.uid.to_string(), claimed: account.uid.clone() });
+    }
     let mut user = User::service_account(&k.namespace, &account.name);
     user.uid.clone_from(&account.uid);
     let mut extra = |key: &str, value: &str| {

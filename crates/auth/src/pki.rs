@@ -13,11 +13,12 @@ use rcgen::{
 };
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-use crate::TokenSigner;
+use crate::{Issuing, TokenSigner};
 
 /// How long the CA is valid, in years.
 const CA_YEARS: i32 = 10;
@@ -92,13 +93,24 @@ pub struct Material {
     pub kubelet: SignedPair,
     /// Signs and verifies service account tokens.
     pub signer: Arc<TokenSigner>,
+    /// Signs certificate requests.
+    pub issuing: Arc<Issuing>,
+    /// The certificate of the CA that vouches for the front proxy, and only for it.
+    pub proxy_ca_pem: String,
+    /// What this server shows to the API servers that it passes requests on to.
+    pub proxy_client: SignedPair,
+    clients: Arc<dyn ClientCertVerifier>,
+    proxies: Arc<dyn ClientCertVerifier>,
 }
+
+/// The common name of the front proxy's certificate.
+pub const PROXY_NAME: &str = "front-proxy-client";
 
 impl Material {
     /// Loads the files of `dir`, and makes those that are missing, about to end, or not for `names`.
     pub fn load_or_create(dir: &Path, names: &PkiNames, now: Timestamp) -> Result<Material, PkiError> {
         std::fs::create_dir_all(dir).map_err(|source| PkiError::File { path: dir.into(), source })?;
-        let ca = Ca::load_or_create(dir, now)?;
+        let ca = Ca::load_or_create(dir, "ca", "corten-ca", now)?;
         let server = ca.leaf(
             dir,
             &Leaf { file: "server", common_name: "kube-apiserver", organization: None, sans: server_sans(names) },
@@ -129,21 +141,41 @@ impl Material {
         };
         let signer = TokenSigner::from_pem(&key_pem, crate::DEFAULT_ISSUER)
             .map_err(|e| PkiError::Content { path: key_path, detail: e.to_string() })?;
-        Ok(Material { ca_cert_pem: ca.cert_pem, server, admin, kubelet, signer: Arc::new(signer) })
+        let issuing = Issuing::new(&ca.cert_pem, ca.issuer.key().serialized_der())
+            .map_err(|detail| PkiError::Content { path: dir.join("ca.key"), detail })?;
+        let proxy_ca = Ca::load_or_create(dir, "front-proxy-ca", "corten-front-proxy-ca", now)?;
+        let proxy =
+            Leaf { file: "front-proxy-client", common_name: PROXY_NAME, organization: None, sans: Vec::new() };
+        let proxy_client = proxy_ca.leaf(dir, &proxy, now)?;
+        Ok(Material {
+            clients: verifier(&[&ca.cert_pem])?,
+            proxies: verifier(&[&proxy_ca.cert_pem])?,
+            ca_cert_pem: ca.cert_pem,
+            server,
+            admin,
+            kubelet,
+            signer: Arc::new(signer),
+            issuing: Arc::new(issuing),
+            proxy_ca_pem: proxy_ca.cert_pem,
+            proxy_client,
+        })
+    }
+
+    /// Whether a client's chain of certificates is one of the clients' CA.
+    pub fn is_client(&self, chain: &[CertificateDer<'_>], now: Timestamp) -> bool {
+        verified(&*self.clients, chain, now)
+    }
+
+    /// Whether a client's chain of certificates is one of the front proxy's CA.
+    pub fn is_proxy(&self, chain: &[CertificateDer<'_>], now: Timestamp) -> bool {
+        verified(&*self.proxies, chain, now)
     }
 
     /// TLS for the API server: HTTP/2 and HTTP/1.1, client certificates asked for but not needed.
     pub fn server_tls(&self) -> Result<rustls::ServerConfig, PkiError> {
         let tls = |e: &dyn std::fmt::Display| PkiError::Tls(e.to_string());
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut roots = RootCertStore::empty();
-        for cert in certs(&self.ca_cert_pem)? {
-            roots.add(cert).map_err(|e| tls(&e))?;
-        }
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
-            .allow_unauthenticated()
-            .build()
-            .map_err(|e| tls(&e))?;
+        let verifier = verifier(&[&self.ca_cert_pem, &self.proxy_ca_pem])?;
         let key = PrivateKeyDer::from_pem_slice(self.server.key_pem.as_bytes()).map_err(|e| tls(&e))?;
         let mut config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -178,6 +210,26 @@ impl Material {
 
 fn certs(pem: &str) -> Result<Vec<CertificateDer<'static>>, PkiError> {
     CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>().map_err(|e| PkiError::Tls(e.to_string()))
+}
+
+/// Checks client certificates against the CAs in some PEM texts.
+fn verifier(pems: &[&str]) -> Result<Arc<dyn ClientCertVerifier>, PkiError> {
+    let tls = |e: &dyn std::fmt::Display| PkiError::Tls(e.to_string());
+    let mut roots = RootCertStore::empty();
+    for cert in pems.iter().map(|pem| certs(pem)).collect::<Result<Vec<_>, _>>()?.into_iter().flatten() {
+        roots.add(cert).map_err(|e| tls(&e))?;
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+        .allow_unauthenticated()
+        .build()
+        .map_err(|e| tls(&e))
+}
+
+fn verified(verifier: &dyn ClientCertVerifier, chain: &[CertificateDer<'_>], now: Timestamp) -> bool {
+    let Some((first, rest)) = chain.split_first() else { return false };
+    let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(now.as_second().unsigned_abs()));
+    verifier.verify_client_cert(first, rest, now).is_ok()
 }
 
 fn server_sans(names: &PkiNames) -> Vec<String> {
@@ -221,15 +273,15 @@ struct Leaf<'a> {
 }
 
 impl Ca {
-    fn load_or_create(dir: &Path, now: Timestamp) -> Result<Ca, PkiError> {
-        let (cert_path, key_path) = (dir.join("ca.crt"), dir.join("ca.key"));
+    fn load_or_create(dir: &Path, file: &'static str, name: &str, now: Timestamp) -> Result<Ca, PkiError> {
+        let (cert_path, key_path) = (dir.join(format!("{file}.crt")), dir.join(format!("{file}.key")));
         let pems = read(&cert_path)?.zip(read(&key_path)?);
         let (cert_pem, key) = match pems {
             Some((cert_pem, key_pem)) => (cert_pem, parse_key(&key_path, &key_pem)?),
             None => {
-                let key = generate("ca")?;
+                let key = generate(file)?;
                 let mut params = CertificateParams::default();
-                params.distinguished_name = subject("corten-ca", None);
+                params.distinguished_name = subject(name, None);
                 params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
                 params.key_usages = vec![
                     KeyUsagePurpose::DigitalSignature,
@@ -237,7 +289,7 @@ impl Ca {
                     KeyUsagePurpose::KeyCertSign,
                 ];
                 validity(&mut params, now, CA_YEARS);
-                let cert = params.self_signed(&key).map_err(|e| make("ca", e))?;
+                let cert = params.self_signed(&key).map_err(|e| make(file, e))?;
                 write_private(&key_path, &key.serialize_pem())?;
                 write_private(&cert_path, &cert.pem())?;
                 (cert.pem(), key)

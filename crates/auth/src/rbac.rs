@@ -6,14 +6,15 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use corten_kinds::id;
+use corten_object::selector::FieldTerm;
 use corten_object::{LabelSelector, Object, Reason, Status, View};
 use corten_tree::Tree;
 use serde::Deserialize;
 
-use crate::{Source, User, bootstrap, group};
+use crate::{Source, User};
 
 /// What is asked for (`authorizer.Attributes`).
 #[derive(Debug, Clone, Copy)]
@@ -34,33 +35,51 @@ pub struct Attributes<'a> {
     pub name: &'a str,
     /// The path of a request that is not about a resource; empty otherwise.
     pub path: &'a str,
+    /// What of the objects a list, a watch or a deletecollection selects by fields.
+    pub fields: &'a [FieldTerm],
 }
 
 impl<'a> Attributes<'a> {
     /// A request for a path that is not a resource.
     pub fn path(user: &'a User, verb: &'a str, path: &'a str) -> Attributes<'a> {
-        Attributes { user, verb, group: "", resource: "", subresource: "", namespace: "", name: "", path }
+        Attributes { path, ..Attributes::resource(user, verb) }
+    }
+
+    /// A request about a resource that is to be filled in.
+    pub fn resource(user: &'a User, verb: &'a str) -> Attributes<'a> {
+        let empty = "";
+        Attributes {
+            user,
+            verb,
+            group: empty,
+            resource: empty,
+            subresource: empty,
+            namespace: empty,
+            name: empty,
+            path: empty,
+            fields: &[],
+        }
     }
 }
 
-/// Why a request is allowed.
-#[derive(Debug, Clone, Copy)]
-pub enum Grant<'a> {
-    /// The user is in `system:masters`.
-    Masters,
-    /// The user is the agent of a node.
-    Node,
-    /// A binding grants it.
-    Binding(&'a Binding),
+/// What becomes of a request (`authorizer.Decision`).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Decision {
+    /// Whether it is allowed.
+    pub allowed: bool,
+    /// Why, in upstream's words; often empty.
+    pub reason: String,
 }
 
-/// Upstream's words, as a SubjectAccessReview shows them.
-impl fmt::Display for Grant<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Grant::Masters | Grant::Node => Ok(()),
-            Grant::Binding(b) => write!(f, "RBAC: allowed by {}", b.text),
-        }
+impl Decision {
+    /// Allowed.
+    pub fn allow(reason: impl Into<String>) -> Decision {
+        Decision { allowed: true, reason: reason.into() }
+    }
+
+    /// Nothing allows it; `reason` may say what was missing.
+    pub fn no_opinion(reason: impl Into<String>) -> Decision {
+        Decision { allowed: false, reason: reason.into() }
     }
 }
 
@@ -83,6 +102,22 @@ pub struct Rule {
     /// Paths that are not resources; a final `*` is any rest.
     #[serde(rename = "nonResourceURLs", deserialize_with = "or_null")]
     pub non_resource_urls: Vec<String>,
+}
+
+/// Go's form of a rule in messages (`CompactString`): `{APIGroups:["apps"], Resources:["deployments"], Verbs:["get"]}`.
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = [
+            ("APIGroups", &self.api_groups),
+            ("Resources", &self.resources),
+            ("NonResourceURLs", &self.non_resource_urls),
+            ("ResourceNames", &self.resource_names),
+            ("Verbs", &self.verbs),
+        ];
+        let shown = parts.iter().filter(|(_, list)| !list.is_empty());
+        let shown = shown.map(|(name, list)| format!("{name}:{}", crate::go_list(list)));
+        write!(f, "{{{}}}", shown.collect::<Vec<_>>().join(", "))
+    }
 }
 
 fn or_null<'de, D: serde::Deserializer<'de>, T: Deserialize<'de> + Default>(d: D) -> Result<T, D::Error> {
@@ -113,7 +148,7 @@ fn resource_matches(pattern: &str, resource: &str, subresource: &str) -> bool {
     }
 }
 
-fn url_matches(pattern: &str, path: &str) -> bool {
+pub(crate) fn url_matches(pattern: &str, path: &str) -> bool {
     match pattern.strip_suffix('*') {
         Some(prefix) => path.starts_with(prefix),
         None => pattern == path,
@@ -145,7 +180,7 @@ struct BindingView {
 }
 impl View for BindingView {}
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Clone, Deserialize)]
 #[serde(default)]
 struct SubjectView {
     kind: String,
@@ -174,24 +209,11 @@ pub struct Binding {
 pub struct Rbac {
     users: HashMap<String, Vec<Arc<Binding>>>,
     groups: HashMap<String, Vec<Arc<Binding>>>,
+    /// Bindings to roles that are not there: who is bound, where, and the words.
+    dangling: Vec<(SubjectView, String, String)>,
     cluster_roles: HashMap<String, Arc<[Rule]>>,
     roles: HashMap<(String, String), Arc<[Rule]>>,
 }
-
-/// What the agent of a node may do, whatever bindings say (`plugin/pkg/auth/authorizer/node`, without its graph). The agent
-/// is service proxy and DNS as well: it has what upstream gives to kube-proxy, and sees namespaces.
-static NODE_RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
-    let mut rules = bootstrap::rules_of("system:node");
-    rules.extend(bootstrap::rules_of("system:node-proxier"));
-    let texts = |list: &[&str]| list.iter().map(|t| (*t).to_owned()).collect::<Vec<String>>();
-    rules.push(Rule {
-        verbs: texts(&["get", "list", "watch"]),
-        api_groups: texts(&[""]),
-        resources: texts(&["namespaces"]),
-        ..Rule::default()
-    });
-    rules
-});
 
 impl Rbac {
     /// From the present roles and bindings. Objects that cannot be read grant nothing.
@@ -229,7 +251,14 @@ impl Rbac {
             "ClusterRole" => self.cluster_roles.get(&role.name),
             _ => self.roles.get(&(namespace.to_owned(), role.name.clone())),
         };
-        let Some(rules) = rules.cloned() else { return };
+        let Some(rules) = rules.cloned() else {
+            let plural = if role.kind == "ClusterRole" { "clusterrole" } else { "role" };
+            let text = format!("{plural}.rbac.authorization.k8s.io {:?} not found", role.name);
+            for subject in &view.subjects {
+                self.dangling.push((subject.clone(), namespace.to_owned(), text.clone()));
+            }
+            return;
+        };
         for subject in &view.subjects {
             let (kind, qualified) = match namespace {
                 "" => ("ClusterRoleBinding", object.head.name.to_string()),
@@ -255,16 +284,40 @@ impl Rbac {
         }
     }
 
-    /// Whether the request is allowed, and why.
-    pub fn authorize<'r>(&'r self, a: &Attributes<'_>) -> Option<Grant<'r>> {
-        if a.user.in_group(group::MASTERS) {
-            return Some(Grant::Masters);
+    /// Whether a binding allows the request, and which.
+    pub fn authorize(&self, a: &Attributes<'_>) -> Decision {
+        match self.bindings(a.user, a.namespace).find(|b| b.rules.iter().any(|rule| rule.allows(a))) {
+            Some(binding) => Decision::allow(format!("RBAC: allowed by {}", binding.text)),
+            None => Decision::no_opinion(self.missing_roles(a.user, a.namespace)),
         }
-        if a.user.node_name().is_some() && NODE_RULES.iter().any(|rule| rule.allows(a)) {
-            return Some(Grant::Node);
+    }
+
+    /// What `authorize` says when bindings of the user name roles that are not there
+    /// (`plugin/pkg/auth/authorizer/rbac/rbac.go`, `Authorize`).
+    fn missing_roles(&self, user: &User, namespace: &str) -> String {
+        let concerns = |(subject, of, _): &&(SubjectView, String, String)| {
+            let here = of.is_empty() || of == namespace;
+            let who = match subject.kind.as_str() {
+                "User" => subject.name == user.name,
+                "Group" => user.in_group(&subject.name),
+                _ => {
+                    let home = if subject.namespace.is_empty() { of } else { &subject.namespace };
+                    user.as_service_account() == Some((home, &subject.name))
+                }
+            };
+            here && who
+        };
+        let mut texts: Vec<&str> = Vec::new();
+        for (_, _, text) in self.dangling.iter().filter(concerns) {
+            if !texts.contains(&text.as_str()) {
+                texts.push(text);
+            }
         }
-        let found = self.bindings(a.user, a.namespace).find(|b| b.rules.iter().any(|rule| rule.allows(a)))?;
-        Some(Grant::Binding(found))
+        match texts.as_slice() {
+            [] => String::new(),
+            [one] => format!("RBAC: {one}"),
+            many => format!("RBAC: [{}]", many.join(", ")),
+        }
     }
 
     fn bindings<'r, 'u>(
@@ -281,19 +334,9 @@ impl Rbac {
             .filter(move |b| b.namespace.is_empty() || b.namespace == namespace)
     }
 
-    /// All rules that a user has in a namespace.
+    /// All rules that bindings give to a user in a namespace.
     pub fn rules_for(&self, user: &User, namespace: &str) -> Vec<Rule> {
-        let any = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<String>>();
-        let mut rules = Vec::new();
-        if user.in_group(group::MASTERS) {
-            rules.push(Rule { verbs: any(&["*"]), api_groups: any(&["*"]), resources: any(&["*"]), ..Rule::default() });
-            rules.push(Rule { verbs: any(&["*"]), non_resource_urls: any(&["*"]), ..Rule::default() });
-        }
-        if user.node_name().is_some() {
-            rules.extend(NODE_RULES.iter().cloned());
-        }
-        rules.extend(self.bindings(user, namespace).flat_map(|b| b.rules.iter().cloned()));
-        rules
+        self.bindings(user, namespace).flat_map(|b| b.rules.iter().cloned()).collect()
     }
 
     /// The rules of a role that a binding in `namespace` names.
@@ -304,49 +347,6 @@ impl Rbac {
         }
         .map(|rules| &**rules)
     }
-
-    /// Which of `wanted` the user does not have in `namespace`: who gives rights must have them.
-    /// (`component-helpers/auth/rbac/validation/policy_comparator.go`)
-    pub fn missing<'w>(&self, user: &User, namespace: &str, wanted: &'w [Rule]) -> Vec<&'w Rule> {
-        if user.in_group(group::MASTERS) {
-            return Vec::new();
-        }
-        let owned = self.rules_for(user, namespace);
-        wanted.iter().filter(|rule| !covered(&owned, rule)).collect()
-    }
-}
-
-/// Whether every single request that `rule` allows is allowed by one of `owned`.
-fn covered(owned: &[Rule], rule: &Rule) -> bool {
-    let has = |list: &[String], wanted: &String| list.iter().any(|x| x == "*" || x == wanted);
-    let urls = rule.non_resource_urls.iter().all(|url| {
-        rule.verbs.iter().all(|verb| {
-            owned.iter().any(|o| has(&o.verbs, verb) && o.non_resource_urls.iter().any(|p| url_matches(p, url)))
-        })
-    });
-    let resource_covered = |o: &Rule, resource: &str| match resource.split_once('/') {
-        None => o.resources.iter().any(|p| p == "*" || p == resource),
-        Some((_, s)) => {
-            o.resources.iter().any(|p| p == "*" || p == resource || p.strip_prefix("*/").is_some_and(|ps| ps == s))
-        }
-    };
-    let names_covered = |o: &Rule| {
-        o.resource_names.is_empty()
-            || (!rule.resource_names.is_empty() && rule.resource_names.iter().all(|n| o.resource_names.contains(n)))
-    };
-    let resources = rule.resources.iter().all(|resource| {
-        rule.api_groups.iter().all(|group| {
-            rule.verbs.iter().all(|verb| {
-                owned.iter().any(|o| {
-                    has(&o.verbs, verb)
-                        && has(&o.api_groups, group)
-                        && resource_covered(o, resource)
-                        && names_covered(o)
-                })
-            })
-        })
-    });
-    urls && resources
 }
 
 fn aggregated(aggregation: &AggregationRule, cluster_roles: &[Arc<Object>]) -> Vec<Rule> {
@@ -378,26 +378,32 @@ fn selectors(aggregation: &AggregationRule) -> Vec<LabelSelector> {
     aggregation.cluster_role_selectors.iter().filter_map(parse).collect()
 }
 
-/// Upstream's words for a denial (`apiserver/pkg/endpoints/handlers/responsewriters/errors.go`).
+/// Upstream's words for a denial (`apiserver/pkg/endpoints/handlers/responsewriters/errors.go`, `forbiddenMessage`).
 pub fn denial_message(a: &Attributes<'_>) -> String {
     let user = &a.user.name;
-    if !a.path.is_empty() {
-        return format!("User {user:?} cannot {} path {:?}", a.verb, a.path);
-    }
-    let resource = match a.subresource {
-        "" => a.resource.to_owned(),
-        sub => format!("{}/{sub}", a.resource),
+    let text = if !a.path.is_empty() {
+        format!("User {user:?} cannot {} path {:?}", a.verb, a.path)
+    } else {
+        let resource = match a.subresource {
+            "" => a.resource.to_owned(),
+            sub => format!("{}/{sub}", a.resource),
+        };
+        let what = format!("User {user:?} cannot {} resource {resource:?} in API group {:?}", a.verb, a.group);
+        match a.namespace {
+            "" => format!("{what} at the cluster scope"),
+            namespace => format!("{what} in the namespace {namespace:?}"),
+        }
     };
-    let what = format!("User {user:?} cannot {} resource {resource:?} in API group {:?}", a.verb, a.group);
-    match a.namespace {
-        "" => format!("{what} at the cluster scope"),
-        namespace => format!("{what} in the namespace {namespace:?}"),
-    }
+    // Error pages of browsers must not run what a path contains.
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-/// The 403 of a denial.
-pub fn denial(a: &Attributes<'_>) -> Status {
-    let message = denial_message(a);
+/// The 403 of a denial, with what the authorizers say of it.
+pub fn denial(a: &Attributes<'_>, reason: &str) -> Status {
+    let message = match reason {
+        "" => denial_message(a),
+        reason => format!("{}: {reason}", denial_message(a)),
+    };
     if a.path.is_empty() {
         Status::forbidden(a.group, a.resource, a.name, message)
     } else {
@@ -408,6 +414,7 @@ pub fn denial(a: &Attributes<'_>) -> Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bootstrap;
     use bytes::Bytes;
     use corten_object::{KindId, ObjectKey, Revision};
     use corten_tree::tree;
@@ -442,13 +449,15 @@ mod tests {
         let words: Vec<&str> = text.split(' ').collect();
         let (group, resource) = words[1].split_once(':').unwrap_or(("", words[1]));
         if resource.starts_with('/') {
-            return rbac.authorize(&Attributes::path(user, words[0], resource)).is_some();
+            let a = Attributes::path(user, words[0], resource);
+            return crate::authorizer::authorize(rbac, &Objects(Vec::new()), &a).allowed;
         }
         let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
         let namespace = words.iter().find_map(|w| w.strip_prefix("ns=")).unwrap_or("");
         let name = words.iter().find_map(|w| w.strip_prefix("name=")).unwrap_or("");
         let verb = words[0];
-        rbac.authorize(&Attributes { user, verb, group, resource, subresource, namespace, name, path: "" }).is_some()
+        let a = Attributes { group, resource, subresource, namespace, name, ..Attributes::resource(user, verb) };
+        crate::authorizer::authorize(rbac, &Objects(Vec::new()), &a).allowed
     }
 
     #[test]
@@ -467,7 +476,7 @@ mod tests {
             (User::controller("deployment-controller"), "update apps:deployments/status ns=x", true),
             (User::controller("deployment-controller"), "get secrets ns=x", false),
             (User::node("a"), "patch nodes/status", true),
-            (User::node("a"), "get secrets ns=x", true),
+            (User::node("a"), "get secrets ns=x name=k", false),
             (User::node("a"), "delete secrets ns=x", false),
             (User::node("a"), "watch discovery.k8s.io:endpointslices", true),
             (User::service_account("x", "default"), "get pods ns=x", false),
@@ -501,31 +510,29 @@ mod tests {
         ] {
             assert_eq!(can(&rbac, user, text), allowed, "{} {text}", user.name);
         }
-        let secret = Rule {
-            verbs: vec!["get".into()],
-            api_groups: vec!["".into()],
-            resources: vec!["secrets".into()],
-            ..Rule::default()
-        };
+        let a = Attributes { resource: "pods", namespace: "default", ..Attributes::resource(&user, "list") };
         assert_eq!(
-            rbac.missing(&user, "x", std::slice::from_ref(&secret)).len(),
-            1,
-            "every name is more than one name"
-        );
-        assert!(rbac.missing(&account, "x", &[secret]).is_empty());
-        let a = Attributes {
-            user: &user,
-            verb: "list",
-            group: "",
-            resource: "pods",
-            subresource: "",
-            namespace: "default",
-            name: "",
-            path: "",
-        };
-        assert_eq!(
-            denial(&a).message,
+            denial(&a, "").message,
             "pods is forbidden: User \"u\" cannot list resource \"pods\" in API group \"\" in the namespace \"default\""
         );
+    }
+
+    #[test]
+    fn rbac_reason_names_roles_that_are_not_there() {
+        let binding = |kind: &str, name: &str, role: &str| {
+            tree!({"kind": kind, "metadata": {"name": name, "namespace": (if kind == "RoleBinding" { "x" } else { "" })},
+                "subjects": [{"kind": "User", "name": "u"}], "roleRef": {"kind": role, "name": name}})
+        };
+        let trees = [binding("ClusterRoleBinding", "gone", "ClusterRole"), binding("RoleBinding", "lost", "Role")];
+        let rbac = Rbac::build(&Objects::new(&trees));
+        let (user, other) = (User::new("u", &[]), User::new("v", &[]));
+        let reason = |user: &User, namespace: &str| {
+            let a = Attributes { resource: "pods", namespace, ..Attributes::resource(user, "get") };
+            rbac.authorize(&a).reason
+        };
+        let gone = "clusterrole.rbac.authorization.k8s.io \"gone\" not found";
+        assert_eq!(reason(&user, ""), format!("RBAC: {gone}"));
+        assert_eq!(reason(&user, "x"), format!("RBAC: [{gone}, role.rbac.authorization.k8s.io \"lost\" not found]"));
+        assert_eq!(reason(&other, "x"), "");
     }
 }

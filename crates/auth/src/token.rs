@@ -24,7 +24,7 @@ const LEEWAY_SECONDS: i64 = 60;
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum TokenError {
     /// It is not one of this cluster's tokens.
-    #[error("not a token of this cluster")]
+    #[error("invalid bearer token")]
     Foreign,
     /// The signature or the form is wrong.
     #[error("the token is malformed or its signature is wrong")]
@@ -33,7 +33,7 @@ pub enum TokenError {
     #[error("service account token has expired")]
     Expired,
     /// Its time has not come.
-    #[error("service account token is issued in the future")]
+    #[error("service account token is not valid yet")]
     NotYet,
     /// The key is of no use.
     #[error("the signing key is of no use: {0}")]

@@ -19,6 +19,7 @@ pub mod status;
 pub mod watch;
 pub mod world;
 
+pub mod certificate_signing;
 pub mod cron_job;
 pub mod custom_resource_definition;
 pub mod daemon_set;
@@ -32,6 +33,7 @@ pub mod namespace;
 pub mod node_lifecycle;
 pub mod pod_gc;
 pub mod replica_set;
+pub mod role_aggregation;
 pub mod root_ca;
 pub mod service_account;
 pub mod stateful_set;
@@ -57,6 +59,8 @@ pub struct Config {
     pub terminated_pods_max: usize,
     /// How long a node's lease may be silent before the node counts as unknown.
     pub node_grace_seconds: u64,
+    /// Decides about certificates and signs them; without it nobody does.
+    pub authority: certificate_signing::SharedAuthority,
     /// When this process started: a node's silence before that does not count.
     pub started: Option<corten_base::Timestamp>,
 }
@@ -68,6 +72,7 @@ impl Default for Config {
             local_path: String::from("/var/lib/corten/local-volumes"),
             terminated_pods_max: 12_500,
             node_grace_seconds: 40,
+            authority: certificate_signing::SharedAuthority::default(),
             started: None,
         }
     }
@@ -95,7 +100,7 @@ pub trait Controller: Send + Sync {
 
 /// All controllers.
 pub fn all(config: &Config) -> Vec<Box<dyn Controller>> {
-    vec![
+    let mut all: Vec<Box<dyn Controller>> = vec![
         Box::new(deployment::DeploymentController),
         Box::new(replica_set::ReplicaSetController::REPLICA_SET),
         Box::new(replica_set::ReplicaSetController::REPLICATION),
@@ -121,5 +126,12 @@ pub fn all(config: &Config) -> Vec<Box<dyn Controller>> {
         Box::new(volume_protection::VolumeProtection),
         Box::new(disruption::DisruptionController),
         Box::new(custom_resource_definition::CustomResourceDefinitionController),
-    ]
+        Box::new(role_aggregation::RoleAggregation),
+        Box::new(certificate_signing::Cleaner),
+    ];
+    if let Some(authority) = &config.authority.0 {
+        all.push(Box::new(certificate_signing::Approver(authority.clone())));
+        all.push(Box::new(certificate_signing::Signer(authority.clone())));
+    }
+    all
 }

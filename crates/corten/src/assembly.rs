@@ -13,6 +13,7 @@ use corten_apiserver::{Server, ServerConfig};
 use corten_auth::{Material, PkiNames, User};
 use corten_base::{Clock as _, OnError, OnStop, SystemClock, SystemEntropy, Tasks};
 use corten_cache::{Cache, CacheOptions};
+use corten_controllers::certificate_signing::SharedAuthority;
 use corten_client::{Api, Duplex, ExecRequest, ExecSession, ListOptions, LogRequest, NodeApi, PortForwardRequest};
 use corten_client::{ByteStream, kubeconfig};
 use corten_kinds::{Registry, id};
@@ -24,6 +25,7 @@ use corten_store::{MemoryStore, SqliteOptions, SqliteStore, Store};
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 
+use crate::authority::ClusterAuthority;
 use crate::dns_service;
 use crate::image;
 use crate::paths::{Addresses, Cluster};
@@ -49,6 +51,8 @@ pub struct Plan {
     pub in_memory: bool,
     /// Where to write the administrator's kubeconfig.
     pub kubeconfig: PathBuf,
+    /// How callers prove who they are.
+    pub authentication: corten_apiserver::Authentication,
 }
 
 /// A running server.
@@ -86,6 +90,7 @@ pub async fn start(plan: Plan, mut stage: impl FnMut(&str)) -> Result<Running> {
         entropy: Arc::new(SystemEntropy),
         tasks: api_tasks.clone(),
         node_api: node_api.clone(),
+        authentication: plan.authentication.clone(),
     })
     .await?;
     write_kubeconfig(&plan, &material, &server)?;
@@ -102,6 +107,10 @@ pub async fn start(plan: Plan, mut stage: impl FnMut(&str)) -> Result<Running> {
     };
     let config = corten_controllers::Config {
         root_ca: material.ca_cert_pem.clone(),
+        authority: SharedAuthority(Some(Arc::new(ClusterAuthority {
+            server: server.clone(),
+            material: material.clone(),
+        }))),
         local_path: plan.cluster.data.join("storage").to_string_lossy().into_owned(),
         ..corten_controllers::Config::default()
     };

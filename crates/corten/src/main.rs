@@ -6,6 +6,7 @@
 
 mod args;
 mod assembly;
+mod authority;
 mod demo;
 mod dns_service;
 mod host;

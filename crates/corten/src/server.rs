@@ -42,6 +42,7 @@ pub fn run(args: ServerArgs) -> Result<u8> {
         token: args.token.clone(),
         cluster: cluster.clone(),
         in_memory,
+        authentication: corten_apiserver::Authentication::default(),
         addresses,
     };
     let ready = args.ready_fd.map(ready_pipe).transpose()?;

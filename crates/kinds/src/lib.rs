@@ -16,6 +16,7 @@ pub mod table;
 pub mod validate;
 mod warnings;
 mod write;
+pub mod x509;
 
 pub use column::{
     Cell, Column, ColumnType, Count, Number, Of, Path, Row, RowContext, RuntimeColumn, Since, TextOr, Typed, column,

@@ -243,6 +243,8 @@ pub enum Graceful {
 pub struct Hooks {
     /// Fills defaults in (after decoding, for create, update and patch alike).
     pub default: Option<fn(&mut Tree)>,
+    /// Writes who asks (`authentication.k8s.io/v1 UserInfo`) into a new object, before [`Hooks::prepare_create`].
+    pub requester: Option<fn(&mut Tree, &Tree)>,
     /// Changes a new object before validation. Name, namespace, uid and creationTimestamp are there; the status is already dropped.
     pub prepare_create: Option<fn(&mut Tree, &WriteContext)>,
     /// Changes an updated object before validation, knowing the old one.
@@ -257,6 +259,10 @@ pub struct Hooks {
     pub validate_update: Option<fn(&Tree, &Tree, &mut Errors)>,
     /// Finds faults of a status change (new, old).
     pub validate_status: Option<fn(&Tree, &Tree, &mut Errors)>,
+    /// As [`Hooks::validate_status`], for rules that depend on the time.
+    pub validate_status_at: Option<fn(&Tree, &Tree, &WriteContext, &mut Errors)>,
+    /// Changes what [`Hooks::subresource`] has merged, knowing the old object.
+    pub prepare_subresource: Option<fn(&mut Tree, &Tree, &WriteContext)>,
     /// For [`SubresourceKind::Update`]: merges a write through the named subresource (new, old) into the new object.
     pub subresource: Option<fn(&str, &mut Tree, &Tree, &mut Errors)>,
     /// Says what is deprecated or dubious in an object (new, old): sent as Warning headers.
@@ -271,6 +277,7 @@ impl Hooks {
     /// Nothing is special.
     pub const NONE: Hooks = Hooks {
         default: None,
+        requester: None,
         prepare_create: None,
         prepare_update: None,
         prepare_status: None,
@@ -278,6 +285,8 @@ impl Hooks {
         validate_create: None,
         validate_update: None,
         validate_status: None,
+        validate_status_at: None,
+        prepare_subresource: None,
         subresource: None,
         warnings: None,
         deleting: None,

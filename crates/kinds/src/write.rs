@@ -4,7 +4,7 @@ use bytes::Bytes;
 use corten_tree::Tree;
 
 use crate::validate::{Spot, meta};
-use crate::{Errors, Kind};
+use crate::{Errors, Kind, WriteContext};
 
 impl Kind {
     /// Fills defaults in: after decoding, for create, update and patch alike.
@@ -75,7 +75,7 @@ impl Kind {
     }
 
     /// The faults of a changed status, after everything else was put back.
-    pub fn status_faults(&self, new: &Tree, old: &Tree) -> Errors {
+    pub fn status_faults(&self, new: &Tree, old: &Tree, context: &WriteContext) -> Errors {
         let mut errors = Errors::new();
         meta::validate_object_meta_update(self, new, old, &mut errors);
         if let Some(hook) = self.hooks.validate_status {
@@ -83,6 +83,9 @@ impl Kind {
         }
         if let Some(custom) = &self.custom {
             custom.status_faults(self, new, old, &mut errors);
+        }
+        if let Some(hook) = self.hooks.validate_status_at {
+            hook(new, old, context, &mut errors);
         }
         errors
     }

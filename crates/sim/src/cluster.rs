@@ -118,6 +118,7 @@ impl Cluster {
             entropy: entropy.clone(),
             tasks: tasks.clone(),
             node_api: Arc::new(NoNode),
+            authentication: corten_apiserver::Authentication::default(),
         };
         let server = sim.block_on(Server::start(server)).expect("a server starts on an empty store");
         on.store(faults, Ordering::Relaxed);

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use corten_auth::{Attributes, User, group};
-use corten_object::{Reason, Status};
+use corten_auth::{Attributes, User};
+use corten_object::selector::FieldTerm;
+use corten_object::{FieldSelector, Reason, Status};
 use corten_tree::{Tree, tree};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 
+use super::authenticate::authenticate;
 use super::body::{Body, full};
 use super::encode::tree_bytes;
 use super::negotiate::{self, Format};
@@ -89,9 +91,29 @@ async fn answer(
     route: Route,
     verb: &'static str,
 ) -> Result<Response<Body>, Status> {
-    let user = authenticate(core, peer, request.headers())?;
+    let path = request.uri().path();
+    let caller = {
+        let nobody = User::default();
+        let fields: Vec<FieldTerm>;
+        let mut about = Attributes::path(&nobody, verb, path);
+        if let Route::Resource(r) = &route {
+            let selector = Query::parse(request.uri().query()).get("fieldSelector").to_owned();
+            fields = FieldSelector::parse(&selector).map(|s| s.terms).unwrap_or_default();
+            let name = fields.iter().find(|t| t.path == "metadata.name" && t.equal).map(|t| t.value.as_str());
+            about = Attributes {
+                group: &r.group,
+                resource: &r.resource,
+                subresource: &r.subresource,
+                namespace: &r.namespace,
+                name: Some(r.name.as_str()).filter(|n| !n.is_empty()).or(name).unwrap_or_default(),
+                fields: &fields,
+                ..Attributes::resource(&nobody, verb)
+            };
+        }
+        authenticate(core, peer, request.headers(), &about, path).await.map_err(|(status, _)| status)?
+    };
     let incoming = Call {
-        user,
+        user: caller.user,
         method: request.method().clone(),
         headers: request.headers().clone(),
         query: Query::parse(request.uri().query()),
@@ -136,68 +158,6 @@ fn lower(method: &Method) -> &'static str {
         Method::OPTIONS => "options",
         _ => "",
     }
-}
-
-/// Who asks: a bearer token, else the client certificate, else nobody; then as whom they want to ask.
-fn authenticate(core: &Core, peer: &Peer, headers: &HeaderMap) -> Result<Arc<User>, Status> {
-    let bearer = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).and_then(|v| {
-        let (scheme, token) = v.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-    });
-    let user = match (bearer, &peer.user) {
-        (Some(token), _) if !token.is_empty() => {
-            let found = core.authenticator.token(core, token, &[], core.clock.now());
-            Arc::new(found.map_err(|_| Status::unauthorized())?.user)
-        }
-        (_, Some(user)) => user.clone(),
-        (_, None) => Arc::new(User::anonymous()),
-    };
-    impersonate(core, user, headers)
-}
-
-/// `--as`: allowed by the verb `impersonate` on users, groups and service accounts
-/// (`apiserver/pkg/endpoints/filters/impersonation`).
-fn impersonate(core: &Core, user: Arc<User>, headers: &HeaderMap) -> Result<Arc<User>, Status> {
-    let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
-    let groups: Vec<String> =
-        headers.get_all("impersonate-group").iter().filter_map(|v| v.to_str().ok()).map(str::to_owned).collect();
-    let Some(name) = text("impersonate-user") else {
-        return match groups.is_empty() {
-            true => Ok(user),
-            false => Err(Status::internal("requested [{Group  ...}] without impersonating a user")),
-        };
-    };
-    let check = |resource: &str, namespace: &str, name: &str| {
-        core.authorize(&Attributes {
-            user: &user,
-            verb: "impersonate",
-            group: "",
-            resource,
-            subresource: "",
-            namespace,
-            name,
-            path: "",
-        })
-    };
-    let mut as_user = User { name: name.clone(), groups: groups.clone(), ..User::default() };
-    match as_user.as_service_account() {
-        Some((namespace, account)) => {
-            check("serviceaccounts", namespace, account)?;
-            if groups.is_empty() {
-                as_user = User::service_account(namespace, account);
-            }
-        }
-        None => check("users", "", &name)?,
-    }
-    for group in &groups {
-        check("groups", "", group)?;
-    }
-    let anonymous = as_user.name == "system:anonymous";
-    let everyone = if anonymous { group::UNAUTHENTICATED } else { group::AUTHENTICATED };
-    if !as_user.in_group(everyone) {
-        as_user.groups.push(everyone.into());
-    }
-    Ok(Arc::new(as_user))
 }
 
 /// Paths that are not resources.
@@ -246,13 +206,14 @@ async fn plain(core: &Arc<Core>, incoming: &Call, path: &str) -> Result<Response
         "/metrics" => Ok(respond(200, "text/plain; version=0.0.4; charset=utf-8", full(core.metrics.text()))),
         "/.well-known/openid-configuration" => {
             let issuer = core.authenticator.signer().issuer();
-            let tree = tree!({"issuer": issuer, "jwks_uri": (format!("{issuer}/openid/v1/jwks")),
+            let tree = tree!({"issuer": issuer, "jwks_uri": (core.jwks_uri.as_str()),
                 "response_types_supported": ["id_token"], "subject_types_supported": ["public"],
                 "id_token_signing_alg_values_supported": ["ES256"]});
-            Ok(respond(200, "application/json", full(tree.to_json())))
+            Ok(for_an_hour(respond(200, "application/json", full(tree.to_json()))))
         }
         "/openid/v1/jwks" => {
-            Ok(respond(200, "application/jwk-set+json", full(core.authenticator.signer().key_set().to_json())))
+            let keys = core.authenticator.signer().key_set().to_json();
+            Ok(for_an_hour(respond(200, "application/jwk-set+json", full(keys))))
         }
         "" => {
             let paths =
@@ -262,6 +223,12 @@ async fn plain(core: &Arc<Core>, incoming: &Call, path: &str) -> Result<Response
         }
         _ => Err(Status::no_such_resource()),
     }
+}
+
+/// What anybody may keep for an hour (`pkg/routes/openidmetadata.go`).
+fn for_an_hour(mut response: Response<Body>) -> Response<Body> {
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
+    response
 }
 
 fn discovery_v2(incoming: &Call, body: &Bytes) -> Response<Body> {

@@ -1,8 +1,10 @@
 //! HTTP in, HTTP out: connections, paths, headers, encodings. Nothing in here decides; it calls the pipeline.
 
+mod authenticate;
 mod body;
 mod encode;
 mod handle;
+mod impersonate;
 mod negotiate;
 mod query;
 mod resource;
@@ -22,6 +24,7 @@ use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
+pub use authenticate::{Anonymous, RequestHeader};
 pub(crate) use body::{Body as HttpBody, full, stream};
 pub(crate) use handle::{Call, respond};
 pub(crate) use query::Query;
@@ -37,8 +40,10 @@ const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 
 /// A connection's peer.
 pub(crate) struct Peer {
-    /// Who the client certificate names, if there was one.
+    /// Who the client certificate names, if there was one of the clients' CA.
     pub user: Option<Arc<User>>,
+    /// The common name of the client certificate, if it is one of the front proxy's CA.
+    pub proxy: Option<String>,
     /// Whether it is on this machine: answers to it are not compressed.
     pub local: bool,
 }
@@ -100,9 +105,15 @@ async fn connection(core: Arc<Core>, tls: TlsAcceptor, stream: TcpStream, peer: 
         }
         Err(_) => return,
     };
-    let certificate = stream.get_ref().1.peer_certificates().and_then(|c| c.first());
-    let user = certificate.and_then(|der| user_of_certificate(der).ok()).map(Arc::new);
-    let peer = Arc::new(Peer { user, local: peer.ip().is_loopback() });
+    let chain = stream.get_ref().1.peer_certificates();
+    let certificate = chain.and_then(|c| c.first());
+    // The handshake took certificates of the clients' CA and of the front proxy's: which is this one of?
+    let is_client = chain.is_some_and(|chain| core.material.is_client(chain, core.clock.now()));
+    let is_proxy = !is_client && chain.is_some_and(|chain| core.material.is_proxy(chain, core.clock.now()));
+    let named = certificate.and_then(|der| user_of_certificate(der).ok());
+    let proxy = named.as_ref().filter(|_| is_proxy).map(|user| user.name.clone());
+    let user = named.filter(|_| is_client).map(Arc::new);
+    let peer = Arc::new(Peer { user, proxy, local: peer.ip().is_loopback() });
     let stopping = core.tasks.stopping();
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let (core, peer) = (core.clone(), peer.clone());

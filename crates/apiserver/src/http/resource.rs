@@ -101,14 +101,12 @@ fn warning(text: &str) -> Option<HeaderValue> {
 /// A path that nothing serves; who may not ask is told that first.
 fn unknown(core: &Core, call: &Call, r: &Resource, verb: &str) -> Result<Response<HttpBody>, Status> {
     core.authorize(&corten_auth::Attributes {
-        user: &call.user,
-        verb,
         group: &r.group,
         resource: &r.resource,
         subresource: &r.subresource,
         namespace: &r.namespace,
         name: &r.name,
-        path: "",
+        ..corten_auth::Attributes::resource(&call.user, verb)
     })?;
     Err(Status::no_such_resource())
 }

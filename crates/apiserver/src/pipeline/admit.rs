@@ -197,7 +197,8 @@ impl admission::Cluster for Core {
     }
 
     fn may(&self, attributes: &Attributes<'_>) -> Option<String> {
-        self.rbac().authorize(attributes).map(|grant| grant.to_string())
+        let decision = self.decide(attributes);
+        decision.allowed.then_some(decision.reason)
     }
 
     fn caller(&self) -> &Caller {

@@ -134,6 +134,9 @@ impl Core {
         if stored.has_status_at(tree) && !stored.status_on_create {
             tree.remove("status");
         }
+        if let Some(requester) = stored.hooks.requester {
+            requester(tree, &crate::reviews::user_info(request.user));
+        }
         if let Some(prepare) = stored.hooks.prepare_create {
             prepare(tree, &WriteContext { now });
         }
@@ -142,11 +145,11 @@ impl Core {
             .services
             .reserve(key, tree, None)
             .map_err(|errors| Status::invalid(&stored.group, &stored.kind, key.name.as_str(), &errors))?;
+        self.check_escalation(request, stored, tree, None)?;
         let errors = stored.create_faults(tree);
         if !errors.is_empty() {
             return Err(Status::invalid(&stored.group, &stored.kind, key.name.as_str(), &errors));
         }
-        self.check_escalation(request, stored, tree, None)?;
         if let Some(warn) = stored.hooks.warnings {
             warnings.extend(warn(tree, None));
         }

@@ -119,7 +119,8 @@ impl Core {
         parameters: &DeleteParameters,
         options: &WriteOptions,
     ) -> Result<Vec<Arc<Object>>, Status> {
-        self.authorize(&attributes(user, "deletecollection", kind, (&list.namespace, "", "")))?;
+        let about = attributes(user, "deletecollection", kind, (&list.namespace, "", ""));
+        self.authorize(&corten_auth::Attributes { fields: &list.fields.terms, ..about })?;
         let wanted = ListRequest { revision: RevisionMatch::MostRecent, limit: 0, start: None, ..list.clone() };
         let listed = self.list_authorized(kind, &wanted).await?;
         for object in &listed.items {

@@ -2,7 +2,8 @@
 //!
 //! Upstream: `pkg/registry/rbac/{role,clusterrole,rolebinding,clusterrolebinding}/policybased/storage.go`.
 
-use corten_auth::{Rule, group};
+use corten_auth::escalation::{confirm_no_escalation, full_authority};
+use corten_auth::{Rule, authorizer, group};
 use corten_kinds::{Kind, id};
 use corten_object::Status;
 use corten_tree::Tree;
@@ -25,73 +26,49 @@ impl Core {
             return Ok(());
         }
         let name = new.str_at("metadata.name");
-        let null = Tree::Null;
-        let same = |key: &str| {
-            let of = |tree: &'_ Tree| tree.get(key).cloned().unwrap_or_default();
-            old.is_some_and(|old| of(old).semantically_equal(&of(new)))
-        };
-        let forbidden = |why: String| Status::forbidden(&stored.group, &stored.plural, name, why);
-        if role {
-            if same("rules") && same("aggregationRule") {
-                return Ok(());
-            }
-            let may = attributes(request.user, "escalate", stored, (request.namespace, name, ""));
-            if self.authorize(&may).is_ok() {
-                return Ok(());
-            }
-            let mut rules = rules_of(new.get("rules").unwrap_or(&null));
-            if new.path("aggregationRule").is_some() {
-                let any = || vec!["*".to_owned()];
-                rules.push(Rule { verbs: any(), api_groups: any(), resources: any(), ..Rule::default() });
-                rules.push(Rule { verbs: any(), non_resource_urls: any(), ..Rule::default() });
-            }
-            return self.check_rules(request, &rules).map_err(forbidden);
+        if old.is_some_and(|old| only_collection_changes(new, old)) {
+            return Ok(());
         }
-        if same("subjects") && same("roleRef") {
+        let forbidden = |why: String| Status::forbidden(&stored.group, &stored.plural, name, why);
+        let (owned, _) = authorizer::rules_for(&self.rbac(), request.user, request.namespace);
+        let confirm = |rules: &[Rule]| confirm_no_escalation(request.user, &owned, rules);
+        if role {
+            let may = attributes(request.user, "escalate", stored, (request.namespace, request.name, ""));
+            if self.decide(&may).allowed {
+                return Ok(());
+            }
+            confirm(&rules_of(new.get("rules").unwrap_or(&Tree::Null))).map_err(forbidden)?;
+            let aggregates = |tree: &Tree| !tree.list_at("aggregationRule.clusterRoleSelectors").is_empty();
+            if (aggregates(new) || old.is_some_and(aggregates)) && confirm(&full_authority()).is_err() {
+                return Err(forbidden("must have cluster-admin privileges to use the aggregationRule".into()));
+            }
             return Ok(());
         }
         let (kind, role_name) = (new.str_at("roleRef.kind"), new.str_at("roleRef.name"));
         let roles = self.registry.get(if kind == "ClusterRole" { id::CLUSTER_ROLE } else { id::ROLE });
         let may = attributes(request.user, "bind", &roles, (request.namespace, role_name, ""));
-        if self.authorize(&may).is_ok() {
+        if self.decide(&may).allowed {
             return Ok(());
         }
         let rbac = self.rbac();
         let rules = rbac.role_rules(kind, request.namespace, role_name);
         let rules = rules.ok_or_else(|| Status::not_found(&roles.group, &roles.plural, role_name))?;
-        self.check_rules(request, rules).map_err(forbidden)
+        confirm(rules).map_err(forbidden)
     }
+}
 
-    fn check_rules(&self, request: &Request<'_>, rules: &[Rule]) -> Result<(), String> {
-        let rbac = self.rbac();
-        let missing = rbac.missing(request.user, request.namespace, rules);
-        if missing.is_empty() {
-            return Ok(());
+/// Whether nothing changes but what the garbage collector changes (`pkg/registry/rbac/helpers.go`, `IsOnlyMutatingGCFields`).
+fn only_collection_changes(new: &Tree, old: &Tree) -> bool {
+    let without = |tree: &Tree| {
+        let mut tree = tree.clone();
+        for field in ["ownerReferences", "finalizers", "managedFields", "resourceVersion"] {
+            tree.remove(&format!("metadata.{field}"));
         }
-        let user = request.user;
-        let lines: Vec<String> = missing.iter().map(|rule| shown(rule)).collect();
-        Err(format!(
-            "user {:?} (groups={:?}) is attempting to grant RBAC permissions not currently held:\n{}",
-            user.name,
-            user.groups,
-            lines.join("\n")
-        ))
-    }
+        tree
+    };
+    without(new).semantically_equal(&without(old))
 }
 
 fn rules_of(tree: &Tree) -> Vec<Rule> {
     serde_json::from_slice(&tree.to_json()).unwrap_or_default()
-}
-
-/// `{APIGroups:["apps"], Resources:["deployments"], Verbs:["get"]}`
-fn shown(rule: &Rule) -> String {
-    let parts = [
-        ("APIGroups", &rule.api_groups),
-        ("Resources", &rule.resources),
-        ("NonResourceURLs", &rule.non_resource_urls),
-        ("ResourceNames", &rule.resource_names),
-        ("Verbs", &rule.verbs),
-    ];
-    let parts = parts.iter().filter(|(_, list)| !list.is_empty()).map(|(name, list)| format!("{name}:{list:?}"));
-    format!("{{{}}}", parts.collect::<Vec<_>>().join(", "))
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use corten_auth::User;
+use corten_auth::{Attributes, User};
 use corten_base::Revision;
 use corten_cache::{Filter, keys};
 use corten_kinds::Kind;
@@ -76,7 +76,8 @@ impl Core {
     /// Lists objects.
     pub async fn list(&self, user: &User, kind: &Arc<Kind>, list: &ListRequest) -> Result<Listed, Status> {
         let name = list.fields.exact("metadata.name").unwrap_or_default();
-        self.authorize(&attributes(user, "list", kind, (&list.namespace, name, "")))?;
+        let about = attributes(user, "list", kind, (&list.namespace, name, ""));
+        self.authorize(&Attributes { fields: &list.fields.terms, ..about })?;
         self.list_authorized(kind, list).await
     }
 

@@ -260,7 +260,7 @@ impl Core {
         let prepare = match part {
             None => stored.hooks.prepare_update,
             Some(SubresourceKind::Status) => stored.hooks.prepare_status,
-            Some(_) => None,
+            Some(_) => stored.hooks.prepare_subresource,
         };
         if let Some(prepare) = prepare {
             prepare(new, old, &WriteContext { now });
@@ -274,16 +274,18 @@ impl Core {
         let invalid =
             |errors: &[corten_object::FieldError]| Status::invalid(&stored.group, &stored.kind, request.name, errors);
         let reservation = self.services.reserve(&key, new, Some(old)).map_err(|e| invalid(&e))?;
+        if part.is_none() {
+            self.check_escalation(request, stored, new, Some(old))?;
+        }
         errors.extend(match part {
             None => stored.update_faults(new, old),
-            Some(SubresourceKind::Status) => stored.status_faults(new, old),
+            Some(SubresourceKind::Status) => stored.status_faults(new, old, &WriteContext { now }),
             Some(_) => stored.metadata_faults(new, old),
         });
         if !errors.is_empty() {
             return Err(invalid(&errors));
         }
         if part.is_none() {
-            self.check_escalation(request, stored, new, Some(old))?;
             if let Some(warn) = stored.hooks.warnings {
                 warnings.extend(warn(new, Some(old)));
             }

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use corten_auth::User;
+use corten_auth::{Attributes, User};
 use corten_base::{BoxFuture, Clock, Revision};
 use corten_cache::{Seen, Watcher};
 use corten_kinds::Kind;
@@ -61,7 +61,8 @@ impl Core {
     pub async fn watch(&self, user: &User, kind: &Arc<Kind>, watch: &WatchRequest) -> Result<Watching, Status> {
         let list = &watch.list;
         let name = list.fields.exact("metadata.name").unwrap_or_default();
-        self.authorize(&attributes(user, "watch", kind, (&list.namespace, name, "")))?;
+        let about = attributes(user, "watch", kind, (&list.namespace, name, ""));
+        self.authorize(&Attributes { fields: &list.fields.terms, ..about })?;
         let filter = self.filter(kind, list)?;
         let (mut initial, mut initial_end) = (VecDeque::new(), None);
         let after = match list.revision {

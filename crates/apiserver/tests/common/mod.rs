@@ -1,5 +1,8 @@
 //! A server on the memory store, for tests.
 
+#[allow(dead_code, reason = "each test file uses its part")]
+pub mod caller;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
@@ -82,6 +85,7 @@ impl Fixture {
             entropy: Arc::new(SystemEntropy),
             tasks: tasks.clone(),
             node_api: Arc::new(EchoNode),
+            authentication: corten_apiserver::Authentication::default(),
         })
         .await
         .unwrap();

@@ -5,6 +5,8 @@
 //! The value at a place together with its path is a [`Spot`]; a path is only built when there is a fault to report.
 
 pub(crate) mod affinity;
+pub(crate) mod certificates;
+pub(crate) mod conditions;
 pub(crate) mod container;
 pub(crate) mod hpa;
 pub(crate) mod job;

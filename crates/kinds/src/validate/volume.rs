@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use corten_tree::Tree;
 
 use super::container::{object_field, resource_field};
-use super::{Spot, meta, names, quantity};
+use super::{Spot, certificates, meta, names, quantity};
 use crate::Errors;
 
 const FILE_MODE: &str = "must be a number between 0 and 0777 (octal), both inclusive";
@@ -277,18 +277,80 @@ fn projected(volume: &Spot<'_>, errors: &mut Errors) {
             }
         }
         if let Some(bundle) = source.some("clusterTrustBundle") {
-            required(&bundle, &["path"], errors);
-            match (bundle.has("name"), bundle.has("signerName")) {
-                (true, true) => bundle.invalid("", "only one of name and signerName may be used", errors),
-                (false, false) => bundle.required("", "either name or signerName must be specified", errors),
-                _ => {}
-            }
-            local_non_reserved_path(&bundle, "path", errors);
+            trust_bundle(&bundle, errors);
             unique(bundle.str("path"), bundle.str("path"), errors);
+        }
+        if let Some(certificate) = source.some("podCertificate") {
+            pod_certificate(&certificate, errors);
+            for field in POD_CERTIFICATE_PATHS {
+                unique(certificate.str(field), certificate.str(field), errors);
+            }
         }
         if kinds.iter().filter(|kind| source.has(kind)).count() > 1 {
             source.forbidden("", "may not specify more than 1 volume type per source", errors);
         }
+    }
+}
+
+fn trust_bundle(bundle: &Spot<'_>, errors: &mut Errors) {
+    match (bundle.has("name"), bundle.has("signerName")) {
+        (true, true) => bundle.invalid("", "only one of name and signerName may be used", errors),
+        (true, false) => {
+            let name = bundle.str("name");
+            if name.is_empty() {
+                bundle.required("name", "must be a valid object name", errors);
+            }
+            for fault in certificates::bundle_name(&certificates::signer_of_bundle_name(name), name) {
+                bundle.invalid("name", format!("not a valid clustertrustbundlename: {fault}"), errors);
+            }
+            if bundle.has("labelSelector") {
+                bundle.invalid("labelSelector", "labelSelector must be unset if name is specified", errors);
+            }
+        }
+        (false, true) => {
+            if bundle.str("signerName").is_empty() {
+                bundle.required("signerName", "must be a valid signer name", errors);
+            }
+            certificates::signer_name(bundle, "signerName", errors);
+            if let Some(selector) = bundle.some("labelSelector") {
+                super::labels::validate_selector(&selector, errors);
+            }
+        }
+        (false, false) => bundle.required("", "either name or signerName must be specified", errors),
+    }
+    required(bundle, &["path"], errors);
+    local_non_reserved_path(bundle, "path", errors);
+}
+
+/// Where a pod's certificate may be written to.
+const POD_CERTIFICATE_PATHS: [&str; 3] = ["credentialBundlePath", "keyPath", "certificateChainPath"];
+
+fn pod_certificate(certificate: &Spot<'_>, errors: &mut Errors) {
+    const KEYS: &[&str] = &["RSA3072", "RSA4096", "ECDSAP256", "ECDSAP384", "ECDSAP521", "ED25519"];
+    certificates::signer_name(certificate, "signerName", errors);
+    certificates::user_annotations(certificate, "userAnnotations", errors);
+    if !KEYS.contains(&certificate.str("keyType")) {
+        certificate.unsupported("keyType", KEYS, errors);
+    }
+    if let Some(seconds) = certificate.int("maxExpirationSeconds") {
+        let (min, max) =
+            (certificates::POD_SECONDS_MIN, certificates::pod_seconds_max(certificate.str("signerName")));
+        if seconds < min {
+            let detail = format!("if provided, maxExpirationSeconds must be >= {min}");
+            certificate.invalid("maxExpirationSeconds", detail, errors);
+        }
+        if seconds > max {
+            let detail = format!("if provided, maxExpirationSeconds must be <= {max}");
+            certificate.invalid("maxExpirationSeconds", detail, errors);
+        }
+    }
+    let paths = POD_CERTIFICATE_PATHS.iter().filter(|field| !certificate.str(field).is_empty());
+    if paths.clone().next().is_none() {
+        let detail = "specify at least one of credentialBundlePath, keyPath, and certificateChainPath";
+        certificate.required("", detail, errors);
+    }
+    for field in paths {
+        local_non_reserved_path(certificate, field, errors);
     }
 }
 
