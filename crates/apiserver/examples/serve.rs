@@ -83,7 +83,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         entropy: Arc::new(SystemEntropy),
         tasks: tasks.clone(),
         node_api: Arc::new(EchoNode),
-            authentication: corten_apiserver::Authentication::default(),
+        authentication: corten_apiserver::Authentication::default(),
     })
     .await?;
     let address = server.addresses()[0];

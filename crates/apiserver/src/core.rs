@@ -19,8 +19,8 @@ use corten_tree::Tree;
 use corten_webhook::Caller;
 
 use crate::discovery::Discovery;
-use crate::http::{Anonymous, RequestHeader};
 use crate::flow::Flow;
+use crate::http::{Anonymous, RequestHeader};
 use crate::metrics::Metrics;
 use crate::openapi::OpenApi;
 

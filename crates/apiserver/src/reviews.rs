@@ -6,10 +6,8 @@ use corten_admission::Operation;
 use corten_auth::{Attributes, BoundRef, Claims, KubernetesClaims, Rule, User, authorizer};
 use corten_base::Revision;
 use corten_kinds::id;
-use corten_object::{
-    Cause, FieldError, FieldSelector, KindId, LabelSelector, Object, ObjectKey, Status, time,
-};
 use corten_object::selector::FieldTerm;
+use corten_object::{Cause, FieldError, FieldSelector, KindId, LabelSelector, Object, ObjectKey, Status, time};
 use corten_tree::{FieldPath, Tree, tree};
 
 use crate::core::{Core, attributes};

@@ -13,8 +13,8 @@ use corten_object::Status;
 use corten_store::Store;
 
 use crate::core::{Core, Parts};
-use crate::local::LocalApi;
 use crate::http::{Anonymous, RequestHeader};
+use crate::local::LocalApi;
 use crate::{bootstrap, http};
 
 /// What the server is made of and how it is reached.

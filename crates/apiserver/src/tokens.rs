@@ -53,7 +53,9 @@ impl Core {
         let token = signer.sign(&claims).map_err(Status::internal)?;
         secret.make_map_at("metadata.annotations").insert(ACCOUNT_UID, uid);
         let data = secret.make_map_at("data");
-        for (key, value) in [("ca.crt", self.material.ca_cert_pem.as_str()), ("namespace", &namespace), ("token", &token)] {
+        for (key, value) in
+            [("ca.crt", self.material.ca_cert_pem.as_str()), ("namespace", &namespace), ("token", &token)]
+        {
             data.insert(key, STANDARD.encode(value));
         }
         Ok(())

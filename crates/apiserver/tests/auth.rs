@@ -55,9 +55,13 @@ async fn impersonation_takes_user_uid_groups_and_extra() {
     let (code, status) = alice.get("/api/v1/pods").await;
     assert_eq!(
         (code, status.str_at("message")),
-        (403, "pods is forbidden: User \"alice\" cannot impersonate-on:user-info:list resource \"pods\" in API group \"\" at the cluster scope")
+        (
+            403,
+            "pods is forbidden: User \"alice\" cannot impersonate-on:user-info:list resource \"pods\" in API group \"\" at the cluster scope"
+        )
     );
-    let users = tree!([{"verbs": ["impersonate"], "apiGroups": [""], "resources": ["users"], "resourceNames": ["bob"]}]);
+    let users =
+        tree!([{"verbs": ["impersonate"], "apiGroups": [""], "resources": ["users"], "resourceNames": ["bob"]}]);
     grant(&mut admin, "alice", "as-bob", users).await;
     assert_eq!(who(&mut alice).await.1.str_at("username"), "bob");
     let mut alice = alice.with("Impersonate-Group", "system:masters");
@@ -95,7 +99,10 @@ async fn front_proxy_is_believed_and_nobody_else() {
         .with("X-Remote-Group", "dev")
         .with("X-Remote-Extra-Scopes", "a");
     let user = who(&mut proxied).await.1;
-    assert_eq!(user.to_string(), r#"{"username":"carol","groups":["dev","system:authenticated"],"extra":{"scopes":["a"]}}"#);
+    assert_eq!(
+        user.to_string(),
+        r#"{"username":"carol","groups":["dev","system:authenticated"],"extra":{"scopes":["a"]}}"#
+    );
     let mut bare = Caller::connect(&fixture, Some(&proxy)).await;
     assert_eq!(bare.get("/api/v1/pods").await.1.str_at("message").contains("system:anonymous"), true);
     let mut kubelet = Caller::connect(&fixture, Some(&fixture.material.kubelet)).await.with("X-Remote-User", "carol");
@@ -108,9 +115,7 @@ async fn access_reviews_say_why_and_what_is_wrong_with_them() {
     let mut admin = Caller::admin(&fixture).await;
     let pods = tree!([{"verbs": ["list"], "apiGroups": [""], "resources": ["pods"]}]);
     grant(&mut admin, "bob", "lister", pods).await;
-    let review = |user: &str, verb: &str| {
-        tree!({"spec": {"user": user, "resourceAttributes": {"verb": verb, "resource": "pods", "namespace": "default"}}})
-    };
+    let review = |user: &str, verb: &str| tree!({"spec": {"user": user, "resourceAttributes": {"verb": verb, "resource": "pods", "namespace": "default"}}});
     let path = format!("{AUTHZ}/subjectaccessreviews");
     let (code, answer) = admin.post(&path, &review("bob", "list")).await;
     assert_eq!(code, 201);
@@ -121,15 +126,24 @@ async fn access_reviews_say_why_and_what_is_wrong_with_them() {
     let (_, answer) = admin.post(&path, &review("bob", "delete")).await;
     assert_eq!(answer.get("status").unwrap().to_string(), r#"{"allowed":false}"#);
     for (body, expected) in [
-        (tree!({"spec": {"user": "bob"}}), "spec: Invalid value: null: exactly one of nonResourceAttributes or resourceAttributes must be specified"),
-        (tree!({"spec": {"resourceAttributes": {"verb": "get"}}}), "spec.user: Invalid value: \"\": at least one of user or group must be specified"),
+        (
+            tree!({"spec": {"user": "bob"}}),
+            "spec: Invalid value: null: exactly one of nonResourceAttributes or resourceAttributes must be specified",
+        ),
+        (
+            tree!({"spec": {"resourceAttributes": {"verb": "get"}}}),
+            "spec.user: Invalid value: \"\": at least one of user or group must be specified",
+        ),
         (
             tree!({"spec": {"user": "b", "resourceAttributes": {"fieldSelector": {}}}}),
             "spec.resourceAttributes.fieldSelector.requirements: Required value: when spec.resourceAttributes.fieldSelector is specified, requirements or rawSelector is required",
         ),
     ] {
         let (code, status) = admin.post(&path, &body).await;
-        assert_eq!((code, status.str_at("message")), (422, format!(".authorization.k8s.io \"\" is invalid: {expected}").as_str()));
+        assert_eq!(
+            (code, status.str_at("message")),
+            (422, format!(".authorization.k8s.io \"\" is invalid: {expected}").as_str())
+        );
     }
     let local = format!("{AUTHZ}/namespaces/default/localsubjectaccessreviews");
     let mut body = review("bob", "list");
@@ -140,7 +154,8 @@ async fn access_reviews_say_why_and_what_is_wrong_with_them() {
     let mut bob = Caller::admin(&fixture).await.with("Impersonate-User", "bob");
     let rules = format!("{AUTHZ}/selfsubjectrulesreviews");
     let (_, answer) = bob.post(&rules, &tree!({"spec": {"namespace": "default"}})).await;
-    let found = answer.list_at("status.resourceRules").iter().any(|r| r.to_string().contains(r#""resources":["pods"]"#));
+    let found =
+        answer.list_at("status.resourceRules").iter().any(|r| r.to_string().contains(r#""resources":["pods"]"#));
     assert!(found && !answer.bool_at("status.incomplete"), "{answer}");
     let mut node = Caller::connect(&fixture, Some(&fixture.material.kubelet)).await;
     let (_, answer) = node.post(&rules, &tree!({"spec": {"namespace": "default"}})).await;
@@ -171,7 +186,9 @@ async fn node_authorizer_follows_pods_to_what_they_name() {
     let mut admin = Caller::admin(&fixture).await;
     let mut node = Caller::connect(&fixture, Some(&fixture.material.kubelet)).await;
     let in_default = |plural: &str| format!("/api/v1/namespaces/default/{plural}");
-    for (plural, name) in [("serviceaccounts", "default"), ("secrets", "used"), ("secrets", "other"), ("configmaps", "m")] {
+    for (plural, name) in
+        [("serviceaccounts", "default"), ("secrets", "used"), ("secrets", "other"), ("configmaps", "m")]
+    {
         assert_eq!(admin.post(&in_default(plural), &tree!({"metadata": {"name": name}})).await.0, 201);
     }
     let secret = in_default("secrets/used");
@@ -230,11 +247,18 @@ async fn escalation_is_refused_with_what_is_missing() {
     let mut stronger = binding("cluster-admin");
     stronger.set("metadata.name", "mine");
     let (code, status) = alice.post(&bindings, &stronger).await;
-    assert_eq!((code, status.str_at("message").contains("{NonResourceURLs:[\"*\"], Verbs:[\"*\"]}")), (403, true), "{status}");
+    assert_eq!(
+        (code, status.str_at("message").contains("{NonResourceURLs:[\"*\"], Verbs:[\"*\"]}")),
+        (403, true),
+        "{status}"
+    );
     assert_eq!(alice.post(&bindings, &binding("r")).await.0, 201);
     let aggregating = tree!({"metadata": {"name": "all"}, "rules": [], "aggregationRule": {"clusterRoleSelectors": [{"matchLabels": {"a": "b"}}]}});
     let (_, status) = alice.post(&path, &aggregating).await;
-    assert!(status.str_at("message").ends_with("must have cluster-admin privileges to use the aggregationRule"), "{status}");
+    assert!(
+        status.str_at("message").ends_with("must have cluster-admin privileges to use the aggregationRule"),
+        "{status}"
+    );
     let mut boss = Caller::admin(&fixture).await.with("Impersonate-User", "boss");
     let mut strong = role(&["delete"]);
     strong.set("metadata.name", "strong");

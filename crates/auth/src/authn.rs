@@ -136,11 +136,13 @@ fn account_user(source: &dyn Source, claims: &Claims, now: Timestamp) -> Result<
         let at = at.and_then(|tree| corten_object::time::parse(tree.str_at("metadata.deletionTimestamp")));
         at.is_some_and(|at| at.as_second() < now.as_second() - GOING_SECONDS)
     };
-    let bound = |kind: KindId, namespace: &str, wanted: &BoundRef| {
-        match source.object(&ObjectKey::new(kind, namespace, &wanted.name)) {
-            Some(object) if object.head.uid == wanted.uid.as_str() && !going(&object) => Ok(()),
-            _ => Err(AuthnError::Invalidated),
-        }
+    let bound = |kind: KindId, namespace: &str, wanted: &BoundRef| match source.object(&ObjectKey::new(
+        kind,
+        namespace,
+        &wanted.name,
+    )) {
+        Some(object) if object.head.uid == wanted.uid.as_str() && !going(&object) => Ok(()),
+        _ => Err(AuthnError::Invalidated),
     };
     let account = &k.serviceaccount;
     let found = source.object(&ObjectKey::new(id::SERVICE_ACCOUNT, &k.namespace, &account.name));

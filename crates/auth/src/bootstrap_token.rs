@@ -108,10 +108,7 @@ mod tests {
         let after: Timestamp = "2026-01-02T00:00:00Z".parse().unwrap();
         let user = user_of(&secret(|_| {}), TOKEN, before).unwrap();
         assert_eq!(user.name, "system:bootstrap:abcdef");
-        assert_eq!(
-            user.groups,
-            ["system:bootstrappers", "system:bootstrappers:worker", "system:authenticated"]
-        );
+        assert_eq!(user.groups, ["system:bootstrappers", "system:bootstrappers:worker", "system:authenticated"]);
         assert!(user_of(&secret(|_| {}), TOKEN, after).is_none(), "expired");
         assert!(user_of(&secret(|_| {}), "abcdef.0123456789abcdee", before).is_none(), "another secret");
         assert!(user_of(&secret(|_| {}), "ABCDEF.0123456789abcdef", before).is_none(), "not its form");

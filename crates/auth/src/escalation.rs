@@ -41,12 +41,8 @@ fn single(rule: &Rule) -> Vec<Rule> {
     for group in &rule.api_groups {
         for resource in &rule.resources {
             for verb in &rule.verbs {
-                let base = Rule {
-                    api_groups: one(group),
-                    resources: one(resource),
-                    verbs: one(verb),
-                    ..Rule::default()
-                };
+                let base =
+                    Rule { api_groups: one(group), resources: one(resource), verbs: one(verb), ..Rule::default() };
                 match rule.resource_names.is_empty() {
                     true => out.push(base),
                     false => {
@@ -72,7 +68,8 @@ fn covers(owner: &Rule, wanted: &Rule) -> bool {
         has(&owner.resources, item) || by_sub
     };
     let names = owner.resource_names.is_empty()
-        || (!wanted.resource_names.is_empty() && wanted.resource_names.iter().all(|n| owner.resource_names.contains(n)));
+        || (!wanted.resource_names.is_empty()
+            && wanted.resource_names.iter().all(|n| owner.resource_names.contains(n)));
     wanted.verbs.iter().all(|v| has(&owner.verbs, v))
         && wanted.api_groups.iter().all(|g| has(&owner.api_groups, g))
         && wanted.resources.iter().all(resource)

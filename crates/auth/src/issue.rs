@@ -31,8 +31,8 @@ impl Issuing {
         let block = pem_blocks(ca_pem).into_iter().next().ok_or("the CA has no certificate")?;
         let certificate = Certificate::parse(&block.der)?;
         let random = SystemRandom::new();
-        let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, key_pkcs8, &random)
-            .map_err(|e| e.to_string())?;
+        let key =
+            EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, key_pkcs8, &random).map_err(|e| e.to_string())?;
         let key_id = certificate.key_id.unwrap_or_default();
         Ok(Issuing { subject: certificate.subject, key_id, not_after: certificate.not_after, key, random })
     }

@@ -140,8 +140,10 @@ fn resource_slice(source: &dyn Source, node: &str, a: &Attributes<'_>) -> Decisi
         "watch" | "list" | "deletecollection" => {
             no("can only list/watch/deletecollection resourceslices with nodeName field selector")
         }
-        _ => no("only the following verbs are allowed for a ResourceSlice: get, watch, list, create, update, patch, delete, \
-                 deletecollection"),
+        _ => no(
+            "only the following verbs are allowed for a ResourceSlice: get, watch, list, create, update, patch, delete, \
+                 deletecollection",
+        ),
     }
 }
 
@@ -295,7 +297,8 @@ impl OnNode {
             let volume = source.object(&ObjectKey::new(id::PERSISTENT_VOLUME, "", volume));
             let Some(volume) = volume.map(|v| v.to_tree()) else { return false };
             let claim_namespace = volume.str_at("spec.claimRef.namespace").to_owned();
-            let csi = ["nodeStageSecretRef", "nodePublishSecretRef", "nodeExpandSecretRef", "controllerPublishSecretRef"];
+            let csi =
+                ["nodeStageSecretRef", "nodePublishSecretRef", "nodeExpandSecretRef", "controllerPublishSecretRef"];
             let named = csi.iter().map(|r| format!("spec.csi.{r}"));
             let others = ["azureFile", "cephfs", "flexVolume", "iscsi", "rbd", "scaleIO", "storageos"];
             let others = others.iter().map(|k| format!("spec.{k}.secretRef"));

@@ -144,8 +144,7 @@ impl Material {
         let issuing = Issuing::new(&ca.cert_pem, ca.issuer.key().serialized_der())
             .map_err(|detail| PkiError::Content { path: dir.join("ca.key"), detail })?;
         let proxy_ca = Ca::load_or_create(dir, "front-proxy-ca", "corten-front-proxy-ca", now)?;
-        let proxy =
-            Leaf { file: "front-proxy-client", common_name: PROXY_NAME, organization: None, sans: Vec::new() };
+        let proxy = Leaf { file: "front-proxy-client", common_name: PROXY_NAME, organization: None, sans: Vec::new() };
         let proxy_client = proxy_ca.leaf(dir, &proxy, now)?;
         Ok(Material {
             clients: verifier(&[&ca.cert_pem])?,

@@ -225,8 +225,7 @@ impl Controller for Approver {
             return Plan::empty();
         };
         request.update("approval", |tree| {
-            let approved =
-                tree!({"type": "Approved", "status": "True", "reason": "AutoApproved", "message": message});
+            let approved = tree!({"type": "Approved", "status": "True", "reason": "AutoApproved", "message": message});
             add_condition(tree, approved);
         })
     }
@@ -377,10 +376,7 @@ mod tests {
             "subject common name does not begin with system:node:"
         );
         assert!(apiserver_client(&client).is_ok());
-        assert_eq!(
-            apiserver_client(&server).unwrap_err(),
-            "invalid usage for client certificate: server auth"
-        );
+        assert_eq!(apiserver_client(&server).unwrap_err(), "invalid usage for client certificate: server auth");
         assert_eq!(
             apiserver_client(&usages(&["digital signature"])).unwrap_err(),
             "missing required usage for client certificate: client auth"

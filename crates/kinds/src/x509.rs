@@ -25,9 +25,8 @@ pub fn pem_blocks(text: &str) -> Vec<PemBlock> {
     let mut blocks = Vec::new();
     let mut lines = text.lines().map(|line| line.trim_end_matches('\r'));
     while let Some(line) = lines.next() {
-        let label = |line: &str, edge: &str| {
-            line.trim_end().strip_prefix(edge)?.strip_suffix("-----").map(str::to_owned)
-        };
+        let label =
+            |line: &str, edge: &str| line.trim_end().strip_prefix(edge)?.strip_suffix("-----").map(str::to_owned);
         let Some(begun) = label(line, "-----BEGIN ") else { continue };
         let (mut data, mut has_headers, mut whole) = (String::new(), false, false);
         for line in lines.by_ref() {
@@ -141,8 +140,8 @@ impl CertificateRequest {
     /// # Errors
     /// It cannot be read.
     pub fn parse_unverified(der: &[u8]) -> Result<CertificateRequest, String> {
-        let (rest, request) = X509CertificationRequest::from_der(der)
-            .map_err(|_| "x509: malformed certificate request".to_owned())?;
+        let (rest, request) =
+            X509CertificationRequest::from_der(der).map_err(|_| "x509: malformed certificate request".to_owned())?;
         if !rest.is_empty() {
             return Err("asn1: syntax error: trailing data".into());
         }
@@ -175,8 +174,8 @@ impl CertificateRequest {
     /// # Errors
     /// It has not.
     pub fn verify(der: &[u8]) -> Result<(), String> {
-        let (_, request) = X509CertificationRequest::from_der(der)
-            .map_err(|_| "x509: malformed certificate request".to_owned())?;
+        let (_, request) =
+            X509CertificationRequest::from_der(der).map_err(|_| "x509: malformed certificate request".to_owned())?;
         request.verify_signature().map_err(|_| match key_kind(&request.certification_request_info.subject_pki) {
             KeyKind::Rsa(_) => "crypto/rsa: verification error".to_owned(),
             KeyKind::Ec(_) => "x509: ECDSA verification failure".to_owned(),

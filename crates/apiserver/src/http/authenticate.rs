@@ -125,9 +125,8 @@ fn proxied(core: &Core, peer: &Peer, headers: &HeaderMap) -> Option<User> {
         return None;
     }
     let all = |name: &str| headers.get_all(name).iter().filter_map(|v| v.to_str().ok());
-    let first = |names: &[String]| {
-        names.iter().find_map(|n| all(n).map(str::trim).find(|v| !v.is_empty())).map(str::to_owned)
-    };
+    let first =
+        |names: &[String]| names.iter().find_map(|n| all(n).map(str::trim).find(|v| !v.is_empty())).map(str::to_owned);
     let name = first(&config.username_headers)?;
     let groups = config.group_headers.iter().flat_map(|n| all(n)).map(str::to_owned).collect();
     let mut extra: BTreeMap<String, Vec<String>> = BTreeMap::new();

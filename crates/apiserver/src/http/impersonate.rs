@@ -85,11 +85,8 @@ fn wanted(headers: &HeaderMap) -> Result<Option<User>, Status> {
             format!("map[string][]string{{{}}}", entries.collect::<Vec<_>>().join(", "))
         }
     };
-    let shown = format!(
-        "&user.DefaultInfo{{Name:\"\", UID:{:?}, Groups:{}, Extra:{extra}}}",
-        user.uid,
-        list(&user.groups)
-    );
+    let shown =
+        format!("&user.DefaultInfo{{Name:\"\", UID:{:?}, Groups:{}, Extra:{extra}}}", user.uid, list(&user.groups));
     Err(Status::bad_request(format!("requested {shown} without impersonating a user name")))
 }
 
@@ -221,7 +218,9 @@ fn extra_fault(key: &str, values: &[String]) -> Option<String> {
         Some((domain, _)) => names::dns_subdomain(domain).into_iter().next(),
     };
     if let Some(why) = path {
-        return Some(format!("impersonating an invalid key in extra is not allowed: extra.key: Invalid value: {key:?}: {why}"));
+        return Some(format!(
+            "impersonating an invalid key in extra is not allowed: extra.key: Invalid value: {key:?}: {why}"
+        ));
     }
     if key != key.to_lowercase() {
         return Some(format!("impersonating a non-lowercase key in extra is not allowed: {key:?}"));

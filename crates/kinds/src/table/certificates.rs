@@ -83,7 +83,11 @@ pub(crate) const POD_CERTIFICATE_REQUEST: KindSpec = KindSpec {
     served_by: Some("node"),
     hooks: Hooks {
         prepare_status: Some(|new, old, _| {
-            keep(new, old, &["metadata.labels", "metadata.annotations", "metadata.finalizers", "metadata.ownerReferences"]);
+            keep(
+                new,
+                old,
+                &["metadata.labels", "metadata.annotations", "metadata.finalizers", "metadata.ownerReferences"],
+            );
         }),
         validate_create: Some(|request, errors| rules::pod_request(&Spot::of(request, "spec"), errors)),
         validate_status_at: Some(|new, old, context, errors| rules::pod_request_status(new, old, context.now, errors)),

@@ -217,9 +217,7 @@ fn bytes(spot: &Spot<'_>, field: &str) -> Vec<u8> {
 fn key_fault(key: KeyKind, curves: &str) -> Option<(String, String)> {
     match key {
         KeyKind::Ed25519 | KeyKind::Ec("P-256" | "P-384" | "P-521") | KeyKind::Rsa(3072 | 4096) => None,
-        KeyKind::Ec(curve) => {
-            Some((format!("curve {curve}"), format!("elliptic public keys must use curve {curves}")))
-        }
+        KeyKind::Ec(curve) => Some((format!("curve {curve}"), format!("elliptic public keys must use curve {curves}"))),
         KeyKind::Rsa(bits) => {
             Some((format!("{bits}-bit modulus"), "RSA keys must have modulus size 3072 or 4096".into()))
         }
@@ -324,7 +322,12 @@ fn issued(status: &Spot<'_>, old: &Tree, now: Timestamp, errors: &mut Errors) {
     }
     let blocks = pem_blocks(text);
     let Some((first, rest)) = blocks.split_first() else {
-        return status.invalid_as(CHAIN, text, "issued certificate chain must contain at least one certificate", errors);
+        return status.invalid_as(
+            CHAIN,
+            text,
+            "issued certificate chain must contain at least one certificate",
+            errors,
+        );
     };
     if first.label != "CERTIFICATE" {
         let detail = "issued certificate chain must consist entirely of CERTIFICATE PEM blocks";

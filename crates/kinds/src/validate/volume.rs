@@ -333,8 +333,7 @@ fn pod_certificate(certificate: &Spot<'_>, errors: &mut Errors) {
         certificate.unsupported("keyType", KEYS, errors);
     }
     if let Some(seconds) = certificate.int("maxExpirationSeconds") {
-        let (min, max) =
-            (certificates::POD_SECONDS_MIN, certificates::pod_seconds_max(certificate.str("signerName")));
+        let (min, max) = (certificates::POD_SECONDS_MIN, certificates::pod_seconds_max(certificate.str("signerName")));
         if seconds < min {
             let detail = format!("if provided, maxExpirationSeconds must be >= {min}");
             certificate.invalid("maxExpirationSeconds", detail, errors);
