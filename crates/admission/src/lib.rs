@@ -8,12 +8,14 @@
 pub mod chain;
 mod cidr;
 mod hooks;
+mod limits;
 mod namespace;
 mod node;
 mod plugins;
 mod pod;
 mod pod_security;
 pub mod policy;
+pub mod quota;
 mod request;
 mod service_account;
 mod services;

@@ -3,7 +3,7 @@
 use corten_object::Status;
 use corten_tree::Tree;
 
-use crate::{Request, namespace, node, pod, pod_security, service_account, storage};
+use crate::{Request, limits, namespace, node, pod, pod_security, service_account, storage};
 
 type Mutate = fn(&Request<'_>, &mut Tree, Option<&Tree>) -> Result<(), Status>;
 type Validate = fn(&Request<'_>, Option<&Tree>, Option<&Tree>) -> Result<(), Status>;
@@ -34,6 +34,7 @@ const fn both(name: &'static str, mutate: Mutate, validate: Validate) -> Plugin 
 pub(crate) static PLUGINS: &[Plugin] = &[
     // Upstream's NamespaceLifecycle runs among the mutating ones, so that nobody is asked about a namespace that is not there.
     both("NamespaceLifecycle", namespace::lifecycle, namespace::immortal),
+    both("LimitRanger", limits::mutate, limits::validate),
     both("ServiceAccount", service_account::mutate, service_account::validate),
     both("NodeRestriction", node::restrict, node::restrict_delete),
     mutating("TaintNodesByCondition", node::taint),

@@ -33,6 +33,7 @@ pub mod namespace;
 pub mod node_lifecycle;
 pub mod pod_gc;
 pub mod replica_set;
+pub mod resource_quota;
 pub mod role_aggregation;
 pub mod root_ca;
 pub mod service_account;
@@ -110,6 +111,7 @@ pub fn all(config: &Config) -> Vec<Box<dyn Controller>> {
         Box::new(job::TtlController),
         Box::new(cron_job::CronJobController),
         Box::new(garbage_collector::GarbageCollector),
+        Box::new(resource_quota::ResourceQuotaController),
         Box::new(namespace::NamespaceController),
         Box::new(service_account::ServiceAccountController),
         Box::new(root_ca::RootCaPublisher { ca: config.root_ca.clone() }),

@@ -8,6 +8,7 @@ use corten_tree::Tree;
 
 use crate::column::{Row, RowContext, RuntimeColumn};
 use crate::custom::Custom;
+use crate::quota::Counting;
 use crate::spec::{Conversion, Fact, Generation, Hooks, KindSpec, Scope, Subresource, SubresourceKind, Verbs};
 use crate::validate::names::NameCheck;
 
@@ -62,6 +63,8 @@ pub struct Kind {
     pub served_by: Option<Arc<str>>,
     /// For a view of another kind's objects: the kind that is stored.
     pub stored_as: Option<KindId>,
+    /// How objects count against quotas.
+    pub counting: Counting,
     /// Which names objects may have.
     pub name_check: NameCheck,
     /// Whether a delete that says nothing about dependents orphans them.
@@ -152,6 +155,7 @@ impl Kind {
             fact_paths: spec.facts.iter().map(|f| f.path.into()).collect(),
             served_by: spec.served_by.map(Into::into),
             stored_as: spec.stored_as,
+            counting: spec.counting,
             name_check: spec.name_check,
             orphans_by_default: spec.orphans_by_default,
             unconditional_update: spec.unconditional_update,

@@ -10,6 +10,7 @@ pub mod defaults;
 mod kind;
 pub mod print;
 pub mod qos;
+pub mod quota;
 mod registry;
 mod spec;
 pub mod table;

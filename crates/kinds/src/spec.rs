@@ -5,6 +5,7 @@ use corten_object::{FieldError, KindId};
 use corten_tree::Tree;
 
 use crate::Column;
+use crate::quota::Counting;
 use crate::validate::names::{self, NameCheck};
 
 /// Whether objects of a kind live in namespaces.
@@ -336,6 +337,8 @@ pub struct KindSpec {
     pub stored_as: Option<KindId>,
     /// Field selector names that mean a fact under another name (alias, label of the fact).
     pub label_aliases: &'static [(&'static str, &'static str)],
+    /// How objects count against quotas.
+    pub counting: Counting,
     /// Which names objects may have.
     pub name_check: NameCheck,
     /// Whether a delete that says nothing about dependents orphans them (upstream's Job and ReplicationController).
@@ -372,6 +375,7 @@ impl KindSpec {
         served_by: None,
         stored_as: None,
         label_aliases: &[],
+        counting: Counting::Objects,
         name_check: names::dns_subdomain,
         orphans_by_default: false,
         unconditional_update: true,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use corten_admission::quota::Booking;
 use corten_admission::{self as admission, Notes, Operation};
 use corten_auth::Attributes;
 use corten_base::{BoxFuture, Timestamp};
@@ -81,6 +82,11 @@ impl Admitting<'_> {
     /// Asks everybody for their consent.
     pub async fn validate(&self, object: Option<&Tree>, old: Option<&Tree>) -> Result<(), Status> {
         self.core.admission.validate(&self.view(), object, old).await
+    }
+
+    /// What the object uses of the quotas of its namespace, to be written with it. Asked last of all.
+    pub fn book(&self, object: &Tree, old: Option<&Tree>) -> Result<Vec<Booking>, Status> {
+        admission::quota::book(&self.view(), object, old)
     }
 
     fn view(&self) -> admission::Request<'_> {

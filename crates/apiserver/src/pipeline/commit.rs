@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use corten_admission::quota::Booking;
 use corten_base::Revision;
 use corten_cache::keys;
 use corten_kinds::Kind;
@@ -35,6 +36,8 @@ pub(crate) struct Commit<'a> {
     /// `None` deletes.
     pub value: Option<Bytes>,
     pub owners_alive: &'a [(ObjectKey, String)],
+    /// Quotas that change with it.
+    pub bookings: &'a [Booking],
 }
 
 impl Core {
@@ -47,6 +50,12 @@ impl Core {
             if owner_key != key {
                 batch = batch.expect(owner_key, at);
             }
+        }
+        let quotas = self.registry.get(corten_kinds::id::RESOURCE_QUOTA);
+        for Booking { quota, tree } in commit.bookings {
+            let booked = keys::object(&quotas, &quota.head.namespace, &quota.head.name);
+            let json = self.encode(&quotas, &mut tree.clone())?;
+            batch = batch.expect(booked.clone(), quota.head.revision).put(booked, json);
         }
         batch = match commit.value {
             Some(value) => batch.put(key, value),
@@ -72,7 +81,7 @@ impl Core {
     ) -> Result<Option<Revision>, Status> {
         let json = self.encode(kind, &mut tree)?;
         let expected = old.head.revision;
-        let commit = Commit { kind, key: key.clone(), expected, value: Some(json), owners_alive: &[] };
+        let commit = Commit { kind, key: key.clone(), expected, value: Some(json), owners_alive: &[], bookings: &[] };
         match self.commit(commit).await {
             Ok(revision) => Ok(Some(revision)),
             Err(CommitError::Conflict) => Ok(None),

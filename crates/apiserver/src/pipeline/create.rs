@@ -13,6 +13,8 @@ use crate::core::{Core, attributes};
 
 /// How often a generated name is tried (`registry/generic/registry/store.go`, `maxNameGenerationCreateAttempts`).
 const NAME_ATTEMPTS: usize = 8;
+/// How often a create asks quotas that others book on at the same time; each time one of them succeeds.
+const BOOKING_ATTEMPTS: usize = 100;
 /// Random characters behind a generateName.
 const SUFFIX: usize = 5;
 /// Longest part of a generateName that is kept (`apiserver/pkg/storage/names/generate.go`).
@@ -88,31 +90,39 @@ impl Core {
         warnings.extend(admitting.notes.take_warnings());
         let json = self.encode(&stored, &mut tree)?;
         let taken = || Status::already_exists(&request.kind.group, &request.kind.plural, &name);
-        if self.cache.get(&key).is_some() {
-            return Err(taken());
-        }
-        if request.options.dry_run {
-            let revision = self.cache.revision();
-            return Ok(Answer::of(201, unstored(&stored, json, Revision::ZERO)?, revision, Vec::new()));
-        }
-        let commit = Commit {
-            kind: &stored,
-            key: key.clone(),
-            expected: Revision::ZERO,
-            value: Some(json.clone()),
-            owners_alive: &request.options.owners_alive,
-        };
-        let revision = match self.commit(commit).await {
-            Ok(revision) => revision,
-            // The name is taken, or an owner has changed: who asks again sees which.
-            Err(CommitError::Conflict) if request.options.owners_alive.is_empty() => return Err(taken()),
-            Err(CommitError::Conflict) => {
-                self.fresh().await?;
-                let why = "an owner has changed";
-                let changed = || Status::conflict(&request.kind.group, &request.kind.plural, &name, why);
-                return Err(if self.cache.get(&key).is_some() { taken() } else { changed() });
+        let mut attempts = BOOKING_ATTEMPTS;
+        let revision = loop {
+            attempts -= 1;
+            let bookings = admitting.book(&tree, None)?;
+            if self.cache.get(&key).is_some() {
+                return Err(taken());
             }
-            Err(CommitError::Status(status)) => return Err(status),
+            if request.options.dry_run {
+                let revision = self.cache.revision();
+                return Ok(Answer::of(201, unstored(&stored, json, Revision::ZERO)?, revision, Vec::new()));
+            }
+            let commit = Commit {
+                kind: &stored,
+                key: key.clone(),
+                expected: Revision::ZERO,
+                value: Some(json.clone()),
+                owners_alive: &request.options.owners_alive,
+                bookings: &bookings,
+            };
+            match self.commit(commit).await {
+                Ok(revision) => break revision,
+                Err(CommitError::Conflict) => {}
+                Err(CommitError::Status(status)) => return Err(status),
+            }
+            // The name is taken, or an owner or a quota has changed: who asks again sees which.
+            self.fresh().await?;
+            if self.cache.get(&key).is_some() {
+                return Err(taken());
+            }
+            if attempts == 0 || bookings.is_empty() {
+                let why = "an owner has changed";
+                return Err(Status::conflict(&request.kind.group, &request.kind.plural, &name, why));
+            }
         };
         reservation.keep();
         Ok(Answer::of(201, self.committed(&stored, &key, json, revision)?, revision, Vec::new()))

@@ -62,7 +62,14 @@ impl Core {
                 Fate::Waiting => return Ok(Answer::of(200, old, revision, warnings)),
                 Fate::Gone if dry_run => return Ok(Answer { warnings, ..self.deleted(&request, &old, revision) }),
                 Fate::Gone => {
-                    let commit = Commit { kind: &stored, key: key.clone(), expected, value: None, owners_alive: &[] };
+                    let commit = Commit {
+                        kind: &stored,
+                        key: key.clone(),
+                        expected,
+                        value: None,
+                        owners_alive: &[],
+                        bookings: &[],
+                    };
                     match self.commit(commit).await {
                         Ok(revision) => {
                             self.services.release(&key);
@@ -77,7 +84,8 @@ impl Core {
                         return Ok(Answer::of(200, unstored(&stored, json, expected)?, revision, warnings));
                     }
                     let value = Some(json.clone());
-                    let commit = Commit { kind: &stored, key: key.clone(), expected, value, owners_alive: &[] };
+                    let commit =
+                        Commit { kind: &stored, key: key.clone(), expected, value, owners_alive: &[], bookings: &[] };
                     match self.commit(commit).await {
                         Ok(revision) => {
                             let object = self.committed(&stored, &key, json, revision)?;

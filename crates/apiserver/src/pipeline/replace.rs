@@ -102,6 +102,10 @@ impl Core {
                 admitting.validate(Some(&new), Some(&old_tree)).await?;
             }
             found.extend(admitting.notes.take_warnings());
+            let bookings = match admit {
+                Admit::Object => admitting.book(&new, Some(&old_tree))?,
+                Admit::Done => Vec::new(),
+            };
             let json = self.encode(&stored, &mut new)?;
             if json == *old.stored() {
                 return Ok(Answer::of(200, old, self.cache.revision(), found));
@@ -117,6 +121,7 @@ impl Core {
                 expected: old.head.revision,
                 value: (!gone).then(|| json.clone()),
                 owners_alive: &request.options.owners_alive,
+                bookings: &bookings,
             };
             match self.commit(commit).await {
                 Ok(revision) if gone => {
@@ -129,7 +134,8 @@ impl Core {
                     let object = self.committed(&stored, &key, json, revision)?;
                     return Ok(Answer::of(200, object, revision, found));
                 }
-                Err(CommitError::Conflict) if conditional => return Err(modified()),
+                // A quota that has changed is no fault of the condition: the next round sees whether the object has.
+                Err(CommitError::Conflict) if conditional && bookings.is_empty() => return Err(modified()),
                 Err(CommitError::Conflict) => {}
                 Err(CommitError::Status(status)) => return Err(status),
             }

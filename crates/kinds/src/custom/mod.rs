@@ -121,6 +121,7 @@ pub(crate) fn kind(id: KindId, definition: &Tree, digest: u64) -> Result<Kind, L
         fact_paths: Vec::new(),
         served_by: Some("its definition's controller".into()),
         stored_as: None,
+        counting: crate::quota::Counting::Objects,
         name_check: names::dns_subdomain,
         orphans_by_default: false,
         unconditional_update: false,

@@ -17,6 +17,7 @@ pub(crate) const CONFIG_MAP: KindSpec = KindSpec {
         column("Data", &Of(|o, _| Tree::Int((o.map_at("data").len() + o.map_at("binaryData").len()) as i64))),
         Column::AGE,
     ],
+    counting: crate::quota::Counting::ObjectsAndPlural,
     served_by: Some("node"),
     hooks: Hooks { validate: Some(validate), validate_update: Some(validate_update), ..Hooks::NONE },
     ..KindSpec::NAMESPACED

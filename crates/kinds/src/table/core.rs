@@ -2,6 +2,7 @@
 
 use corten_tree::Tree;
 
+use crate::quota::Counting;
 use crate::spec::{Generation, Hooks, KindSpec, Subresource, Verbs};
 use crate::validate::{Spot, pod, quota};
 use crate::{Column, Of, RowContext, column};
@@ -37,6 +38,7 @@ pub(crate) const LIMIT_RANGE: KindSpec = KindSpec {
     kind: "LimitRange",
     plural: "limitranges",
     short: &["limits"],
+    served_by: Some("api"),
     create_on_update: true,
     columns: &[Column::NAME, Column::CREATED_AT],
     hooks: Hooks { default: Some(limit_range_default), validate: Some(quota::validate_limit_range), ..Hooks::NONE },
@@ -67,6 +69,8 @@ pub(crate) const RESOURCE_QUOTA: KindSpec = KindSpec {
     kind: "ResourceQuota",
     plural: "resourcequotas",
     short: &["quota"],
+    counting: Counting::ObjectsAndPlural,
+    served_by: Some("controllers"),
     subresources: &[Subresource::STATUS],
     columns: &[
         Column::NAME,

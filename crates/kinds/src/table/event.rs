@@ -16,6 +16,7 @@ pub(crate) const EVENT: KindSpec = KindSpec {
     create_on_update: true,
     columns: COLUMNS,
     facts: FACTS,
+    counting: crate::quota::Counting::Nothing,
     served_by: Some("api"),
     hooks: Hooks { validate: Some(validate), ..Hooks::NONE },
     ..KindSpec::NAMESPACED

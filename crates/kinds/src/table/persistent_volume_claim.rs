@@ -26,6 +26,7 @@ pub(crate) const PERSISTENT_VOLUME_CLAIM: KindSpec = KindSpec {
         Column::AGE,
         wide("VolumeMode", &Of(|o, _| text_or_unset(o, "spec.volumeMode"))),
     ],
+    counting: crate::quota::Counting::Evaluated(&crate::quota::VOLUME_CLAIMS),
     served_by: Some("controllers"),
     hooks: Hooks {
         default: Some(default),

@@ -65,6 +65,7 @@ pub(crate) const POD: KindSpec = KindSpec {
     ],
     // status.podIPs is a list: upstream selects by its first item, which is status.podIP.
     label_aliases: &[("spec.host", "spec.nodeName"), ("status.podIPs", "status.podIP")],
+    counting: crate::quota::Counting::Evaluated(&crate::quota::PODS),
     served_by: Some("node"),
     hooks: Hooks {
         default: Some(default),

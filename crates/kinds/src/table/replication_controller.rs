@@ -28,6 +28,7 @@ pub(crate) const REPLICATION_CONTROLLER: KindSpec = KindSpec {
     ],
     orphans_by_default: true,
     facts: &[Fact::selectable("status.replicas").zero("0")],
+    counting: crate::quota::Counting::ObjectsAndPlural,
     served_by: Some("controllers"),
     hooks: Hooks {
         default: Some(default),

@@ -40,6 +40,7 @@ pub(crate) const RESOURCE_CLAIM: KindSpec = KindSpec {
     group: GROUP,
     kind: "ResourceClaim",
     plural: "resourceclaims",
+    counting: crate::quota::Counting::Evaluated(&crate::quota::RESOURCE_CLAIMS),
     subresources: &[Subresource::STATUS],
     columns: &[Column::NAME, column("State", &Of(state)), Column::AGE],
     ..KindSpec::NAMESPACED

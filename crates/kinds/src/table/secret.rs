@@ -17,6 +17,7 @@ pub(crate) const SECRET: KindSpec = KindSpec {
     columns: &[Column::NAME, column("Type", &TextOr("type", "")), column("Data", &Count("data")), Column::AGE],
     immutable: &["type"],
     facts: &[Fact::selectable("type")],
+    counting: crate::quota::Counting::ObjectsAndPlural,
     served_by: Some("node"),
     hooks: Hooks {
         default: Some(default),

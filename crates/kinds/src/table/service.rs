@@ -30,6 +30,7 @@ pub(crate) const SERVICE: KindSpec = KindSpec {
         wide("Selector", &Of(|o, _| print::labels(o.map_at("spec.selector")))),
     ],
     facts: &[Fact::selectable("spec.clusterIP"), Fact::selectable("spec.type")],
+    counting: crate::quota::Counting::Evaluated(&crate::quota::SERVICES),
     served_by: Some("net"),
     hooks: Hooks {
         default: Some(default),
