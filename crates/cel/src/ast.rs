@@ -142,6 +142,26 @@ impl Expr {
         }
     }
 
+    /// Calls `visit` with each node directly below.
+    pub(crate) fn for_each_child(&mut self, visit: &mut impl FnMut(&mut Expr)) {
+        match &mut self.kind {
+            ExprKind::Unspecified | ExprKind::Literal(_) | ExprKind::Ident(_) => {}
+            ExprKind::Select(select) => visit(&mut select.operand),
+            ExprKind::Call(call) => call.target.iter_mut().chain(&mut call.args).for_each(visit),
+            ExprKind::List(items) => items.iter_mut().for_each(|item| visit(&mut item.expr)),
+            ExprKind::Map(entries) => {
+                for entry in entries {
+                    visit(&mut entry.key);
+                    visit(&mut entry.value);
+                }
+            }
+            ExprKind::Struct(of) => of.fields.iter_mut().for_each(|field| visit(&mut field.value)),
+            ExprKind::Comprehension(c) => {
+                [&mut c.range, &mut c.init, &mut c.condition, &mut c.step, &mut c.result].into_iter().for_each(visit);
+            }
+        }
+    }
+
     fn children<'e>(&'e self, out: &mut Vec<&'e Expr>) {
         match &self.kind {
             ExprKind::Unspecified | ExprKind::Literal(_) | ExprKind::Ident(_) => {}

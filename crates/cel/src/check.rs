@@ -329,16 +329,13 @@ impl Checker<'_> {
         inner
     }
 
-    fn join(&mut self, pos: u32, previous: Option<Type>, current: Type) -> Type {
+    fn join(&mut self, previous: Option<Type>, current: Type) -> Type {
         let Some(previous) = previous else { return current };
         if self.unifier.assignable(&previous, &current) {
             return most_general(&previous, &current);
         }
-        if self.env.mixed_literals {
-            return Type::Dyn;
-        }
-        self.mismatch(pos, &previous, &current);
-        Type::Error
+        // Mixed literals are found afterwards (`validate::literals`).
+        Type::Dyn
     }
 
     fn check_list(&mut self, expr: &mut Expr) {
@@ -348,7 +345,7 @@ impl Checker<'_> {
         for item in items {
             self.check(&mut item.expr);
             let ty = self.optional_item(&item.expr, item.optional);
-            of = Some(self.join(item.expr.pos, of, ty));
+            of = Some(self.join(of, ty));
         }
         let of = of.unwrap_or_else(|| self.unifier.fresh());
         self.set(id, Type::list(of));
@@ -361,10 +358,10 @@ impl Checker<'_> {
         for entry in entries {
             self.check(&mut entry.key);
             let ty = self.get(&entry.key);
-            key_type = Some(self.join(entry.key.pos, key_type, ty));
+            key_type = Some(self.join(key_type, ty));
             self.check(&mut entry.value);
             let ty = self.optional_item(&entry.value, entry.optional);
-            value_type = Some(self.join(entry.value.pos, value_type, ty));
+            value_type = Some(self.join(value_type, ty));
         }
         let key_type = key_type.unwrap_or_else(|| self.unifier.fresh());
         let value_type = value_type.unwrap_or_else(|| self.unifier.fresh());

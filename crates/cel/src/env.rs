@@ -63,7 +63,7 @@ impl Env {
     /// Adds a variable. A dotted name is one variable: `authorizer.requestResource`.
     #[must_use]
     pub fn variable(mut self, name: impl Into<String>, ty: Type) -> Env {
-        Arc::make_mut(&mut self.variables).insert(name.into(), Decl::simple(ty, 1));
+        Arc::make_mut(&mut self.variables).insert(name.into(), Decl::simple(ty, 0));
         self
     }
 

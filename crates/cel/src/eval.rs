@@ -84,9 +84,10 @@ impl<'p, 'e, 'a> Evaluator<'p, 'e, 'a> {
     }
 
     fn equality(&mut self, pair: &'p [Node; 2], equal: bool) -> Answer<'a> {
-        let left = self.exec(&pair[0])?;
-        let right = self.exec(&pair[1])?;
-        self.budget.spend(cost::equality(&left, &right, equal))?;
+        let (left, right) = (self.operand(&pair[0])?, self.operand(&pair[1])?);
+        let size_of = |value: &Answer<'a>| value.as_ref().map_or(Value::Null, Value::clone);
+        self.budget.spend(cost::equality(&size_of(&left), &size_of(&right), equal))?;
+        let (left, right) = (left?, right?);
         match left.equals(&right) {
             Ok(same) => Ok(Value::Bool(same == equal)),
             Err(error) if equal => Err(error),
@@ -97,14 +98,32 @@ impl<'p, 'e, 'a> Evaluator<'p, 'e, 'a> {
     fn call(&mut self, call: &'p CallNode) -> Answer<'a> {
         let lenient = call.function.name == crate::ast::op::NOT_STRICTLY_FALSE;
         let mut args = Vec::with_capacity(call.args.len());
+        let mut failed = None;
         for arg in &call.args {
-            match self.exec(arg) {
+            match self.operand(arg)? {
                 Ok(value) => args.push(value),
-                Err(error) if lenient && !error.is_over_budget() => args.push(Value::Bool(true)),
-                Err(error) => return Err(error),
+                Err(_) if lenient => args.push(Value::Bool(true)),
+                Err(error) => {
+                    args.push(Value::Null);
+                    failed = failed.or(Some(error));
+                }
             }
         }
-        self.invoke(call, &args)
+        match failed {
+            Some(error) => {
+                self.budget.spend(cost::call(call.function.name, call.overload_id(), &args, None))?;
+                Err(error)
+            }
+            None => self.invoke(call, &args),
+        }
+    }
+
+    /// An argument's value or error; only an exceeded budget ends the call before its other arguments.
+    fn operand(&mut self, node: &'p Node) -> Result<Answer<'a>, EvalError> {
+        match self.exec(node) {
+            Err(error) if error.is_over_budget() => Err(error),
+            value => Ok(value),
+        }
     }
 
     fn invoke(&mut self, call: &'p CallNode, args: &[Value<'a>]) -> Answer<'a> {
@@ -122,12 +141,17 @@ impl<'p, 'e, 'a> Evaluator<'p, 'e, 'a> {
             (Some(overload), None) => (overload.run)(args),
             (None, _) => Err(library::no_overload(function.name, args)),
         };
-        let id = if call.chosen.len() == 1 { function.overloads[call.chosen[0]].id } else { "" };
-        self.budget.spend(cost::call(function.name, id, args, result.as_ref().ok()))?;
+        self.budget.spend(cost::call(function.name, call.overload_id(), args, result.as_ref().ok()))?;
         result
     }
 
     fn list(&mut self, items: &'p [(Node, bool)]) -> Answer<'a> {
+        let values = self.list_items(items);
+        self.budget.spend(cost::LIST_CREATE)?;
+        Ok(Value::list(values?))
+    }
+
+    fn list_items(&mut self, items: &'p [(Node, bool)]) -> Result<Vec<Value<'a>>, EvalError> {
         let mut values = Vec::with_capacity(items.len());
         for (node, optional) in items {
             let value = self.exec(node)?;
@@ -141,8 +165,7 @@ impl<'p, 'e, 'a> Evaluator<'p, 'e, 'a> {
                 }
             }
         }
-        self.budget.spend(cost::LIST_CREATE)?;
-        Ok(Value::list(values))
+        Ok(values)
     }
 
     fn map(&mut self, node: &'p Node) -> Answer<'a> {
@@ -236,6 +259,7 @@ impl<'p, 'e, 'a> Evaluator<'p, 'e, 'a> {
             match found? {
                 found if testing => return Ok(Value::Bool(found.is_some())),
                 Some(next) => value = next,
+                None if test_only => return Ok(Value::Bool(false)),
                 None => return Ok(Value::Optional(None)),
             }
         }
@@ -337,13 +361,15 @@ impl<'p, 'e, 'a> Evaluator<'p, 'e, 'a> {
                 _ => Err(EvalError::no_such_overload()),
             },
             Node::Call(call) => {
-                self.local(accu)?;
+                let had = self.local(accu).map(drop);
                 self.budget.spend(cost::SELECT)?;
                 let mut args = Vec::with_capacity(call.args.len());
                 for arg in &call.args[1..] {
-                    args.push(self.exec(arg)?);
+                    args.push(self.operand(arg)?);
                 }
                 self.budget.spend(1)?;
+                had?;
+                let args = args.into_iter().collect::<Result<Vec<_>, _>>()?;
                 let Slot::Known(Ok(have)) = &mut self.slots[accu] else { return Err(EvalError::no_such_overload()) };
                 put(have, args)
             }

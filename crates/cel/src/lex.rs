@@ -47,7 +47,9 @@ pub(crate) fn tokens(chars: &[char], issues: &mut Issues) -> Vec<Token> {
         match lexer.token() {
             Some(tok) => out.push(Token { tok, start: start as u32, end: lexer.at as u32 }),
             None => {
-                lexer.at = lexer.at.max(start + 1);
+                // The first half of a sign is told with what stands in the place of the second.
+                let half = matches!(chars[start], '=' | '&' | '|');
+                lexer.at = lexer.at.max(start + 1 + usize::from(half)).min(chars.len());
                 let text: String = chars[start..lexer.at].iter().collect();
                 let shown = text.replace('\n', "\\n").replace('\r', "\\r").replace('\t', "\\t");
                 issues.report(start as u32, format!("Syntax error: token recognition error at: '{shown}'"));

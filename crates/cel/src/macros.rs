@@ -255,25 +255,21 @@ impl Maker<'_, '_> {
             .cloned()
             .ok_or_else(|| (item.pos, format!("{function}() variable name must be a simple identifier")))?;
         let transform = args.remove(0);
-        let plain = target.as_ident().cloned();
-        let subject: Arc<str> = plain.clone().unwrap_or_else(|| "@target".into());
-        let first = match &plain {
-            Some(_) => target.clone(),
-            None => self.ident(&subject),
-        };
-        let test = self.member("hasValue", first, Vec::new());
-        let again = self.ident(&subject);
+        // The target is there twice, and evaluated twice: chains of this macro double.
+        let mut count = 0;
+        target.walk(&mut |_| count += 1);
+        if self.parser.is_full(count) {
+            return Err((self.pos, format!("expression count exceeds limit while expanding macro '{function}'")));
+        }
+        let again = self.parser.copy(&target);
+        let test = self.member("hasValue", target, Vec::new());
         let value = self.member("value", again, Vec::new());
         let mut some = self.binding(&name, value, transform);
         if wrap {
             some = self.call("optional.of", vec![some]);
         }
         let none = self.call("optional.none", Vec::new());
-        let choice = self.call(op::CONDITIONAL, vec![test, some, none]);
-        Ok(match plain {
-            Some(_) => choice,
-            None => self.binding(&subject, target, choice),
-        })
+        Ok(self.call(op::CONDITIONAL, vec![test, some, none]))
     }
 
     fn sort_by(&mut self, target: Expr, args: Vec<Expr>) -> Made {

@@ -17,6 +17,12 @@ const NODES_MAX: u32 = 100_000;
 
 const EXPECT_EXPR: &str =
     "{'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}";
+const EXPECT_ARGUMENT: &str = "{'[', '{', '(', ')', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}";
+const EXPECT_INDEX: &str = "{'[', '{', '(', '.', '-', '!', '?', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}";
+const EXPECT_ITEM: &str = "{'[', ']', '{', '(', '.', ',', '-', '!', '?', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, \
+                           STRING, BYTES, IDENTIFIER}";
+const EXPECT_ENTRY: &str = "{'[', '{', '}', '(', '.', ',', '-', '!', '?', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, \
+                            NUM_UINT, STRING, BYTES, IDENTIFIER}";
 
 /// Which macros there are.
 #[derive(Debug, Clone, Copy, Default)]
@@ -58,6 +64,10 @@ pub(crate) fn parse(source: &str, syntax: Syntax, issues: &mut Issues) -> (Optio
     let nodes = parser.next_id;
     (expr, nodes)
 }
+
+/// Binary operators, from loose to tight.
+const LEVELS: [&[&str]; 5] =
+    [&["||"], &["&&"], &["<", "<=", ">=", ">", "==", "!=", "in"], &["+", "-"], &["*", "/", "%"]];
 
 #[derive(Default, Clone, Copy)]
 struct Depth {
@@ -120,19 +130,36 @@ impl Parser<'_> {
 
     /// Takes `sign` or says in ANTLR's words what is there instead.
     fn expect(&mut self, sign: &'static str) -> Option<u32> {
+        self.expect_one_of(sign, None)
+    }
+
+    /// The same where other tokens could stand, too: `wanted` names them all.
+    fn expect_one_of(&mut self, sign: &'static str, wanted: Option<&str>) -> Option<u32> {
         if let Some(pos) = self.eat(sign) {
             return Some(pos);
         }
         let shown = self.shown();
-        let after = self.tokens.get(self.at + 1).map(|token| token.tok);
-        if after == Some(Tok::Sign(sign)) && self.peek() != Tok::End {
-            self.syntax_error(format!("extraneous input {shown} expecting '{sign}'"));
-        } else if self.peek() == Tok::End && sign != ":" {
+        let quoted = format!("'{sign}'");
+        let expected = wanted.unwrap_or(&quoted);
+        let (now, after) = (self.tokens[self.at], self.tokens.get(self.at + 1).map(|token| token.tok));
+        let can_go_on = if sign == ":" { starts_expr(&now) } else { now.tok == Tok::End };
+        if after == Some(Tok::Sign(sign)) && now.tok != Tok::End {
+            self.syntax_error(format!("extraneous input {shown} expecting {expected}"));
+        } else if can_go_on && wanted.is_none() {
             self.syntax_error(format!("missing '{sign}' at {shown}"));
         } else {
-            self.syntax_error(format!("mismatched input {shown} expecting '{sign}'"));
+            self.syntax_error(format!("mismatched input {shown} expecting {expected}"));
         }
         None
+    }
+
+    /// At the end of the source where something or `more` could stand.
+    fn ended(&mut self, more: &str) -> bool {
+        let ended = self.peek() == Tok::End;
+        if ended {
+            self.syntax_error(format!("mismatched input '<EOF>' expecting {more}"));
+        }
+        ended
     }
 
     fn too_deep(&mut self, depth: u32) -> bool {
@@ -154,6 +181,24 @@ impl Parser<'_> {
     pub(crate) fn problem(&mut self, pos: u32, message: impl Into<String>) -> Expr {
         self.issues.report(pos, message);
         self.node(pos, ExprKind::Unspecified)
+    }
+
+    /// Whether `more` nodes would be too many.
+    pub(crate) fn is_full(&self, more: u32) -> bool {
+        self.next_id.saturating_add(more) > NODES_MAX
+    }
+
+    /// The same tree as nodes of its own.
+    pub(crate) fn copy(&mut self, expr: &Expr) -> Expr {
+        let mut copy = expr.clone();
+        self.renumber(&mut copy);
+        copy
+    }
+
+    fn renumber(&mut self, expr: &mut Expr) {
+        expr.id = self.next_id;
+        self.next_id += 1;
+        expr.for_each_child(&mut |child| self.renumber(child));
     }
 
     pub(crate) fn call(&mut self, pos: u32, function: &str, target: Option<Expr>, args: Vec<Expr>) -> Expr {
@@ -183,9 +228,9 @@ impl Parser<'_> {
         if self.too_deep(self.depth.expr) {
             return None;
         }
-        let mut condition = self.logic(op::OR)?;
+        let mut condition = self.binary(0)?;
         if let Some(pos) = self.eat("?") {
-            let yes = self.logic(op::OR)?;
+            let yes = self.binary(0)?;
             self.expect(":")?;
             let no = self.expr()?;
             condition = self.call(pos, op::CONDITIONAL, None, vec![condition, yes, no]);
@@ -194,19 +239,46 @@ impl Parser<'_> {
         Some(condition)
     }
 
+    /// Operators of `level` and tighter ones. Few stack frames per level of nesting matter here.
+    fn binary(&mut self, level: usize) -> Option<Expr> {
+        let depth = self.depth;
+        self.depth.relation += u32::from(level == 0);
+        self.depth.calc += 1;
+        let mut left = self.unary()?;
+        loop {
+            let Tok::Sign(sign) = self.peek() else { break };
+            let Some(found) = LEVELS.iter().position(|signs| signs.contains(&sign)).filter(|found| *found >= level)
+            else {
+                break;
+            };
+            if found < 2 {
+                left = self.logic(found, sign, left)?;
+                continue;
+            }
+            let counter = if found == 2 { &mut self.depth.relation } else { &mut self.depth.calc };
+            *counter += 1;
+            let count = *counter;
+            if self.too_deep(count) {
+                return None;
+            }
+            let pos = self.bump().start;
+            let right = self.binary(found + 1)?;
+            let function = if sign == "in" { "@in".to_owned() } else { format!("_{sign}_") };
+            left = self.call(pos, &function, None, vec![left, right]);
+        }
+        self.depth = depth;
+        Some(left)
+    }
+
     /// Terms of `||` or `&&` as a balanced tree (`parser/helper.go`, logicManager).
-    fn logic(&mut self, function: &'static str) -> Option<Expr> {
-        let (sign, is_or) = if function == op::OR { ("||", true) } else { ("&&", false) };
-        let next = |parser: &mut Self| if is_or { parser.logic(op::AND) } else { parser.relation() };
-        let mut terms = vec![Some(next(self)?)];
+    fn logic(&mut self, level: usize, sign: &'static str, first: Expr) -> Option<Expr> {
+        let mut terms = vec![Some(first)];
         let mut ops = Vec::new();
         while let Some(pos) = self.eat(sign) {
-            terms.push(Some(next(self)?));
+            terms.push(Some(self.binary(level + 1)?));
             ops.push(pos);
         }
-        if ops.is_empty() {
-            return terms.remove(0);
-        }
+        let function = if level == 0 { op::OR } else { op::AND };
         self.balance(function, &mut terms, &ops, 0, ops.len() - 1)
     }
 
@@ -222,45 +294,6 @@ impl Parser<'_> {
         let left = if mid == lo { terms[mid].take()? } else { self.balance(function, terms, ops, lo, mid - 1)? };
         let right = if mid == hi { terms[mid + 1].take()? } else { self.balance(function, terms, ops, mid + 1, hi)? };
         Some(self.call(ops[mid], function, None, vec![left, right]))
-    }
-
-    fn relation(&mut self) -> Option<Expr> {
-        let depth = self.depth.relation;
-        self.depth.relation += 1;
-        let mut left = self.calc(false)?;
-        while let Tok::Sign(sign @ ("<" | "<=" | ">=" | ">" | "==" | "!=" | "in")) = self.peek() {
-            self.depth.relation += 1;
-            if self.too_deep(self.depth.relation) {
-                return None;
-            }
-            let pos = self.bump().start;
-            let right = self.calc(false)?;
-            let function = if sign == "in" { "@in".to_owned() } else { format!("_{sign}_") };
-            left = self.call(pos, &function, None, vec![left, right]);
-        }
-        self.depth.relation = depth;
-        Some(left)
-    }
-
-    /// Sums, or (`product`) the products in them.
-    fn calc(&mut self, product: bool) -> Option<Expr> {
-        let depth = self.depth.calc;
-        self.depth.calc += 1;
-        let next = |parser: &mut Self| if product { parser.unary() } else { parser.calc(true) };
-        let mut left = next(self)?;
-        while let (Tok::Sign(sign @ ("*" | "/" | "%")), true) | (Tok::Sign(sign @ ("+" | "-")), false) =
-            (self.peek(), product)
-        {
-            self.depth.calc += 2; // one rule upstream, two functions here
-            if self.too_deep(self.depth.calc / 2) {
-                return None;
-            }
-            let pos = self.bump().start;
-            let right = next(self)?;
-            left = self.call(pos, &format!("_{sign}_"), None, vec![left, right]);
-        }
-        self.depth.calc = depth;
-        Some(left)
     }
 
     fn unary(&mut self) -> Option<Expr> {
@@ -296,6 +329,9 @@ impl Parser<'_> {
                 left = self.selection(left, pos)?;
             } else if let Some(pos) = self.eat("[") {
                 let optional = self.eat("?").is_some();
+                if !optional && self.ended(EXPECT_INDEX) {
+                    return None;
+                }
                 let index = self.expr()?;
                 self.expect("]")?;
                 if optional && !self.syntax.optionals {
@@ -321,14 +357,19 @@ impl Parser<'_> {
                 let text = self.text(token);
                 text[1..text.len() - 1].to_owned()
             }
-            // Upstream's lexer has these as words of their own, which are no names of fields.
-            _ => {
+            _ if optional => {
                 let shown = self.shown();
-                if matches!(token.tok, Tok::Sign("true" | "false" | "null" | "in")) {
-                    self.syntax_error(format!("no viable alternative at input '.{}'", shown.trim_matches('\'')));
-                } else {
-                    self.syntax_error(format!("no viable alternative at input {shown}"));
-                }
+                self.syntax_error(format!("mismatched input {shown} expecting {{IDENTIFIER, ESC_IDENTIFIER}}"));
+                return None;
+            }
+            // Upstream's lexer has these as words of their own, which are no names of fields.
+            Tok::Sign(word @ ("true" | "false" | "null")) => {
+                self.syntax_error(format!("mismatched input '{word}' expecting IDENTIFIER"));
+                return None;
+            }
+            _ => {
+                let text = self.text(token);
+                self.syntax_error(format!("no viable alternative at input '.{text}'"));
                 return None;
             }
         };
@@ -362,6 +403,9 @@ impl Parser<'_> {
         let mut args = Vec::new();
         if self.eat(")").is_some() {
             return Some(args);
+        }
+        if self.ended(EXPECT_ARGUMENT) {
+            return None;
         }
         loop {
             args.push(self.expr()?);
@@ -429,6 +473,10 @@ impl Parser<'_> {
     fn list(&mut self) -> Option<Expr> {
         let pos = self.bump().start;
         let mut items = Vec::new();
+        if self.ended(EXPECT_ITEM) {
+            return None;
+        }
+        let mut wanted = Some("{']', ','}");
         while self.peek() != Tok::Sign("]") {
             if self.peek() == Tok::Sign(",") && items.is_empty() {
                 self.bump();
@@ -439,14 +487,21 @@ impl Parser<'_> {
             if self.eat(",").is_none() {
                 break;
             }
+            if self.peek() == Tok::End {
+                wanted = None;
+                break;
+            }
         }
-        self.expect("]")?;
+        self.expect_one_of("]", wanted)?;
         Some(self.node(pos, ExprKind::List(items)))
     }
 
     fn map(&mut self) -> Option<Expr> {
         let pos = self.bump().start;
         let mut entries = Vec::new();
+        if self.ended(EXPECT_ENTRY) {
+            return None;
+        }
         while self.peek() != Tok::Sign("}") {
             if self.peek() == Tok::Sign(",") && entries.is_empty() {
                 self.bump();
@@ -461,7 +516,7 @@ impl Parser<'_> {
                 break;
             }
         }
-        self.expect("}")?;
+        self.expect_one_of("}", Some("{'}', ','}"))?;
         Some(self.node(pos, ExprKind::Map(entries)))
     }
 
@@ -497,7 +552,7 @@ impl Parser<'_> {
                 break;
             }
         }
-        self.expect("}")?;
+        self.expect_one_of("}", Some("{'}', ','}"))?;
         Some(self.node(pos, ExprKind::Struct(Box::new(Struct { name, fields }))))
     }
 

@@ -52,6 +52,16 @@ pub(crate) struct CallNode {
     pub(crate) pattern: Option<Regex>,
 }
 
+impl CallNode {
+    /// The overload's name; empty if several fitted when checking.
+    pub(crate) fn overload_id(&self) -> &'static str {
+        match self.chosen[..] {
+            [only] => self.function.overloads[only].id,
+            _ => "",
+        }
+    }
+}
+
 /// A place that values are read from: a root and steps into it.
 pub(crate) struct Attr {
     pub(crate) root: Root,
@@ -129,19 +139,19 @@ impl<'c> Planner<'c> {
             }
             ExprKind::Call(call) => self.call(expr, call),
             ExprKind::List(items) => {
-                let nodes: Result<Vec<_>, EvalError> =
-                    items.iter().map(|item| Ok((self.node(&item.expr)?, item.optional))).collect();
-                Ok(fold_list(nodes?))
+                let mut nodes = Vec::with_capacity(items.len());
+                for item in items {
+                    nodes.push((self.node(&item.expr)?, item.optional));
+                }
+                Ok(fold_list(nodes))
             }
             ExprKind::Map(entries) => {
-                let entries: Result<Vec<_>, EvalError> = entries
-                    .iter()
-                    .map(|entry| {
-                        let key = self.node(&entry.key)?;
-                        Ok(MapNode { key, value: self.node(&entry.value)?, optional: entry.optional })
-                    })
-                    .collect();
-                Ok(fold_map(entries?))
+                let mut nodes = Vec::with_capacity(entries.len());
+                for entry in entries {
+                    let key = self.node(&entry.key)?;
+                    nodes.push(MapNode { key, value: self.node(&entry.value)?, optional: entry.optional });
+                }
+                Ok(fold_map(nodes))
             }
             ExprKind::Struct(of) => {
                 let mut fields = Vec::with_capacity(of.fields.len());
@@ -167,9 +177,17 @@ impl<'c> Planner<'c> {
     }
 
     fn call(&mut self, expr: &Expr, call: &Call) -> Result<Node, EvalError> {
-        let args: Result<Vec<Node>, EvalError> =
-            call.target.iter().chain(&call.args).map(|arg| self.node(arg)).collect();
-        let mut args = args?;
+        // Loops, not iterators: this recursion goes as deep as the expression.
+        let mut args = Vec::with_capacity(call.args.len() + 1);
+        for arg in call.target.iter().chain(&call.args) {
+            args.push(self.node(arg)?);
+        }
+        self.planned_call(expr, call, args)
+    }
+
+    /// A call whose arguments are planned; apart from the recursion to keep its frames small.
+    #[inline(never)]
+    fn planned_call(&self, expr: &Expr, call: &Call, mut args: Vec<Node>) -> Result<Node, EvalError> {
         let pair = |args: Vec<Node>| -> Result<Box<[Node; 2]>, EvalError> {
             args.try_into().map(Box::new).map_err(|_| EvalError::no_such_overload())
         };

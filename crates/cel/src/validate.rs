@@ -11,6 +11,9 @@ use crate::value::{Literal, Value};
 
 /// Checks literals of durations, timestamps, patterns and formats, and that aggregates are of one type.
 pub(crate) fn literals(env: &Env, checked: &Checked, issues: &mut Issues) {
+    if !env.mixed_literals {
+        aggregates(checked, &checked.expr, issues);
+    }
     if env.version < Version(1, 29) {
         return;
     }
@@ -29,9 +32,6 @@ pub(crate) fn literals(env: &Env, checked: &Checked, issues: &mut Issues) {
     check("timestamp", &|value| to_timestamp(value).is_ok());
     // As upstream, of the first argument, be it the text or the pattern.
     check("matches", &|value| value.as_str().is_none_or(|pattern| crate::library::regex::compile(pattern).is_ok()));
-    if !env.mixed_literals {
-        aggregates(checked, &checked.expr, issues);
-    }
     checked.expr.walk(&mut |expr| format(checked, expr, issues));
 }
 

@@ -17,12 +17,19 @@ pub trait SizeEstimator {
     fn estimate_size(&self, path: &[String]) -> Option<SizeEstimate>;
 }
 
+/// Nothing is known.
+impl SizeEstimator for () {
+    fn estimate_size(&self, _: &[String]) -> Option<SizeEstimate> {
+        None
+    }
+}
+
+/// What the declarations of variables say.
 impl SizeEstimator for BTreeMap<String, Decl> {
     fn estimate_size(&self, path: &[String]) -> Option<SizeEstimate> {
         let (variable, rest) = path.split_first()?;
-        let decl = self.get(variable)?.at(rest)?;
-        // A plain variable's type says nothing of sizes.
-        (decl.max_elements > 0 || decl.ty != Type::Dyn).then_some(Range { min: 0, max: decl.max_elements })
+        let decl = self.get(variable).filter(|decl| decl.min_serialized_size > 0)?.at(rest)?;
+        Some(Range { min: 0, max: decl.max_elements })
     }
 }
 

@@ -119,10 +119,7 @@ pub(super) fn extension(
             let depth = args.first().map_or(1, |depth| int_or(depth, u64::MAX));
             allocating(depth as f64, of.known(list))
         }
-        ("list_distinct", Some(list), []) => {
-            let text = matches!(&list.ty, Type::List(item) if matches!(**item, Type::String | Type::Bytes));
-            compared(list, text)
-        }
+        ("list_distinct", Some(list), []) => compared(list, false),
         (sort, Some(list), []) if sort.ends_with("_sort") => {
             compared(list, sort == "list_string_sort" || sort == "list_bytes_sort")
         }

@@ -175,7 +175,7 @@ impl Clause {
                 let digits = format!("{:02}", exponent.abs());
                 let raised: String = digits.chars().map(superscript).collect();
                 let sign = if exponent < 0 { "⁻" } else { "" };
-                format!("{mantissa}\u{202f}×\u{202f}10{sign}{raised}")
+                format!("{mantissa}×10{sign}{raised}")
             }
             Clause::Fixed(precision) => group(&format!("{n:.precision$}")),
             _ => n.to_string(),
@@ -264,7 +264,7 @@ mod tests {
     fn numbers_are_grouped() {
         assert_eq!(group("1234567.50"), "1,234,567.50");
         assert_eq!(group("-123.5"), "-123.5");
-        assert_eq!(Clause::Scientific(6).double(1052.032911275), "1.052033\u{202f}×\u{202f}10⁰³");
+        assert_eq!(Clause::Scientific(6).double(1052.032911275), "1.052033×10⁰³");
     }
 
     #[test]

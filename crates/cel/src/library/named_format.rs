@@ -88,7 +88,7 @@ fn is_uuid(text: &str) -> bool {
     groups && rest.is_empty() && hex.len() == 32
 }
 
-const DATE_TIME_PATTERN: u64 = 94;
+const DATE_TIME_PATTERN: u64 = 71;
 
 static FORMATS: &[NamedFormat] = &[
     NamedFormat { key: "dns1123Label", name: "DNS1123Label", check: names::dns_label, regex_size: 30 },
@@ -124,7 +124,7 @@ static FORMATS: &[NamedFormat] = &[
         key: "uuid",
         name: "uuid",
         check: |t| unless(is_uuid(t), "does not match the UUID format"),
-        regex_size: 73,
+        regex_size: 70,
     },
     NamedFormat {
         key: "byte",

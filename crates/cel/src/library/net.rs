@@ -95,15 +95,47 @@ fn parse_ip(text: &str) -> Result<IpAddr, EvalError> {
         return Err(EvalError::new(format!("IP address {text:?} with zone value is not allowed")));
     }
     let address: IpAddr = text.parse().map_err(|_| {
-        let why = if text.contains([':', '.']) { "unexpected character" } else { "unable to parse IP" };
-        EvalError::new(format!(
-            "IP Address {text:?} parse error during conversion from string: ParseAddr({text:?}): {why}"
-        ))
+        let why = format!("ParseAddr({text:?}): {}", fault(text));
+        EvalError::new(format!("IP Address {text:?} parse error during conversion from string: {why}"))
     })?;
     if v4_mapped(address) {
         return Err(EvalError::new(format!("IPv4-mapped IPv6 address {text:?} is not allowed")));
     }
     Ok(address)
+}
+
+/// What `netip.ParseAddr` says of a text that is no address.
+fn fault(text: &str) -> String {
+    match text.chars().find(|c| matches!(c, '.' | ':' | '%')) {
+        Some('.') => {}
+        Some(':') => return "unexpected character, want colon".to_owned() + &at(text),
+        Some(_) => return "missing IPv6 address".into(),
+        None => return "unable to parse IP".into(),
+    }
+    let fields: Vec<&str> = text.split('.').collect();
+    for (place, field) in fields.iter().enumerate() {
+        let rest = || fields[place..].join(".");
+        if let Some(bad) = field.find(|c: char| !c.is_ascii_digit()) {
+            return format!("unexpected character (at {:?})", &rest()[bad..]);
+        }
+        if field.is_empty() {
+            return format!("IPv4 field must have at least one digit (at {:?})", &text[text.len() - rest().len()..]);
+        }
+        if field.len() > 1 && field.starts_with('0') {
+            return "IPv4 field has octet with leading zero".into();
+        }
+        if field.parse::<u8>().is_err() {
+            return "IPv4 field has value >255".into();
+        }
+    }
+    if fields.len() > 4 { "IPv4 address too long".into() } else { "IPv4 address too short".into() }
+}
+
+fn at(text: &str) -> String {
+    match text.find(|c: char| !c.is_ascii_hexdigit() && c != ':' && c != '.') {
+        Some(bad) => format!(" (at {:?})", &text[bad..]),
+        None => String::new(),
+    }
 }
 
 fn parse_cidr(text: &str) -> Result<Cidr, EvalError> {
@@ -196,7 +228,10 @@ fn is_cidr<'a>(args: &[Value<'a>]) -> Answer<'a> {
 
 fn contains_ip<'a>(args: &[Value<'a>]) -> Answer<'a> {
     let contains = match args {
-        [Value::Cidr(cidr), Value::Str(text)] => cidr.contains(parse_ip(text)?),
+        // Upstream loses what is wrong with the text.
+        [Value::Cidr(cidr), Value::Str(text)] => {
+            cidr.contains(parse_ip(text).map_err(|_| EvalError::no_such_overload())?)
+        }
         [Value::Cidr(cidr), Value::Ip(ip)] => cidr.contains(*ip),
         _ => return Err(EvalError::no_such_overload()),
     };
