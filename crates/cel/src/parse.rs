@@ -245,12 +245,7 @@ impl Parser<'_> {
         self.depth.relation += u32::from(level == 0);
         self.depth.calc += 1;
         let mut left = self.unary()?;
-        loop {
-            let Tok::Sign(sign) = self.peek() else { break };
-            let Some(found) = LEVELS.iter().position(|signs| signs.contains(&sign)).filter(|found| *found >= level)
-            else {
-                break;
-            };
+        while let Some((found, sign)) = self.operator(level) {
             if found < 2 {
                 left = self.logic(found, sign, left)?;
                 continue;
@@ -268,6 +263,13 @@ impl Parser<'_> {
         }
         self.depth = depth;
         Some(left)
+    }
+
+    /// The operator that comes next and its level, if that is `level` or tighter.
+    fn operator(&self, level: usize) -> Option<(usize, &'static str)> {
+        let Tok::Sign(sign) = self.peek() else { return None };
+        let found = LEVELS.iter().position(|signs| signs.contains(&sign))?;
+        (found >= level).then_some((found, sign))
     }
 
     /// Terms of `||` or `&&` as a balanced tree (`parser/helper.go`, logicManager).
