@@ -17,6 +17,7 @@ mod pod_security;
 pub mod policy;
 pub mod quota;
 mod request;
+mod runtime_class;
 mod service_account;
 mod services;
 mod storage;

@@ -3,7 +3,7 @@
 use corten_object::Status;
 use corten_tree::Tree;
 
-use crate::{Request, limits, namespace, node, pod, pod_security, service_account, storage};
+use crate::{Request, limits, namespace, node, pod, pod_security, runtime_class, service_account, storage};
 
 type Mutate = fn(&Request<'_>, &mut Tree, Option<&Tree>) -> Result<(), Status>;
 type Validate = fn(&Request<'_>, Option<&Tree>, Option<&Tree>) -> Result<(), Status>;
@@ -39,11 +39,14 @@ pub(crate) static PLUGINS: &[Plugin] = &[
     both("NodeRestriction", node::restrict, node::restrict_delete),
     mutating("TaintNodesByCondition", node::taint),
     validating("PodSecurity", pod_security::validate),
-    mutating("Priority", pod::priority),
+    both("Priority", pod::priority, pod::one_default_priority),
     mutating("DefaultTolerationSeconds", pod::default_tolerations),
     mutating("DefaultStorageClass", storage::default_class),
     mutating("StorageObjectInUseProtection", storage::protect),
-    mutating("RuntimeClass", pod::runtime_class),
+    validating("PersistentVolumeClaimResize", storage::resize),
+    both("RuntimeClass", runtime_class::mutate, runtime_class::validate),
+    mutating("DefaultIngressClass", storage::default_ingress_class),
+    mutating("PodTopologyLabels", pod::topology_labels),
 ];
 
 #[cfg(test)]

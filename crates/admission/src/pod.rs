@@ -93,44 +93,44 @@ pub(crate) fn default_tolerations(request: &Request<'_>, object: &mut Tree, _old
     Ok(())
 }
 
-/// Adds the overhead and the scheduling of a runtime class (`plugin/pkg/admission/runtimeclass/admission.go`).
-pub(crate) fn runtime_class(request: &Request<'_>, object: &mut Tree, _old: Option<&Tree>) -> Result<(), Status> {
-    if !creates_pod(request) {
+/// There is one default priority class (`validatePriorityClass`).
+pub(crate) fn one_default_priority(
+    request: &Request<'_>,
+    object: Option<&Tree>,
+    _old: Option<&Tree>,
+) -> Result<(), Status> {
+    let Some(class) = object.filter(|_| request.writes() && request.is(id::PRIORITY_CLASS)) else { return Ok(()) };
+    if !class.bool_at("globalDefault") {
         return Ok(());
     }
-    let name = object.str_at("spec.runtimeClassName").to_owned();
-    if name.is_empty() {
-        if !object.map_at("spec.overhead").is_empty() {
-            return Err(
-                request.forbidden("pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead")
-            );
-        }
+    let Some(default) = default_priority_class(request) else { return Ok(()) };
+    let name = default.str_at("metadata.name");
+    if request.operation == Operation::Update && name == class.str_at("metadata.name") {
         return Ok(());
     }
-    let key = ObjectKey::new(id::RUNTIME_CLASS, "", &name);
-    let class = request.cluster.object(&key);
-    let class = class.ok_or_else(|| request.forbidden(format!("pod rejected: RuntimeClass {name:?} not found")))?;
-    let class = class.to_tree();
-    if let Some(overhead) = class.path("overhead.podFixed") {
-        object.set("spec.overhead", overhead.clone());
+    let why = format!("PriorityClass {name} is already marked as default. Only one default can exist");
+    Err(request.forbidden(why))
+}
+
+/// Copies the node's zone and region to the pod that is put on it, through the Binding or directly
+/// (`plugin/pkg/admission/podtopologylabels/admission.go`).
+pub(crate) fn topology_labels(request: &Request<'_>, object: &mut Tree, _old: Option<&Tree>) -> Result<(), Status> {
+    const LABELS: [&str; 2] = ["topology.kubernetes.io/zone", "topology.kubernetes.io/region"];
+    if request.operation != Operation::Create {
+        return Ok(());
     }
-    for (key, value) in class.map_at("scheduling.nodeSelector").iter() {
-        let selector = object.make_map_at("spec.nodeSelector");
-        match selector.get(key) {
-            Some(own) if own != value => {
-                let why = "pod rejected: conflict: cannot merge scheduling terms of the pod and its RuntimeClass";
-                return Err(request.forbidden(why));
-            }
-            _ => {
-                selector.insert(key.to_owned(), value.clone());
-            }
-        }
-    }
-    for toleration in class.list_at("scheduling.tolerations") {
-        match object.path_mut("spec.tolerations").and_then(Tree::as_list_mut) {
-            Some(list) if list.contains(toleration) => {}
-            Some(list) => list.push(toleration.clone()),
-            None => object.set("spec.tolerations", Tree::List(vec![toleration.clone()])),
+    let binding = request.subresource == "binding" || request.is(id::BINDING);
+    let node = match binding {
+        true if object.str_at("target.kind") == "Node" => object.str_at("target.name"),
+        false if request.is(id::POD) => object.str_at("spec.nodeName"),
+        _ => "",
+    };
+    let Some(node) = Some(node).filter(|n| !n.is_empty()).and_then(|n| request.find(id::NODE, "", n)) else {
+        return Ok(());
+    };
+    for label in LABELS {
+        if let Some(value) = node.head.labels.get(label) {
+            object.make_map_at("metadata.labels").insert(label, value);
         }
     }
     Ok(())

@@ -205,6 +205,9 @@ impl Core {
                     return Err(conflict(format!("pod {} has non-empty .spec.schedulingGates", request.name)));
                 }
                 pod.set("spec.nodeName", node.as_str());
+                for (key, value) in binding.map_at("metadata.labels").iter() {
+                    pod.make_map_at("metadata.labels").insert(key.to_owned(), value.clone());
+                }
                 for (key, value) in binding.map_at("metadata.annotations").iter() {
                     pod.make_map_at("metadata.annotations").insert(key.to_owned(), value.clone());
                 }

@@ -326,3 +326,31 @@ async fn webhook_sees_subresources() {
     assert_eq!(asked.len(), 1);
     assert_eq!(asked[0].str_at("kind.kind"), "TokenRequest");
 }
+
+#[tokio::test]
+async fn webhook_match_conditions_decide_who_is_asked() {
+    let fixture = Fixture::start().await;
+    let api = &*fixture.admin();
+    let hook = Hook::start(&fixture, |_| tree!({"allowed": false})).await;
+    let mut picky = hook.webhook("picky.example.com", tree!(["CREATE"]), "configmaps");
+    let conditions = tree!([{"name": "not-me", "expression": "object.metadata.name != 'skip-me'"},
+        {"name": "allowed", "expression": "authorizer.requestResource.check('create').allowed()"}]);
+    picky.insert("matchConditions", conditions);
+    configure(api, id::VALIDATING_WEBHOOK_CONFIGURATION, "v", vec![picky.clone()]).await;
+    create(api, id::CONFIG_MAP, config_map("skip-me")).await.unwrap();
+    assert!(create(api, id::CONFIG_MAP, config_map("other")).await.is_err());
+    assert_eq!(hook.asked().len(), 1);
+    let mut wrong = hook.webhook("wrong.example.com", tree!(["CREATE"]), "secrets");
+    wrong.insert("matchConditions", tree!([{"name": "e", "expression": "object.nothing == 'x'"}]));
+    configure(api, id::VALIDATING_WEBHOOK_CONFIGURATION, "w", vec![wrong]).await;
+    let secret = tree!({"metadata": {"name": "s", "namespace": "default"}});
+    let status = create(api, id::SECRET, secret).await.unwrap_err();
+    assert_eq!(
+        status.message,
+        "secrets \"s\" is forbidden: expression 'object.nothing == 'x'' resulted in error: no such key: nothing"
+    );
+    picky.insert("matchConditions", tree!([{"name": "bad", "expression": "... [] bad expression"}]));
+    let body = tree!({"metadata": {"name": "x"}, "webhooks": [(picky)]});
+    let status = create(api, id::VALIDATING_WEBHOOK_CONFIGURATION, body).await.unwrap_err();
+    assert!(status.message.contains("compilation failed"), "{status}");
+}

@@ -3,11 +3,13 @@
 //! Over all kinds, by owner references alone. Upstream keeps a graph; here the cache's owner index and uid index are the
 //! graph, at one revision, so an owner that is not there is certainly gone.
 
+use std::sync::Arc;
+
 use corten_kinds::Scope;
 use corten_object::{Object, OwnerReference};
 use corten_tree::{Tree, tree};
 
-use crate::{Action, Changed, Controller, Key, Plan, Wake, Watch, World, Write, owners};
+use crate::{Action, Changed, Controller, EventNote, Key, Plan, Wake, Watch, World, Write, owners};
 
 /// The controller.
 pub struct GarbageCollector;
@@ -119,11 +121,32 @@ fn standing(world: &World<'_>, object: &Object, reference: &OwnerReference) -> S
 }
 
 /// `attemptToDeleteItem`
-fn collect(world: &World<'_>, object: &Object) -> Plan {
+fn collect(world: &World<'_>, object: &Arc<Object>) -> Plan {
     let references = &object.head.owners;
     if references.is_empty() {
         return Plan::empty();
     }
+    let mut plan = decide(world, object, references);
+    if !plan.stages.is_empty() {
+        plan.events.extend(references.iter().filter_map(|r| misplaced(world, object, r)));
+    }
+    plan
+}
+
+/// Tells people that an owner is in another namespace, where it cannot own this object (`reportInvalidNamespaceOwnerRef`).
+fn misplaced(world: &World<'_>, object: &Arc<Object>, reference: &OwnerReference) -> Option<EventNote> {
+    let owner = world.state.by_uid(&reference.uid)?;
+    let (own, its) = (&object.head.namespace, &owner.head.namespace);
+    if its.is_empty() || own == its {
+        return None;
+    }
+    let OwnerReference { api_version, kind, name, uid, .. } = reference;
+    let shown = format!("[{api_version}/{kind}, namespace: {own}, name: {name}, uid: {uid}]");
+    let message = format!("ownerRef {shown} does not exist in namespace {own:?}");
+    Some(EventNote::warning(object, "OwnerRefInvalidNamespace", message))
+}
+
+fn decide(world: &World<'_>, object: &Arc<Object>, references: &[OwnerReference]) -> Plan {
     let standings: Vec<Standing> = references.iter().map(|r| standing(world, object, r)).collect();
     let any = |standing| standings.contains(&standing);
     if any(Standing::Solid) {
@@ -136,8 +159,13 @@ fn collect(world: &World<'_>, object: &Object) -> Plan {
         };
         return Plan::of(vec![keep_owners(object, solid)]);
     }
-    let has_dependents = world.state.by_owner(&object.head.uid).next().is_some();
-    let policy = if any(Standing::Waiting) && has_dependents { "Foreground" } else { policy_of(object) };
+    let dependents: Vec<_> = world.state.by_owner(&object.head.uid).collect();
+    let blocked = any(Standing::Waiting) && !dependents.is_empty();
+    if blocked && dependents.iter().any(|d| waits(d)) && references.iter().any(|r| r.block_owner_deletion) {
+        // A circle: everyone in it would wait for the others. This one's owners wait for it no longer.
+        return Plan::of(vec![unblock(object)]);
+    }
+    let policy = if blocked { "Foreground" } else { policy_of(object) };
     // Only as it was seen: a new owner may just have been added.
     let write = Write::Delete {
         key: object.key(),
@@ -163,6 +191,15 @@ fn policy_of(object: &Object) -> &'static str {
 fn keep_owners(object: &Object, keep: impl Fn(&OwnerReference) -> bool) -> Action {
     let rest = owners::references_without(object, |r| !keep(r));
     Action::patch(object, tree!({"metadata": {"ownerReferences": (rest)}}))
+}
+
+/// Takes `blockOwnerDeletion` off all references (`unblockOwnerReferencesStrategicMergePatch`).
+fn unblock(object: &Object) -> Action {
+    let free = |reference: &OwnerReference| {
+        owners::reference_tree(&OwnerReference { block_owner_deletion: false, ..reference.clone() })
+    };
+    let references: Vec<Tree> = object.head.owners.iter().map(free).collect();
+    Action::patch(object, tree!({"metadata": {"ownerReferences": (references)}}))
 }
 
 /// Dependents lose the reference, then the object its finalizer.

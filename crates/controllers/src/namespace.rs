@@ -10,7 +10,7 @@ use corten_tree::{Tree, tree};
 use corten_views::Namespace;
 
 use crate::conditions::{self, NewCondition};
-use crate::{Action, Changed, Controller, Key, Plan, Typed, Wake, Watch, World, Write, status};
+use crate::{Action, Changed, Controller, Key, Plan, Typed, Verb, Wake, Watch, World, Write, status};
 
 /// The controller.
 pub struct NamespaceController;
@@ -126,8 +126,23 @@ fn describe(world: &World<'_>, content: &Content<'_>, before: &Tree) -> Tree {
     set("NamespaceDeletionDiscoveryFailure", "False", "ResourcesDiscovered", all_found.into());
     let all_parsed = "All legacy kube types successfully parsed";
     set("NamespaceDeletionGroupVersionParsingFailure", "False", "ParsedGroupVersions", all_parsed.into());
-    let deleted = "All content successfully deleted, may be waiting on finalization";
-    set("NamespaceDeletionContentFailure", "False", "ContentDeleted", deleted.into());
+    let mut failed: Vec<String> = world
+        .last
+        .into_iter()
+        .flat_map(|outcome| &outcome.failures)
+        .filter(|failed| failed.verb == Verb::Delete && !failed.status.is_conflict())
+        .map(|failed| failed.status.message.clone())
+        .collect();
+    failed.sort();
+    failed.dedup();
+    if failed.is_empty() {
+        let deleted = "All content successfully deleted, may be waiting on finalization";
+        set("NamespaceDeletionContentFailure", "False", "ContentDeleted", deleted.into());
+    } else {
+        let (n, list) = (failed.len(), failed.join(", "));
+        let message = format!("Failed to delete all resource types, {n} remaining: {list}");
+        set("NamespaceDeletionContentFailure", "True", "ContentDeletionFailed", message);
+    }
     let mut remaining: Vec<String> = content
         .iter()
         .map(|(kind, objects)| {

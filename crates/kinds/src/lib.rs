@@ -7,6 +7,7 @@ mod column;
 pub mod cron;
 pub mod custom;
 pub mod defaults;
+pub mod expressions;
 mod kind;
 pub mod print;
 pub mod qos;

@@ -1,16 +1,128 @@
-//! The `matchConditions` of a webhook.
+//! The `matchConditions` of a webhook (`matchconditions/matcher.go`, `admission/plugin/cel/{condition,activation}.go`).
+
+use std::sync::Arc;
+
+use corten_auth::{Attributes, User};
+use corten_cel::{Authorizer, Authz, Budget, Check, Decision, PER_CALL_LIMIT, Program, Value};
+use corten_kinds::expressions::admission_env;
+use corten_object::Status;
+use corten_tree::Tree;
 
 use super::config::Hook;
 use super::matching::{Invocation, Objects};
+use super::review;
 use crate::Request;
 
-/// Whether all conditions hold; the text says why that cannot be decided.
+/// What all conditions of one webhook may cost (`RuntimeCELCostBudgetMatchConditions`).
+const BUDGET: u64 = 2_500_000;
+
+/// One condition.
+pub(crate) struct Condition {
+    expression: String,
+    program: Result<Program, String>,
+}
+
+impl Condition {
+    /// Compiles an expression; what is stored has been compiled before, so a failure is kept for the call.
+    pub fn read(expression: &str) -> Condition {
+        let program = admission_env(true).compile(expression.trim()).map_err(|issues| issues.to_string());
+        Condition { expression: expression.to_owned(), program }
+    }
+}
+
+/// Whether all conditions hold; the text says why that cannot be decided. One that is false decides, whatever the others are.
 pub(crate) async fn hold(
     hook: &Hook,
-    _invocation: &Invocation,
-    _request: &Request<'_>,
-    _objects: &Objects<'_>,
+    invocation: &Invocation,
+    request: &Request<'_>,
+    objects: &Objects<'_>,
 ) -> Result<bool, String> {
-    let names: Vec<&str> = hook.conditions.iter().map(|(name, _)| name.as_str()).collect();
-    Err(format!("match conditions [{}] cannot be evaluated yet", names.join(" ")))
+    let versioned = async |tree: Option<&Tree>| match tree {
+        Some(tree) => invocation.to_version(request, tree).await.map(Some),
+        None => Ok(None),
+    };
+    let told = |status: Status| status.message;
+    let object = versioned(objects.object).await.map_err(told)?.unwrap_or_default();
+    let old = versioned(objects.old).await.map_err(told)?.unwrap_or_default();
+    let described = review::described(invocation, request);
+    decide(hook, request, &object, &old, &described)
+}
+
+fn decide(hook: &Hook, request: &Request<'_>, object: &Tree, old: &Tree, described: &Tree) -> Result<bool, String> {
+    let authorizer = Asking { request };
+    let own = Check {
+        group: request.asked.group.to_string(),
+        resource: request.asked.plural.to_string(),
+        subresource: request.subresource.into(),
+        namespace: request.namespace.into(),
+        name: request.name.into(),
+        ..Check::default()
+    };
+    let vars = [
+        ("object", Value::of_tree(object)),
+        ("oldObject", Value::of_tree(old)),
+        ("request", Value::of_tree(described)),
+        ("namespaceObject", Value::Null),
+        ("authorizer", Value::Authz(Arc::new(Authz::new(&authorizer)))),
+        ("authorizer.requestResource", Value::Authz(Arc::new(Authz::of_resource(&authorizer, own)))),
+    ];
+    let mut errors = Vec::new();
+    let mut left = BUDGET;
+    for condition in &hook.conditions {
+        let program = match &condition.program {
+            Ok(program) => program,
+            Err(why) => {
+                errors.push(format!("compilation error: {why}"));
+                continue;
+            }
+        };
+        let mut budget = Budget::new(left.min(PER_CALL_LIMIT));
+        let result = program.eval(&vars, &mut budget);
+        if budget.spent() > left {
+            return Err(
+                "validation failed due to running out of cost budget, no further validation rules will be run".into()
+            );
+        }
+        left -= budget.spent();
+        match result {
+            Ok(value) if value.as_bool() == Some(false) => return Ok(false),
+            Ok(_) => {}
+            Err(error) => errors.push(format!("expression '{}' resulted in error: {error}", condition.expression)),
+        }
+    }
+    match errors.as_slice() {
+        [] => Ok(true),
+        [one] => Err(one.clone()),
+        many => Err(format!("[{}]", many.join(", "))),
+    }
+}
+
+/// The server's authorizer, asked for the request's user or a service account.
+struct Asking<'a> {
+    request: &'a Request<'a>,
+}
+
+impl Authorizer for Asking<'_> {
+    fn authorize(&self, check: &Check) -> Decision {
+        let account = check.service_account.as_ref().map(|(namespace, name)| User::service_account(namespace, name));
+        let user = account.as_ref().unwrap_or(self.request.user);
+        let attributes = match &check.path {
+            Some(path) => Attributes::path(user, &check.verb, path),
+            None => Attributes {
+                user,
+                verb: &check.verb,
+                group: &check.group,
+                resource: &check.resource,
+                subresource: &check.subresource,
+                namespace: &check.namespace,
+                name: &check.name,
+                path: "",
+                fields: &[],
+            },
+        };
+        match self.request.cluster.may(&attributes) {
+            Some(reason) => Decision { allowed: true, reason, error: None },
+            None => Decision::default(),
+        }
+    }
 }

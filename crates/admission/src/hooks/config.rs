@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::conditions::Condition;
 use corten_object::LabelSelector;
 use corten_tree::Tree;
 use corten_webhook::ClientConfig;
@@ -28,8 +29,8 @@ pub(crate) struct Hook {
     pub namespaces: Result<LabelSelector, String>,
     /// Labels of the object.
     pub objects: Result<LabelSelector, String>,
-    /// CEL conditions: name and expression.
-    pub conditions: Vec<(String, String)>,
+    /// CEL conditions.
+    pub conditions: Vec<Condition>,
     /// Whether it does nothing that a dry run should not.
     pub dry_run: bool,
     /// Whether it wants to be asked again when the object was changed after it.
@@ -105,7 +106,7 @@ pub(crate) fn read(configuration: &str, tree: &Tree) -> Vec<Hook> {
             None => Ok(LabelSelector::everything()),
             some => LabelSelector::from_tree(some),
         };
-        let condition = |c: &Tree| (c.str_at("name").to_owned(), c.str_at("expression").to_owned());
+        let condition = |c: &Tree| Condition::read(c.str_at("expression"));
         let known = |v: &Tree| match v.as_str() {
             Some("v1") => Some("v1"),
             Some("v1beta1") => Some("v1beta1"),

@@ -18,12 +18,20 @@ pub(crate) fn question(
     object: Option<Tree>,
     old: Option<Tree>,
 ) -> Tree {
+    let mut body = described(invocation, request);
+    body.insert("uid", uid);
+    body.insert("object", object);
+    body.insert("oldObject", old);
+    tree!({"kind": "AdmissionReview", "apiVersion": (format!("admission.k8s.io/{version}")), "request": (body)})
+}
+
+/// The request as webhooks and expressions see it, without its objects.
+pub(crate) fn described(invocation: &Invocation, request: &Request<'_>) -> Tree {
     let kind = |gvk: &GroupVersionKind| tree!({"group": (gvk.group.as_str()), "version": (gvk.version.as_str()), "kind": (gvk.kind.as_str())});
     let resource =
         |group: &str, version: &str, plural: &str| tree!({"group": group, "version": version, "resource": plural});
     let (as_kind, asked) = (&invocation.kind, request.asked);
     let mut body = tree!({
-        "uid": uid,
         "kind": (kind(&invocation.gvk(request))),
         "resource": (resource(&as_kind.group, &invocation.version, &as_kind.plural))
     });
@@ -40,11 +48,9 @@ pub(crate) fn question(
     texts(&mut body, "namespace", request.namespace);
     body.insert("operation", request.operation.as_str());
     body.insert("userInfo", user_info(request.user));
-    body.insert("object", object);
-    body.insert("oldObject", old);
     body.insert("dryRun", request.dry_run);
     body.insert("options", request.options.clone());
-    tree!({"kind": "AdmissionReview", "apiVersion": (format!("admission.k8s.io/{version}")), "request": (body)})
+    body
 }
 
 /// A user as `authentication.k8s.io/v1 UserInfo`.

@@ -2,6 +2,7 @@
 
 use corten_tree::Tree;
 
+use crate::expressions::validate_webhooks;
 use crate::spec::{Generation, Hooks, KindSpec, Subresource};
 use crate::{Column, Count, Of, RowContext, TextOr, column, defaults, print};
 
@@ -45,8 +46,14 @@ pub(crate) const MUTATING_WEBHOOK_CONFIGURATION: KindSpec = KindSpec {
     kind: "MutatingWebhookConfiguration",
     plural: "mutatingwebhookconfigurations",
     generation: Generation::OnChangeOf(&["webhooks"]),
+    served_by: Some("admission"),
     columns: WEBHOOK_COLUMNS,
-    hooks: Hooks { default: Some(mutating_default), ..Hooks::NONE },
+    hooks: Hooks {
+        default: Some(mutating_default),
+        validate_create: Some(|new, errors| validate_webhooks(new, None, errors)),
+        validate_update: Some(|new, old, errors| validate_webhooks(new, Some(old), errors)),
+        ..Hooks::NONE
+    },
     ..ROW
 };
 
@@ -79,8 +86,14 @@ pub(crate) const VALIDATING_WEBHOOK_CONFIGURATION: KindSpec = KindSpec {
     kind: "ValidatingWebhookConfiguration",
     plural: "validatingwebhookconfigurations",
     generation: Generation::OnChangeOf(&["webhooks"]),
+    served_by: Some("admission"),
     columns: WEBHOOK_COLUMNS,
-    hooks: Hooks { default: Some(webhooks_default), ..Hooks::NONE },
+    hooks: Hooks {
+        default: Some(webhooks_default),
+        validate_create: Some(|new, errors| validate_webhooks(new, None, errors)),
+        validate_update: Some(|new, old, errors| validate_webhooks(new, Some(old), errors)),
+        ..Hooks::NONE
+    },
     ..ROW
 };
 

@@ -1,0 +1,188 @@
+//! What CEL expressions about admission may use, and their validation (`apiserver/pkg/admission/plugin/cel/compile.go`,
+//! `validateMatchConditions` in `pkg/apis/admissionregistration/validation/validation.go`).
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use corten_cel::{AUTHORIZER, Decl, Env, Field, RESOURCE_CHECK, Type, Version};
+use corten_tree::Tree;
+
+use crate::Errors;
+use crate::validate::{Spot, names};
+
+/// Most match conditions of one webhook or policy.
+const CONDITIONS_MAX: usize = 64;
+
+/// The environment of match conditions, validations and mutations without parameters and variables of their own: `object`,
+/// `oldObject`, `request`, `namespaceObject`, `authorizer`. New expressions get less than stored ones.
+pub fn admission_env(stored: bool) -> &'static Env {
+    static ENVS: LazyLock<[Env; 2]> = LazyLock::new(|| [build(Version::NEW), build(Version::STORED)]);
+    &ENVS[usize::from(stored)]
+}
+
+fn build(version: Version) -> Env {
+    Env::new(version)
+        .variable("object", Type::Dyn)
+        .variable("oldObject", Type::Dyn)
+        .variable("namespaceObject", namespace_type())
+        .variable("request", request_type())
+        .variable("authorizer", Type::Opaque(AUTHORIZER))
+        .variable("authorizer.requestResource", Type::Opaque(RESOURCE_CHECK))
+}
+
+fn object(name: &str, fields: &[(&str, Type)]) -> Type {
+    let field = |(key, ty): &(&str, Type)| {
+        ((*key).to_owned(), Field { key: (*key).to_owned(), decl: Decl::simple(ty.clone(), 1) })
+    };
+    Type::object(name, fields.iter().map(field).collect::<BTreeMap<String, Field>>())
+}
+
+fn strings() -> Type {
+    Type::list(Type::String)
+}
+
+/// `BuildRequestType`
+fn request_type() -> Type {
+    let text = || Type::String;
+    let kind = object("kubernetes.GroupVersionKind", &[("group", text()), ("version", text()), ("kind", text())]);
+    let resource =
+        object("kubernetes.GroupVersionResource", &[("group", text()), ("version", text()), ("resource", text())]);
+    let user = object(
+        "kubernetes.UserInfo",
+        &[("username", text()), ("uid", text()), ("groups", strings()), ("extra", Type::map(Type::String, strings()))],
+    );
+    object(
+        "kubernetes.AdmissionRequest",
+        &[
+            ("kind", kind.clone()),
+            ("resource", resource.clone()),
+            ("subResource", text()),
+            ("requestKind", kind),
+            ("requestResource", resource),
+            ("requestSubResource", text()),
+            ("name", text()),
+            ("namespace", text()),
+            ("operation", text()),
+            ("userInfo", user),
+            ("dryRun", Type::Bool),
+            ("options", Type::Dyn),
+        ],
+    )
+}
+
+/// `BuildNamespaceType`
+fn namespace_type() -> Type {
+    let text = || Type::String;
+    let texts = || Type::map(Type::String, Type::String);
+    let spec = object("kubernetes.NamespaceSpec", &[("finalizers", strings())]);
+    let condition = object(
+        "kubernetes.NamespaceCondition",
+        &[
+            ("status", text()),
+            ("type", text()),
+            ("lastTransitionTime", Type::Timestamp),
+            ("message", text()),
+            ("reason", text()),
+        ],
+    );
+    let status = object("kubernetes.NamespaceStatus", &[("conditions", Type::list(condition)), ("phase", text())]);
+    let metadata = object(
+        "kubernetes.NamespaceMetadata",
+        &[
+            ("name", text()),
+            ("generateName", text()),
+            ("namespace", text()),
+            ("labels", texts()),
+            ("annotations", texts()),
+            ("UID", text()),
+            ("creationTimestamp", Type::Timestamp),
+            ("deletionGracePeriodSeconds", Type::Int),
+            ("deletionTimestamp", Type::Timestamp),
+            ("generation", Type::Int),
+            ("resourceVersion", text()),
+            ("finalizers", strings()),
+        ],
+    );
+    object("kubernetes.Namespace", &[("metadata", metadata), ("spec", spec), ("status", status)])
+}
+
+/// The expressions of all match conditions of a list of webhooks.
+fn known(webhooks: &[Tree]) -> Vec<&str> {
+    webhooks.iter().flat_map(|w| w.list_at("matchConditions")).map(|c| c.str_at("expression")).collect()
+}
+
+/// Finds the faults of the match conditions of webhooks; expressions of the old configuration count as stored.
+pub(crate) fn validate_webhooks(new: &Tree, old: Option<&Tree>, errors: &mut Errors) {
+    let stored = old.map(|old| known(old.list_at("webhooks"))).unwrap_or_default();
+    for webhook in Spot::of(new, "webhooks").items("") {
+        validate_match_conditions(&webhook, &stored, errors);
+    }
+}
+
+/// `validateMatchConditions`
+pub(crate) fn validate_match_conditions(at: &Spot<'_>, stored: &[&str], errors: &mut Errors) {
+    let conditions = at.items("matchConditions");
+    if conditions.len() > CONDITIONS_MAX {
+        at.too_many("matchConditions", CONDITIONS_MAX, errors);
+    }
+    let mut seen = Vec::new();
+    for condition in &conditions {
+        let (name, expression) = (condition.str("name"), condition.str("expression").trim());
+        if expression.is_empty() {
+            condition.required("expression", "", errors);
+        } else {
+            let env = admission_env(stored.contains(&condition.str("expression")));
+            let why = match env.compile(expression) {
+                Ok(program) if *program.result_type() == Type::Bool => None,
+                Ok(program) => Some(format!("must evaluate to bool but got {}", program.result_type())),
+                Err(issues) => Some(format!("compilation failed: {issues}")),
+            };
+            if let Some(why) = why {
+                condition.invalid_as("expression", expression, why, errors);
+            }
+        }
+        if name.is_empty() {
+            condition.required("name", "", errors);
+        } else {
+            condition.each("name", names::label_key(name), errors);
+            if seen.contains(&name) {
+                condition.duplicate("name", errors);
+            }
+            seen.push(name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use corten_tree::tree;
+
+    use super::*;
+
+    #[test]
+    fn match_conditions_of_webhooks_must_compile_to_bool() {
+        let configuration = tree!({"webhooks": [{"name": "w", "matchConditions": [
+            {"name": "fine", "expression": "object.metadata.name != 'x' && request.operation == 'CREATE'"},
+            {"name": "fine", "expression": "authorizer.group('').resource('pods').check('get').allowed()"},
+            {"name": "typed", "expression": "request.kind"},
+            {"name": "", "expression": " "},
+            {"name": "bad", "expression": "request.nothing == 1"}
+        ]}]});
+        let mut errors = Errors::new();
+        validate_webhooks(&configuration, None, &mut errors);
+        let texts: Vec<String> =
+            errors.iter().map(|e| e.to_string().lines().next().unwrap_or_default().to_owned()).collect();
+        assert_eq!(
+            texts,
+            [
+                "webhooks[0].matchConditions[1].name: Duplicate value: \"fine\"",
+                "webhooks[0].matchConditions[2].expression: Invalid value: \"request.kind\": must evaluate to bool but got \
+                 kubernetes.GroupVersionKind",
+                "webhooks[0].matchConditions[3].expression: Required value",
+                "webhooks[0].matchConditions[3].name: Required value",
+                "webhooks[0].matchConditions[4].expression: Invalid value: \"request.nothing == 1\": compilation failed: ERROR: \
+                 <input>:1:8: undefined field 'nothing'",
+            ]
+        );
+    }
+}
