@@ -1,7 +1,7 @@
 //! `/openapi/v3`: documents made from the registry and the schema on first use, and kept.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use corten_kinds::{Kind, Registry};
@@ -29,20 +29,43 @@ impl OpenApi {
     }
 }
 
-fn make(registry: &Arc<Registry>) -> Made {
-    let schema = corten_schema::builtin();
-    let mut groups: BTreeMap<(String, String), Vec<&Kind>> = BTreeMap::new();
-    for kind in registry.iter().filter(|kind| kind.custom.is_none()) {
+/// The built-in kinds' documents by group and version, which are made once.
+type Documents = BTreeMap<(String, String), Bytes>;
+
+fn builtin_documents() -> &'static Documents {
+    static MADE: OnceLock<Documents> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let registry = Registry::builtin();
+        let groups = by_group_version(&registry);
+        groups.into_iter().map(|(at, kinds)| (at.clone(), document(&at, &kinds))).collect()
+    })
+}
+
+type Groups<'r> = BTreeMap<(String, String), Vec<&'r Kind>>;
+
+fn by_group_version(registry: &Registry) -> Groups<'_> {
+    let mut groups = Groups::new();
+    for kind in registry.iter() {
         for version in kind.served_versions() {
             groups.entry((kind.group.to_string(), version.to_string())).or_default().push(kind);
         }
     }
+    groups
+}
+
+fn document((group, version): &(String, String), kinds: &[&Kind]) -> Bytes {
+    let schema = corten_schema::builtin();
+    let resources: Vec<openapi::Resource<'_>> =
+        kinds.iter().map(|kind| resource(kind, schema, group, version)).collect();
+    openapi::document(schema, group, version, &resources).into()
+}
+
+fn make(registry: &Arc<Registry>) -> Made {
     let mut documents = BTreeMap::new();
-    for ((group, version), kinds) in &groups {
-        let resources: Vec<openapi::Resource<'_>> =
-            kinds.iter().map(|kind| resource(kind, schema, group, version)).collect();
-        let document = openapi::document(schema, group, version, &resources);
-        documents.insert(openapi::document_path(group, version), Bytes::from(document));
+    for (at, kinds) in by_group_version(registry) {
+        let known = builtin_documents().get(&at).filter(|_| kinds.iter().all(|kind| kind.custom.is_none()));
+        let made = known.cloned().unwrap_or_else(|| document(&at, &kinds));
+        documents.insert(openapi::document_path(&at.0, &at.1), made);
     }
     let hashes: Vec<(&String, String)> = documents.iter().map(|(path, bytes)| (path, hash(bytes))).collect();
     let index = openapi::index(hashes.iter().map(|(path, hash)| (path.as_str(), hash.as_str())));
@@ -51,15 +74,17 @@ fn make(registry: &Arc<Registry>) -> Made {
 
 fn resource<'k>(kind: &'k Kind, schema: &Schema, group: &'k str, version: &'k str) -> openapi::Resource<'k> {
     let own = (group, version, &*kind.kind);
-    let subresources = kind.subresources.iter().map(|sub| {
+    let there = |sub: &&corten_kinds::Subresource| kind.subresource_at(version, sub.name).is_some();
+    let subresources = kind.subresources.iter().filter(there).map(|sub| {
         let gvk = sub.body.unwrap_or(own);
         openapi::Subresource { name: sub.name, gvk, ty: schema.gvk(gvk.0, gvk.1, gvk.2), verbs: sub.verbs }
     });
     openapi::Resource {
         plural: &kind.plural,
         kind: &kind.kind,
-        ty: kind.type_of(version),
+        ty: kind.type_of(version).filter(|_| kind.custom.is_none()),
         list_ty: schema.gvk(group, version, &format!("{}List", kind.kind)),
+        custom: kind.custom_type(version),
         namespaced: kind.namespaced(),
         verbs: kind.verbs.names(),
         subresources: subresources.collect(),

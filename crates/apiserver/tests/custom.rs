@@ -163,6 +163,15 @@ async fn custom_resources_are_served_like_all_others() {
     assert!(columns[2].starts_with("Ready string Custom resource definition column (in JSONPath format): .status"));
     let cells = table.list_at("rows")[0].list_at("cells");
     assert_eq!((cells[0].as_str(), cells[1].as_i64(), cells[2].is_null()), (Some("a"), Some(3), true));
+    // OpenAPI.
+    let (_, document) = client.get("/openapi/v3/apis/example.com/v1", &[]).await;
+    let component = document.at(&["components", "schemas", "com.example.v1.Widget"]).unwrap();
+    assert_eq!(component.str_at("properties.spec.properties.color.default"), "red");
+    assert!(document.at(&["components", "schemas", "com.example.v1.WidgetList"]).is_some());
+    let patch = document.at(&["paths", "/apis/example.com/v1/namespaces/{namespace}/widgets/{name}", "patch"]).unwrap();
+    let forms: Vec<&str> = patch.map_at("requestBody.content").keys().collect();
+    let wanted = ["application/apply-patch+yaml", "application/json-patch+json", "application/merge-patch+json"];
+    assert_eq!(forms, wanted, "no strategic merge patch");
     // No protobuf.
     let (code, _) = client.get(WIDGETS, &[("accept", "application/vnd.kubernetes.protobuf")]).await;
     assert_eq!(code, 406);

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use corten_object::KindId;
 use corten_schema::structural::{LowerError, Props, lower};
-use corten_schema::{Options, SchemaBuilder, UnknownFields, canonicalise, encode_json};
+use corten_schema::{Options, SchemaBuilder, UnknownFields, canonicalise, encode_json, openapi};
 use corten_tree::Tree;
 
 use crate::kind::{Kind, RuntimeFact, ScalePaths};
@@ -50,6 +50,8 @@ pub struct Custom {
 pub struct CustomVersion {
     /// The schema; `None`: anything goes.
     pub schema: Option<Arc<Props>>,
+    /// The JSON of the schema, as it is published.
+    pub published: Option<Bytes>,
     /// Whether status is written through a subresource of its own.
     pub status: bool,
     /// Where the scale subresource finds what it shows, if there is one.
@@ -175,6 +177,7 @@ fn custom_version(definition: &Tree, version: &Tree) -> CustomVersion {
     });
     CustomVersion {
         schema: version.path("schema.openAPIV3Schema").map(|schema| Arc::new(Props::parse(schema))),
+        published: version.path("schema.openAPIV3Schema").map(|schema| schema.to_json().into()),
         status: version.path("subresources.status").is_some(),
         scale,
         deprecation: version.bool_at("deprecated").then(|| deprecation(definition, version)),
@@ -240,6 +243,24 @@ fn select(kind: &mut Kind, at: usize, version: &Tree) {
                 kind.fact_paths.push(path);
             }
         }
+    }
+}
+
+impl Kind {
+    /// A version of the kind as OpenAPI documents describe it, if a definition made it. (One function for all forms.)
+    pub fn custom_type<'k>(&'k self, version: &'k str) -> Option<openapi::CustomType<'k>> {
+        let custom = self.custom.as_ref()?;
+        let at = self.version_index(version)?;
+        let selectable = self.facts.iter().filter(|f| f.selectable && f.versions & (1 << at.min(63)) != 0);
+        Some(openapi::CustomType {
+            group: &self.group,
+            version,
+            kind: &self.kind,
+            list_kind: &custom.list_kind,
+            plural: &self.plural,
+            schema: custom.versions[at].published.as_ref().and_then(|json| corten_tree::json::parse(json).ok()),
+            selectable: selectable.map(|f| f.label.to_string()).collect(),
+        })
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use corten_tree::{Key, Map, Tree, json, tree};
 
+use super::custom::{CustomType, Form, MetaReferences, custom_component_name};
 use super::{field_description, reference, type_description};
 use crate::model::{Field, FieldType, ListType, Scalar, Schema, TypeId};
 
@@ -75,6 +76,18 @@ impl<'s> Used<'s> {
             Some(ty) => self.type_reference(ty),
             None => tree!({"type": "object"}),
         }
+    }
+
+    /// References to a kind that a definition made, and to its lists.
+    pub(super) fn custom_references(&mut self, custom: &CustomType<'_>) -> (Tree, Tree) {
+        let meta = MetaReferences {
+            object: self.named_reference("meta.v1.ObjectMeta"),
+            list: self.named_reference("meta.v1.ListMeta"),
+        };
+        let name = |kind: &str| custom_component_name(custom.group, custom.version, kind);
+        let object = self.other_reference(&name(custom.kind), custom.component(Form::V3, &meta));
+        let list = custom.list_component(Form::V3, object.clone(), &meta);
+        (object, self.other_reference(&name(custom.list_kind), list))
     }
 
     /// A reference to a component that is not a type of the table.

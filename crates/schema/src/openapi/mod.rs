@@ -4,6 +4,7 @@
 //! prose is not copied: descriptions are our own, of the common types only. (`kube-openapi/pkg/handler3`, `apiserver/pkg/endpoints/installer.go`)
 
 mod components;
+mod custom;
 mod descriptions;
 mod paths;
 
@@ -12,6 +13,7 @@ use corten_tree::{Map, Tree, tree};
 use crate::{Schema, TypeId};
 
 pub use components::component_name;
+pub use custom::{CustomType, Form, MetaReferences, custom_component_name};
 pub use descriptions::{field_description, type_description};
 
 /// What a group version serves under one plural name.
@@ -25,6 +27,8 @@ pub struct Resource<'a> {
     pub ty: Option<TypeId>,
     /// Type of its lists.
     pub list_ty: Option<TypeId>,
+    /// The kind as its definition has it, if one made it: instead of types of the schema.
+    pub custom: Option<CustomType<'a>>,
     /// Whether its objects live in namespaces.
     pub namespaced: bool,
     /// Served verbs: `get`, `list`, `create`, `update`, `patch`, `delete`, `deletecollection`.

@@ -6,9 +6,12 @@ use corten_tree::{Key, Map, Tree, tree};
 
 use super::components::Used;
 use super::{Resource, Subresource, document_path};
+use crate::TypeId;
 
 /// Content types of objects, in and out.
 const CONTENT: [&str; 3] = ["application/json", "application/vnd.kubernetes.protobuf", "application/yaml"];
+const CUSTOM_CONTENT: [&str; 2] = ["application/json", "application/yaml"];
+/// Forms of patches; the last is for built-in kinds only.
 const PATCHES: [&str; 4] = [
     "application/apply-patch+yaml",
     "application/json-patch+json",
@@ -64,6 +67,8 @@ struct Kind<'a> {
     tag: String,
     /// Reference to the kind's schema.
     object: Tree,
+    /// A definition made it: its objects have no protobuf form and no strategic merge patch.
+    custom: bool,
 }
 
 fn content(types: &[&str], schema: &Tree) -> Tree {
@@ -82,7 +87,8 @@ impl Kind<'_> {
         let (group, version, kind) = self.gvk;
         let mut responses = Map::new();
         for (code, text, schema) in answers {
-            responses.insert(*code, tree!({"content": (content(&CONTENT, schema)), "description": (*text)}));
+            let types = if self.custom { &CUSTOM_CONTENT[..] } else { &CONTENT[..] };
+            responses.insert(*code, tree!({"content": (content(types, schema)), "description": (*text)}));
         }
         responses.insert("401", tree!({"description": "Unauthorized"}));
         let mut operation = Map::new();
@@ -122,7 +128,8 @@ impl Kind<'_> {
 
     fn patch(&self, id: String, patch: &Tree) -> Map {
         let answers = [("200", "OK", &self.object), ("201", "Created", &self.object)];
-        Kind::with_body(self.operation("patch", id, PATCH, &answers), &PATCHES, patch, true)
+        let types = if self.custom { &PATCHES[..3] } else { &PATCHES[..] };
+        Kind::with_body(self.operation("patch", id, PATCH, &answers), types, patch, true)
     }
 }
 
@@ -178,10 +185,16 @@ fn resource_paths(
     shared: &Shared,
 ) {
     let any = tree!({"type": "object"});
-    let object = resource.ty.map_or(any.clone(), |ty| used.type_reference(ty));
-    let list = resource.list_ty.map_or(any, |ty| used.type_reference(ty));
+    let (object, list) = match &resource.custom {
+        Some(custom) => used.custom_references(custom),
+        None => {
+            let mut reference = |ty: Option<TypeId>| ty.map_or(any.clone(), |ty| used.type_reference(ty));
+            (reference(resource.ty), reference(resource.list_ty))
+        }
+    };
     let gvk = (place.group, place.version, resource.kind);
-    let kind = Kind { gvk, tag: place.tag.to_owned(), object };
+    let custom = resource.custom.is_some();
+    let kind = Kind { gvk, tag: place.tag.to_owned(), object, custom };
     let scope = if resource.namespaced { "Namespaced" } else { "" };
     let name = |verb: &str, rest: &str| format!("{verb}{}{rest}{scope}{}", place.id, resource.kind);
     let serves = |verb: &str| resource.verbs.contains(&verb);
@@ -235,7 +248,7 @@ fn resource_paths(
     put(found, &single, item, common.clone());
 
     for subresource in &resource.subresources {
-        let item = subresource_item(used, place.tag, subresource, &shared.patch, |verb| {
+        let item = subresource_item(used, &kind, subresource, &shared.patch, |verb| {
             format!("{}{}", name(verb, ""), capitalised(subresource.name))
         });
         put(found, &format!("{single}/{}", subresource.name), item, common.clone());
@@ -244,13 +257,15 @@ fn resource_paths(
 
 fn subresource_item(
     used: &mut Used<'_>,
-    tag: &str,
+    kind: &Kind<'_>,
     subresource: &Subresource<'_>,
     patch: &Tree,
     name: impl Fn(&str) -> String,
 ) -> Map {
     let object = subresource.ty.map_or(tree!({"type": "string"}), |ty| used.type_reference(ty));
-    let kind = Kind { gvk: subresource.gvk, tag: tag.to_owned(), object };
+    let own = kind.custom && subresource.gvk == kind.gvk;
+    let object = if own { kind.object.clone() } else { object };
+    let kind = Kind { gvk: subresource.gvk, tag: kind.tag.clone(), object, custom: kind.custom };
     let mut item = Map::new();
     for verb in subresource.verbs {
         match *verb {
@@ -289,6 +304,7 @@ mod tests {
             kind: "Deployment",
             ty: ty("Deployment"),
             list_ty: ty("DeploymentList"),
+            custom: None,
             namespaced: true,
             verbs: &verbs,
             subresources: vec![Subresource {
