@@ -239,6 +239,7 @@ fn all_verbs(kind: &'static str, ty: TypeId) -> Resource<'static> {
         kind,
         ty: Some(ty),
         list_ty: None,
+        custom: None,
         namespaced: true,
         verbs: &["get", "create", "update", "patch", "delete"],
         subresources: Vec::new(),
