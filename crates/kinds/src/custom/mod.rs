@@ -10,10 +10,11 @@ pub mod definition;
 mod formats;
 mod json_path;
 mod lists;
+mod rules;
 mod validate;
 mod values;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use corten_object::KindId;
@@ -27,6 +28,7 @@ use crate::spec::{Generation, Hooks, Scope, Subresource, Verbs};
 use crate::validate::names;
 
 pub use json_path::JsonPath;
+use rules::Rules;
 
 /// What a definition says of its kind that rows have as functions.
 pub struct Custom {
@@ -50,6 +52,7 @@ pub struct Custom {
 pub struct CustomVersion {
     /// The schema; `None`: anything goes.
     pub schema: Option<Arc<Props>>,
+    rules: OnceLock<Option<Rules>>,
     /// The JSON of the schema, as it is published.
     pub published: Option<Bytes>,
     /// Whether status is written through a subresource of its own.
@@ -58,6 +61,15 @@ pub struct CustomVersion {
     pub scale: Option<ScalePaths>,
     /// What to say to who uses the version.
     pub deprecation: Option<Arc<str>>,
+}
+
+impl CustomVersion {
+    /// The rules in the schema, compiled when they are first asked for; `None` if there are none.
+    pub(crate) fn rules(&self) -> Option<(&Rules, &Props)> {
+        let schema = self.schema.as_deref()?;
+        let rules = self.rules.get_or_init(|| Rules::compile(schema)).as_ref()?;
+        Some((rules, schema))
+    }
 }
 
 /// Whether the kind of a definition is served.
@@ -177,6 +189,7 @@ fn custom_version(definition: &Tree, version: &Tree) -> CustomVersion {
     });
     CustomVersion {
         schema: version.path("schema.openAPIV3Schema").map(|schema| Arc::new(Props::parse(schema))),
+        rules: OnceLock::new(),
         published: version.path("schema.openAPIV3Schema").map(|schema| schema.to_json().into()),
         status: version.path("subresources.status").is_some(),
         scale,

@@ -20,7 +20,7 @@ impl Custom {
             scale_status(new, scale, errors);
         }
         structure_faults(version, new, old, errors);
-        finish(errors);
+        run_rules(version, new, old, errors);
     }
 
     /// The faults of a changed status besides its metadata's.
@@ -36,7 +36,7 @@ impl Custom {
         if let Some(props) = &version.schema {
             list_faults(props, new, Some(old), errors);
         }
-        finish(errors);
+        run_rules(version, new, Some(old), errors);
     }
 }
 
@@ -64,13 +64,16 @@ fn list_faults(props: &Props, new: &Tree, old: Option<&Tree>, errors: &mut Error
     }
 }
 
-/// Rules are not run on an object whose form is wrong; it says so. (`hasBlockingErr`)
-fn finish(errors: &mut Errors) {
+/// Runs the schema's rules, unless the object's form is wrong; then it says so. (`hasBlockingErr`)
+fn run_rules(version: &CustomVersion, new: &Tree, old: Option<&Tree>, errors: &mut Errors) {
     use CauseKind::{NotSupported, Required, TooLong, TooMany, TypeInvalid};
+    let Some((rules, props)) = version.rules() else { return };
     let blocks = |e: &FieldError| matches!(e.kind, NotSupported | Required | TooLong | TooMany | TypeInvalid);
     if errors.iter().any(blocks) {
         let why = "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
         errors.push(FieldError::invalid(&FieldPath::ROOT, &Tree::Null, why));
+    } else {
+        super::rules::validate(rules, props, new, old, &FieldPath::ROOT, errors);
     }
 }
 

@@ -5,6 +5,7 @@ use corten_schema::{Options, SchemaBuilder, UnknownFields, canonicalise};
 use corten_tree::{FieldPath, Tree, tree};
 
 use super::super::correlate::deep_equal;
+use super::super::rules::{self, Rules};
 use super::super::{lists, values};
 use super::Leniency;
 use crate::Errors;
@@ -33,7 +34,7 @@ fn node(spot: &Spot<'_>, in_metadata: bool, root: bool, leniency: Leniency, erro
         let before = errors.len();
         lists::validate_embedded(&props, value, &at, errors);
         if errors.len() == before {
-            value_faults(&props, value, &at, errors);
+            value_faults(&props, value, root, &at, errors);
         }
     }
     if let Some(items) = spot.some("items") {
@@ -46,8 +47,18 @@ fn node(spot: &Spot<'_>, in_metadata: bool, root: bool, leniency: Leniency, erro
     }
 }
 
-fn value_faults(props: &Props, value: &Tree, at: &FieldPath, errors: &mut Errors) {
+fn value_faults(props: &Props, value: &Tree, root: bool, at: &FieldPath, errors: &mut Errors) {
+    let before = errors.len();
     values::validate(props, value, None, at, errors);
+    if errors.len() > before {
+        return;
+    }
+    if let Some(rules) = Rules::compile_node(props, root) {
+        rules::validate(&rules, props, value, Some(value), at, errors);
+        if errors.len() == before {
+            rules::validate(&rules, props, value, None, at, errors);
+        }
+    }
 }
 
 /// Whether decoding drops nothing of a default. The value is decoded as the one member of an object.

@@ -16,11 +16,13 @@ use corten_schema::structural::Props;
 use corten_tree::{FieldPath, Tree};
 
 use super::correlate::deep_equal;
+use super::rules::CostLimits;
 use crate::Errors;
 use crate::print::condition_is;
 use crate::validate::{Spot, names};
 
 pub use approval::{Approval, approval, is_protected_group};
+pub(crate) use schema::field_path;
 
 /// Selectable fields of a version.
 const SELECTABLE_MAX: usize = 8;
@@ -80,10 +82,10 @@ pub(crate) fn validate(new: &Tree, old: Option<&Tree>, errors: &mut Errors) {
     }
     let leniency = old.map_or(Leniency::NONE, Leniency::of);
     group_and_scope(&spec, errors);
-    versions(&spec, leniency, errors);
+    versions(&spec, old, leniency, errors);
     required_names(&spec, errors);
     resource_names(&spec.child("names"), errors);
-    shared_parts(&spec, leniency, errors);
+    shared_parts(&spec, old, leniency, errors);
     conversion::validate(&spec, old, errors);
     if let Some(old) = old {
         let before = Spot::of(old, "spec");
@@ -161,7 +163,7 @@ fn is_shared(spec: &Spot<'_>, part: &str) -> bool {
     versions.iter().all(|version| deep_equal(&of(version), wanted))
 }
 
-fn versions(spec: &Spot<'_>, leniency: Leniency, errors: &mut Errors) {
+fn versions(spec: &Spot<'_>, old: Option<&Tree>, leniency: Leniency, errors: &mut Errors) {
     let versions = spec.items("versions");
     for version in versions.iter().filter(|_| !leniency.schemaless) {
         if !version.has("schema.openAPIV3Schema") {
@@ -179,7 +181,8 @@ fn versions(spec: &Spot<'_>, leniency: Leniency, errors: &mut Errors) {
         deprecation_warning(version, errors);
         let status = version.has("subresources.status");
         if !is_shared(spec, "schema") {
-            schema::validate(&version.child("schema"), status, leniency, errors);
+            let limits = limits_of(old, version);
+            schema::validate(&version.child("schema"), status, leniency, &limits, errors);
         }
         if !is_shared(spec, "subresources") {
             subresources(&version.child("subresources"), errors);
@@ -199,8 +202,21 @@ fn versions(spec: &Spot<'_>, leniency: Leniency, errors: &mut Errors) {
     }
 }
 
+/// What the old definition allows to the rules of a version.
+fn limits_of(old: Option<&Tree>, version: &Spot<'_>) -> CostLimits {
+    let Some(old) = old else { return CostLimits::default() };
+    let mut limits = CostLimits::default();
+    for before in old.list_at("spec.versions") {
+        let Some(schema) = before.path("schema.openAPIV3Schema") else { continue };
+        schema::expressions(schema, &mut limits.known);
+        let same = before.str_at("name") == version.str("name");
+        limits.unchanged |= same && deep_equal(schema, version.child("schema.openAPIV3Schema").tree);
+    }
+    limits
+}
+
 /// What stands beside the versions in upstream's form.
-fn shared_parts(spec: &Spot<'_>, leniency: Leniency, errors: &mut Errors) {
+fn shared_parts(spec: &Spot<'_>, old: Option<&Tree>, leniency: Leniency, errors: &mut Errors) {
     let Some(first) = spec.items("versions").into_iter().next() else { return };
     let moved = |part: &str, to: &str| {
         let found = first.child(part);
@@ -208,7 +224,7 @@ fn shared_parts(spec: &Spot<'_>, leniency: Leniency, errors: &mut Errors) {
     };
     let any_status = spec.items("versions").iter().any(|v| v.has("subresources.status"));
     if let Some(found) = moved("schema", "validation") {
-        schema::validate(&found, any_status, leniency, errors);
+        schema::validate(&found, any_status, leniency, &limits_of(old, &first), errors);
     }
     if let Some(found) = moved("subresources", "subresources") {
         subresources(&found, errors);

@@ -1,10 +1,13 @@
 //! The schema of a version: what may stand in it, and how it fits together.
 
+use std::collections::HashSet;
+
 use corten_object::FieldError;
 use corten_schema::structural::Props;
 use corten_tree::{FieldPath, Tree};
 
 use super::super::formats;
+use super::super::rules::{self, CostLimits};
 use super::{Leniency, defaults, structural};
 use crate::Errors;
 use crate::validate::Spot;
@@ -117,7 +120,7 @@ pub(super) fn dubious(schema: &Tree, found: &mut Vec<String>) {
 }
 
 /// Finds the faults of `schema` with its `openAPIV3Schema`, wherever upstream shows it.
-pub(super) fn validate(schema: &Spot<'_>, status: bool, leniency: Leniency, errors: &mut Errors) {
+pub(super) fn validate(schema: &Spot<'_>, status: bool, leniency: Leniency, limits: &CostLimits, errors: &mut Errors) {
     let Some(root) = schema.some("openAPIV3Schema") else { return };
     let before = errors.len();
     if status {
@@ -139,9 +142,21 @@ pub(super) fn validate(schema: &Spot<'_>, status: bool, leniency: Leniency, erro
     }
     let place = Place { root: true, ..Place::default() };
     node(&root, &place, leniency, errors);
-    if let Some(why) = unsupported.filter(|_| errors.len() == before) {
-        root.invalid_as("", "", why, errors);
+    if errors.len() > before {
+        return;
     }
+    match unsupported {
+        Some(why) => root.invalid_as("", "", why, errors),
+        None => rules::check(&Props::parse(root.tree), &root.path, limits, errors),
+    }
+}
+
+/// All expressions of a schema's rules.
+pub(super) fn expressions(schema: &Tree, found: &mut HashSet<String>) {
+    for rule in schema.list_at("x-kubernetes-validations") {
+        found.extend(["rule", "messageExpression"].map(|field| rule.str_at(field).to_owned()));
+    }
+    children(schema).into_iter().for_each(|inner| expressions(inner, found));
 }
 
 fn root_fields(schema: &Spot<'_>, root: &Spot<'_>, errors: &mut Errors) {
