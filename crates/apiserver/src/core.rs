@@ -172,14 +172,13 @@ impl Core {
             futures::future::Either::Left(_) => Ok(()),
             futures::future::Either::Right(_) => {
                 let now = self.cache.revision();
-                let mut status =
-                    Status::new(Reason::Timeout, format!("Too large resource version: {revision}, current: {now}"));
+                let why = format!("Too large resource version: {revision}, current: {now}");
+                let mut status = Status::timeout(why, 1);
                 status.causes.push(corten_object::Cause {
                     reason: "ResourceVersionTooLarge".into(),
                     message: "Too large resource version".into(),
                     field: String::new(),
                 });
-                status.retry_after_seconds = Some(1);
                 Err(status)
             }
         }

@@ -7,6 +7,8 @@ use corten_kinds::custom::version_rank;
 use corten_kinds::{Kind, Registry, Subresource, SubresourceKind};
 use corten_tree::{Tree, tree};
 
+use crate::http::Clause;
+
 /// Groups in the order in which clients look a short name up (`pkg/controlplane/apiserver/aggregator.go`, priorities).
 const GROUP_ORDER: &[&str] = &[
     "",
@@ -55,13 +57,12 @@ impl Discovery {
 }
 
 /// Whether the client takes the aggregated form.
-pub(crate) fn wants_aggregated(accepted: &[(String, Vec<(String, String)>)]) -> bool {
-    accepted.iter().any(|(media, params)| {
-        let is = |key: &str, value: &str| params.iter().any(|(k, v)| k == key && v == value);
-        media == "application/json"
-            && is("g", "apidiscovery.k8s.io")
-            && is("v", "v2")
-            && is("as", "APIGroupDiscoveryList")
+pub(crate) fn wants_aggregated(accepted: &[Clause]) -> bool {
+    accepted.iter().any(|clause| {
+        matches!(&*clause.media, "application/json" | "application/*" | "*/*")
+            && clause.param("g") == "apidiscovery.k8s.io"
+            && clause.param("v") == "v2"
+            && clause.param("as") == "APIGroupDiscoveryList"
     })
 }
 

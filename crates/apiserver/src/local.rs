@@ -14,7 +14,7 @@ use futures::stream::{self, BoxStream, StreamExt};
 
 use crate::core::Core;
 use crate::pipeline::{
-    Answer, Body, ListRequest, PatchBody, Request, RevisionMatch, WatchItem, WatchRequest, parameters_of,
+    Answer, Body, ListRequest, PatchBody, Request, RevisionMatch, WatchItem, WatchRequest, WatchStart, parameters_of,
 };
 
 /// The API as one user sees it.
@@ -36,6 +36,7 @@ impl LocalApi {
             revision,
             limit: 0,
             start: None,
+            remaining: None,
         }
     }
 
@@ -119,9 +120,9 @@ impl Api for LocalApi {
         Box::pin(async move {
             let kind = self.core.registry.get(kind);
             let request = WatchRequest {
-                list: LocalApi::list_request(options, RevisionMatch::Exact(after)),
+                list: LocalApi::list_request(options, RevisionMatch::Any),
+                start: WatchStart::After(after),
                 bookmarks: true,
-                initial_events: false,
                 timeout: None,
             };
             let watching = self.core.watch(&self.user, &kind, &request).await?;

@@ -92,7 +92,7 @@ fn resource<'k>(kind: &'k Kind, schema: &Schema, group: &'k str, version: &'k st
 }
 
 /// A hash that names a document's content (FNV-1a): it keeps clients' caches right, and nothing else depends on it.
-fn hash(bytes: &[u8]) -> String {
+pub(crate) fn hash(bytes: &[u8]) -> String {
     let fold = |state: u64, byte: &u8| (state ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
     format!("{:016X}", bytes.iter().fold(0xcbf2_9ce4_8422_2325, fold))
 }

@@ -11,7 +11,8 @@ use corten_object::{Cause, FieldError, FieldSelector, KindId, LabelSelector, Obj
 use corten_tree::{FieldPath, Tree, tree};
 
 use crate::core::{Core, attributes};
-use crate::pipeline::{Answer, Body, DeleteParameters, Request, delete_parameters};
+use crate::http::delete_parameters;
+use crate::pipeline::{Answer, Body, DeleteParameters, Request};
 
 /// The life of a token that says nothing, in seconds.
 const TOKEN_SECONDS: i64 = 3600;

@@ -18,6 +18,8 @@ use crate::forward::{Forwarder, read_framed, write_framed};
 use crate::respond::{Outcome, Responder, Transport, encode, refusal};
 
 /// TCP connections at once; more are closed.
+/// How long no connection is accepted when the process is out of descriptors and none of them is this server's.
+const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
 const CONNECTIONS_MAX: usize = 256;
 /// How long a TCP client may be silent.
 const IDLE: Duration = Duration::from_secs(10);
@@ -186,8 +188,11 @@ async fn serve_tcp(shared: &Shared, listener: &TcpListener) {
                 },
                 Err(error) => {
                     tracing::warn!(%error, "accepting a DNS connection");
-                    // Out of descriptors: a breath lets others finish.
-                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    // Out of descriptors: a connection's end makes room. Without one of ours it is others' that must end,
+                    // and of those nothing is heard here.
+                    if connections.next().await.is_none() {
+                        tokio::time::sleep(ACCEPT_AGAIN).await;
+                    }
                 }
             },
             Some(_) = connections.next(), if !connections.is_empty() => {}

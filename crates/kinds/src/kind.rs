@@ -73,6 +73,8 @@ pub struct Kind {
     pub unconditional_update: bool,
     /// Whether a new object keeps the status that its maker gave it.
     pub status_on_create: bool,
+    /// Whether a delete that removes the object answers with it.
+    pub returns_deleted: bool,
     /// What is special about writes.
     pub hooks: Hooks,
     /// The row, for built-in kinds.
@@ -160,6 +162,7 @@ impl Kind {
             orphans_by_default: spec.orphans_by_default,
             unconditional_update: spec.unconditional_update,
             status_on_create: spec.status_on_create,
+            returns_deleted: spec.returns_deleted,
             hooks: spec.hooks,
             spec: Some(spec),
             custom: None,
@@ -297,8 +300,7 @@ impl Kind {
 
     /// What a field selector's label means; `None` if clients may not select by it.
     pub fn field_label(&self, label: &str) -> Option<FieldLabel> {
-        let aliases = self.spec.map_or(&[][..], |s| s.label_aliases);
-        let label = aliases.iter().find(|(alias, _)| *alias == label).map_or(label, |(_, fact)| fact);
+        let label = self.label_alias(label);
         match label {
             "metadata.name" => Some(FieldLabel::Name),
             "metadata.namespace" if self.namespaced() => Some(FieldLabel::Namespace),
@@ -307,6 +309,12 @@ impl Kind {
                 Some(FieldLabel::Fact { index, zero: self.facts[index].zero })
             }
         }
+    }
+
+    /// The label of the stored kind that a field selector's label stands for: mostly the same.
+    pub fn label_alias<'l>(&self, label: &'l str) -> &'l str {
+        let aliases = self.spec.map_or(&[][..], |s| s.label_aliases);
+        aliases.iter().find(|(alias, _)| *alias == label).map_or(label, |(_, fact)| fact)
     }
 
     /// The index of a fact in the head, by path.

@@ -349,6 +349,8 @@ pub struct KindSpec {
     pub status_on_create: bool,
     /// Whether objects of the kind define kinds of their own.
     pub defines_kinds: bool,
+    /// Whether a delete that removes the object answers with it, not with a Status (upstream's `ReturnDeletedObject`).
+    pub returns_deleted: bool,
     /// What is special about writes.
     pub hooks: Hooks,
 }
@@ -381,6 +383,7 @@ impl KindSpec {
         unconditional_update: true,
         status_on_create: false,
         defines_kinds: false,
+        returns_deleted: false,
         hooks: Hooks::NONE,
     };
 

@@ -14,5 +14,5 @@ pub mod time;
 pub use head::{Head, Labels, OwnerReference};
 pub use id::{GroupVersionKind, KindId, ObjectKey, Revision};
 pub use object::{Object, ObjectError, View};
-pub use selector::{FieldSelector, LabelSelector};
+pub use selector::{FieldSelector, FieldTerm, LabelSelector};
 pub use status::{Cause, CauseKind, FieldError, Reason, Status};

@@ -111,11 +111,20 @@ impl LabelSelector {
         if lexer.peek().is_empty() {
             return Ok(LabelSelector::everything());
         }
+        if Lexer::is_symbol(lexer.peek()) && lexer.peek() != "!" {
+            return Err(format!("found '{}', expected: !, identifier, or 'end of string'", lexer.peek()));
+        }
         loop {
-            requirements.push(requirement(&mut lexer)?);
+            let parsed = requirement(&mut lexer);
+            requirements.push(parsed.map_err(|why| format!("unable to parse requirement: {why}"))?);
             match lexer.token() {
                 "" => return Ok(LabelSelector { requirements, nothing: false }),
-                "," => {}
+                "," => match lexer.peek() {
+                    next if next.is_empty() || (Lexer::is_symbol(next) && next != "!") => {
+                        return Err(format!("found '{next}', expected: identifier after ','"));
+                    }
+                    _ => {}
+                },
                 other => return Err(format!("found '{other}', expected: ',' or 'end of string'")),
             }
         }
@@ -294,15 +303,17 @@ pub struct FieldTerm {
 impl FieldSelector {
     /// From a query's `fieldSelector` text.
     pub fn parse(text: &str) -> Result<FieldSelector, String> {
+        let mut parts = field_terms(text);
+        parts.sort_unstable();
         let mut terms = Vec::new();
-        for term in text.split(',').filter(|t| !t.is_empty()) {
-            let split = term.split_once("!=").map(|(p, v)| (p, false, v));
-            let split = split.or_else(|| term.split_once("==").map(|(p, v)| (p, true, v)));
-            let split = split.or_else(|| term.split_once('=').map(|(p, v)| (p, true, v)));
-            let (path, equal, value) =
-                split.ok_or_else(|| format!("invalid selector: '{text}'; can't understand '{term}'"))?;
-            let value = value.replace("\\,", ",").replace("\\=", "=").replace("\\\\", "\\");
-            terms.push(FieldTerm { path: path.into(), equal, value });
+        for term in parts.into_iter().filter(|t| !t.is_empty()) {
+            let at = term.find("!=").into_iter().chain(term.find('=')).min();
+            let (path, rest) = at
+                .map(|at| term.split_at(at))
+                .ok_or_else(|| format!("invalid selector: '{text}'; can't understand '{term}'"))?;
+            let operator = ["!=", "==", "="].into_iter().find(|o| rest.starts_with(o)).unwrap_or("=");
+            let value = unescaped(&rest[operator.len()..])?;
+            terms.push(FieldTerm { path: path.into(), equal: operator != "!=", value });
         }
         Ok(FieldSelector { terms })
     }
@@ -321,6 +332,42 @@ impl FieldSelector {
     pub fn exact(&self, path: &str) -> Option<&str> {
         self.terms.iter().find(|t| t.equal && t.path == path).map(|t| t.value.as_str())
     }
+}
+
+/// The terms between commas that no backslash escapes.
+fn field_terms(text: &str) -> Vec<&str> {
+    let (mut terms, mut start, mut escaped) = (Vec::new(), 0, false);
+    for (i, c) in text.char_indices() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            ',' => {
+                terms.push(&text[start..i]);
+                start = i + 1;
+            }
+            _ => {}
+        }
+    }
+    terms.push(&text[start..]);
+    terms
+}
+
+/// A field selector's value without its escapes (`fields.UnescapeValue`).
+fn unescaped(text: &str) -> Result<String, String> {
+    let mut out = String::with_capacity(text.len());
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => match chars.next() {
+                Some(c @ ('\\' | ',' | '=')) => out.push(c),
+                Some(c) => return Err(format!("invalid field selector: invalid escape sequence: \\{c}")),
+                None => return Err("invalid field selector: invalid escape sequence: \\".into()),
+            },
+            ',' | '=' => return Err(format!("invalid field selector: unescaped character in value: {}", c as u32)),
+            c => out.push(c),
+        }
+    }
+    Ok(out)
 }
 
 #[cfg(test)]
@@ -357,5 +404,14 @@ mod tests {
         assert!(selector.matches(get));
         assert_eq!(selector.exact("spec.nodeName"), Some("n1"));
         assert!(FieldSelector::parse("nonsense").is_err());
+        let escaped = FieldSelector::parse("a=x\\,y\\=z,b!=").unwrap();
+        assert_eq!((escaped.exact("a"), escaped.terms[1].equal), (Some("x,y=z"), false));
+        for (bad, why) in [
+            ("a=b=c", "invalid field selector: unescaped character in value: 61"),
+            ("a=\\x", "invalid field selector: invalid escape sequence: \\x"),
+            ("a", "invalid selector: 'a'; can't understand 'a'"),
+        ] {
+            assert_eq!(FieldSelector::parse(bad).unwrap_err(), why);
+        }
     }
 }

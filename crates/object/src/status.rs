@@ -315,6 +315,10 @@ pub struct Status {
     pub causes: Vec<Cause>,
     /// `details.retryAfterSeconds`, and the Retry-After header.
     pub retry_after_seconds: Option<u32>,
+    /// `metadata.continue`: where a list whose token has expired may go on, inconsistently.
+    pub continue_token: String,
+    /// Whether `details` is there although nothing is in it.
+    pub bare_details: bool,
 }
 
 impl std::error::Error for Status {}
@@ -343,6 +347,8 @@ impl Status {
             uid: String::new(),
             causes: Vec::new(),
             retry_after_seconds: None,
+            continue_token: String::new(),
+            bare_details: false,
         }
     }
 
@@ -359,9 +365,10 @@ impl Status {
         Status::new(Reason::NotFound, message).about(group, resource, name)
     }
 
-    /// 404 for a path that nothing serves.
+    /// 404 for a resource that nothing serves (`NewGenericServerResponse`).
     pub fn no_such_resource() -> Status {
-        Status::new(Reason::NotFound, "the server could not find the requested resource")
+        let status = Status::new(Reason::NotFound, "the server could not find the requested resource");
+        Status { bare_details: true, ..status }
     }
 
     /// 409 `pods "x" already exists`
@@ -427,7 +434,15 @@ impl Status {
 
     /// 405
     pub fn method_not_allowed() -> Status {
-        Status::new(Reason::MethodNotAllowed, "the server does not allow this method on the requested resource")
+        let message = "the server does not allow this method on the requested resource";
+        Status { bare_details: true, ..Status::new(Reason::MethodNotAllowed, message) }
+    }
+
+    /// 504 `Timeout: why`, with a time to wait if that is not zero.
+    pub fn timeout(why: impl fmt::Display, retry_after_seconds: u32) -> Status {
+        let status = Status::new(Reason::Timeout, format!("Timeout: {why}"));
+        let retry = (retry_after_seconds > 0).then_some(retry_after_seconds);
+        Status { retry_after_seconds: retry, bare_details: true, ..status }
     }
 
     /// 410 for a resourceVersion or a continue token that is too old.
@@ -467,6 +482,9 @@ impl Status {
     /// The `v1.Status` object, in upstream's field order.
     pub fn to_tree(&self) -> Tree {
         let mut out = tree!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure"});
+        if !self.continue_token.is_empty() {
+            out.set("metadata.continue", self.continue_token.as_str());
+        }
         out.insert("message", self.message.as_str());
         if self.reason != Reason::Unknown {
             out.insert("reason", self.reason.as_str());
@@ -484,7 +502,7 @@ impl Status {
         if let Some(seconds) = self.retry_after_seconds {
             details.insert("retryAfterSeconds", seconds);
         }
-        if !details.is_empty() {
+        if !details.is_empty() || self.bare_details {
             out.insert("details", details);
         }
         out.insert("code", i64::from(self.code));
@@ -510,6 +528,8 @@ impl Status {
             uid: text("details.uid"),
             causes: tree.list_at("details.causes").iter().map(cause).collect(),
             retry_after_seconds: tree.i64_at("details.retryAfterSeconds").and_then(|s| u32::try_from(s).ok()),
+            continue_token: text("metadata.continue"),
+            bare_details: tree.map_at("details").is_empty() && tree.get("details").is_some(),
         }
     }
 }

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use corten_base::Revision;
 use corten_kinds::{Kind, RowContext};
-use corten_object::{Object, Status};
+use corten_object::{Object, Reason, Status};
 use corten_schema::{TypeId, encode_json, protobuf};
 use corten_tree::json::{Kind as JsonKind, Reader};
 use corten_tree::{Tree, tree};
 
 use super::body::{Body, ListBody, full};
 use super::negotiate::{Form, Format, Shape};
+use super::respond::rendered;
 use crate::core::{Core, from_storage};
 use crate::pipeline::Listed;
 
@@ -24,11 +25,16 @@ pub(crate) enum IncludeObject {
 }
 
 impl IncludeObject {
-    pub fn parse(text: &str) -> IncludeObject {
+    /// From the query; 400 for what is none of the values (`ValidateTableOptions`).
+    pub fn parse(text: &str) -> Result<IncludeObject, Status> {
         match text {
-            "None" => IncludeObject::Nothing,
-            "Object" => IncludeObject::Object,
-            _ => IncludeObject::Metadata,
+            "None" => Ok(IncludeObject::Nothing),
+            "Object" => Ok(IncludeObject::Object),
+            "" | "Metadata" => Ok(IncludeObject::Metadata),
+            other => Err(Status::bad_request(format!(
+                "Unable to convert to Table as requested: includeObject: Invalid value: {other:?}: must be 'Metadata', \
+                 'Object', 'None', or empty"
+            ))),
         }
     }
 }
@@ -49,8 +55,21 @@ impl Encoder {
         match self.form.shape {
             Shape::Table => Ok(self.tree(&self.table(&[object], None, true))),
             Shape::Partial => Ok(self.partial(object)),
+            Shape::PartialList => Err(Status::new(
+                Reason::NotAcceptable,
+                format!(
+                    "you requested PartialObjectMetadataList, but the requested object is not a list ({})",
+                    self.go_type("")
+                ),
+            )),
             Shape::Whole => Ok(self.whole(object)),
         }
+    }
+
+    /// The kind as Go prints its internal type.
+    fn go_type(&self, suffix: &str) -> String {
+        let package = self.kind.group.split('.').next().filter(|g| !g.is_empty()).unwrap_or("core");
+        format!("*{package}.{}{suffix}", self.kind.kind)
     }
 
     fn whole(&self, object: &Object) -> Bytes {
@@ -82,29 +101,49 @@ impl Encoder {
         if self.form.format == Format::Json {
             let json = object.to_json();
             let metadata = metadata_slice(&json).unwrap_or(b"{}");
-            let mut out = br#"{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":"#.to_vec();
+            let mut out = br#"{"kind":"PartialObjectMetadata","apiVersion":""#.to_vec();
+            out.extend_from_slice(self.form.meta_api_version().as_bytes());
+            out.extend_from_slice(br#"","metadata":"#);
             out.extend_from_slice(metadata);
             out.push(b'}');
             return out.into();
         }
-        self.tree(&partial_tree(object))
+        self.tree(&self.partial_tree(object))
+    }
+
+    fn partial_tree(&self, object: &Object) -> Tree {
+        let json = object.to_json();
+        let metadata = metadata_slice(&json).and_then(|m| corten_tree::json::parse(m).ok()).unwrap_or_default();
+        let api_version = self.form.meta_api_version();
+        tree!({"kind": "PartialObjectMetadata", "apiVersion": api_version, "metadata": metadata})
     }
 
     /// A list.
-    pub fn list(&self, listed: Listed) -> Body {
-        match self.form.shape {
+    pub fn list(&self, listed: Listed) -> Result<Body, Status> {
+        let body = match self.form.shape {
             Shape::Table => {
                 let objects: Vec<&Object> = listed.items.iter().map(|o| &**o).collect();
-                full(self.tree(&self.table(&objects, Some(&listed), true)))
+                full(rendered(self.form, self.tree(&self.table(&objects, Some(&listed), true))))
+            }
+            Shape::PartialList => {
+                let items: Vec<Tree> = listed.items.iter().map(|o| self.partial_tree(o)).collect();
+                let api_version = self.form.meta_api_version();
+                let list = tree!({"kind": "PartialObjectMetadataList", "apiVersion": api_version,
+                    "metadata": (list_metadata(&listed)), "items": (Tree::List(items))});
+                full(rendered(self.form, self.tree(&list)))
             }
             Shape::Partial => {
-                let items: Vec<Tree> = listed.items.iter().map(|o| partial_tree(o)).collect();
-                let list = tree!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
-                    "metadata": (list_metadata(&listed)), "items": (Tree::List(items))});
-                full(self.tree(&list))
+                let found = self.go_type("List");
+                let why = format!("you requested PartialObjectMetadata, but the requested object is a list ({found})");
+                return Err(Status::new(Reason::NotAcceptable, why));
             }
-            Shape::Whole => self.whole_list(listed),
-        }
+            Shape::Whole => match self.whole_list(listed) {
+                Body::List(list) if self.form.pretty => full(rendered(self.form, list.collect().into())),
+                Body::Full(Some(bytes)) => full(rendered(self.form, bytes)),
+                other => other,
+            },
+        };
+        Ok(body)
     }
 
     fn whole_list(&self, listed: Listed) -> Body {
@@ -132,7 +171,7 @@ impl Encoder {
                 let mut row = tree!({"cells": (Tree::List(self.kind.row(&self.version, object, &context)))});
                 match self.include {
                     IncludeObject::Nothing => {}
-                    IncludeObject::Metadata => row.insert("object", partial_tree(object)),
+                    IncludeObject::Metadata => row.insert("object", self.partial_tree(object)),
                     IncludeObject::Object => row.insert("object", self.served_tree(object)),
                 }
                 row
@@ -144,7 +183,8 @@ impl Encoder {
             None => tree!({"resourceVersion": (revision.to_string())}),
         };
         let definitions = if headers { self.column_definitions() } else { Tree::Null };
-        tree!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata,
+        let api_version = self.form.meta_api_version();
+        tree!({"kind": "Table", "apiVersion": api_version, "metadata": metadata,
             "columnDefinitions": definitions, "rows": (Tree::List(rows))})
     }
 
@@ -168,12 +208,6 @@ fn list_metadata(listed: &Listed) -> Tree {
     metadata
 }
 
-fn partial_tree(object: &Object) -> Tree {
-    let json = object.to_json();
-    let metadata = metadata_slice(&json).and_then(|m| corten_tree::json::parse(m).ok()).unwrap_or_default();
-    tree!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
-}
-
 /// The bytes of an object's metadata.
 fn metadata_slice(json: &[u8]) -> Option<&[u8]> {
     let mut reader = Reader::new(json);
@@ -194,7 +228,8 @@ pub(crate) fn tree_bytes(core: &Core, format: Format, tree: &Tree) -> Bytes {
         (Format::Json, Some(ty)) => encode_json(core.schema, ty, tree).into(),
         (Format::Json, None) => tree.to_json().into(),
         (Format::Yaml, _) => {
-            let json: serde_json::Value = serde_json::from_slice(&tree.to_json()).unwrap_or_default();
+            let mut json: serde_json::Value = serde_json::from_slice(&tree.to_json()).unwrap_or_default();
+            json.sort_all_objects();
             serde_saphyr::to_string(&json).unwrap_or_default().into()
         }
         (Format::Protobuf, Some(ty)) => protobuf::encode_object(core.schema, ty, tree).into(),

@@ -1,31 +1,35 @@
 //! One HTTP request: who asks, what for, and the answer.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use corten_auth::{Attributes, User};
 use corten_object::selector::FieldTerm;
 use corten_object::{FieldSelector, Reason, Status};
+use corten_schema::scalars::duration;
 use corten_tree::{Tree, tree};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use hyper::header::{self, HeaderValue};
-use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+use hyper::header::{self, HeaderName, HeaderValue};
+use hyper::{HeaderMap, Method, Request, Response};
 
 use super::authenticate::authenticate;
 use super::body::{Body, full};
-use super::encode::tree_bytes;
-use super::negotiate::{self, Format};
 use super::query::Query;
+use super::respond::{failure, object, page_not_found, raw_json, respond, tagged};
 use super::route::{Resource, Route, parse};
-use super::{Peer, resource};
+use super::{Peer, health, negotiate, resource};
 use crate::core::Core;
+use crate::openapi::hash;
 use crate::{bootstrap, discovery};
 
 /// Bytes that a body may have (`--max-request-body-bytes`).
 const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
-/// Answers above this are compressed for clients that accept it (`responsewriters/writers.go`).
-const GZIP_ABOVE: usize = 128 * 1024;
+/// How long a request may take that is not made to last (`--request-timeout`).
+const REQUEST_MAX: Duration = Duration::from_secs(60);
+/// Subresources whose requests are made to last (`apiserver/pkg/server/config.go`, `LongRunningFunc`).
+const LONG_RUNNING: [&str; 5] = ["attach", "exec", "log", "portforward", "proxy"];
 
 /// An answered request, and how it is counted.
 pub(crate) struct Answered {
@@ -58,18 +62,35 @@ pub(crate) struct Call {
 pub(crate) async fn handle(core: &Arc<Core>, peer: &Peer, request: Request<Incoming>) -> Answered {
     let route = parse(request.uri().path());
     let headers = request.headers().clone();
+    let query = Query::parse(request.uri().query());
     let verb = match (&route, request.method()) {
-        (Route::Resource(r), method) => verb_of(method, r, &Query::parse(request.uri().query())),
+        (Route::Resource(r), method) => verb_of(method, r, &query),
         (_, method) => lower(method),
     };
     let what = match &route {
         Route::Resource(r) => Some(r.clone()),
         _ => None,
     };
-    let response = match answer(core, peer, request, route, verb).await {
-        Ok(response) => response,
-        Err(status) => failure(core, &headers, &status),
+    let long = verb == "watch" || what.as_ref().is_some_and(|r| LONG_RUNNING.contains(&r.subresource.as_str()));
+    let answered = match deadline(&query, long) {
+        Err(status) => Err(status),
+        Ok(None) => answer(core, peer, request, route, verb).await,
+        Ok(Some(limit)) => {
+            let answering = answer(core, peer, request, route, verb);
+            futures::pin_mut!(answering);
+            match futures::future::select(answering, core.clock.sleep(limit)).await {
+                futures::future::Either::Left((answered, _)) => answered,
+                futures::future::Either::Right(_) => {
+                    Err(Status::timeout("request did not complete within the allotted timeout", 0))
+                }
+            }
+        }
     };
+    let mut response = answered.unwrap_or_else(|status| failure(core, &headers, &query, &status));
+    let audit = headers.get("audit-id").filter(|id| id.len() <= 64).cloned();
+    if let Some(id) = audit.or_else(|| HeaderValue::from_str(&core.entropy.uid()).ok()) {
+        response.headers_mut().insert(HeaderName::from_static("audit-id"), id);
+    }
     let counted = match verb {
         "get" => "GET",
         "list" => "LIST",
@@ -82,6 +103,21 @@ pub(crate) async fn handle(core: &Arc<Core>, peer: &Peer, request: Request<Incom
         other => other,
     };
     Answered { response, verb: counted, what }
+}
+
+/// How long a request may take: what it says itself, up to the server's own bound; `None` for what is made to last
+/// (`apiserver/pkg/endpoints/filters/request_deadline.go`).
+fn deadline(query: &Query, long_running: bool) -> Result<Option<Duration>, Status> {
+    if long_running {
+        return Ok(None);
+    }
+    let asked = match query.get("timeout") {
+        "" => 0,
+        text => duration::parse(text)
+            .map_err(|why| Status::bad_request(format!("invalid timeout specified in the request URL - {why}")))?,
+    };
+    let asked = Duration::from_nanos(u64::try_from(asked).unwrap_or(0));
+    Ok(Some(if asked.is_zero() { REQUEST_MAX } else { asked.min(REQUEST_MAX) }))
 }
 
 async fn answer(
@@ -125,9 +161,6 @@ async fn answer(
     }
     let attributes = Attributes::path(&incoming.user, verb, &incoming.path);
     core.authorize(&attributes)?;
-    if incoming.method != Method::GET && incoming.method != Method::HEAD {
-        return Err(Status::method_not_allowed());
-    }
     other(core, &incoming, &route).await
 }
 
@@ -135,6 +168,7 @@ async fn answer(
 fn verb_of(method: &Method, r: &Resource, query: &Query) -> &'static str {
     let named = !r.name.is_empty();
     match *method {
+        _ if r.watch => "watch",
         Method::POST => "create",
         Method::GET | Method::HEAD if named => "get",
         Method::GET | Method::HEAD if query.flag("watch") => "watch",
@@ -161,48 +195,37 @@ fn lower(method: &Method) -> &'static str {
 }
 
 /// Paths that are not resources.
-async fn other(core: &Arc<Core>, incoming: &Call, route: &Route) -> Result<Response<Body>, Status> {
-    let aggregated = discovery::wants_aggregated(&negotiate::accepted(&incoming.headers));
+async fn other(core: &Arc<Core>, call: &Call, route: &Route) -> Result<Response<Body>, Status> {
+    // Upstream's router has these documents for GET only; health and the like answer any method.
+    if !matches!(route, Route::Other(_)) && call.method != Method::GET {
+        return Err(Status::method_not_allowed());
+    }
+    let aggregated = discovery::wants_aggregated(&negotiate::accepted(&call.headers));
+    let found = |found: Option<Tree>| match found {
+        Some(tree) => object(core, call, 200, &tree),
+        None => Ok(page_not_found()),
+    };
     match route {
         Route::CoreVersions if aggregated => {
-            Ok(discovery_v2(incoming, &core.discovery.aggregated(&core.registry.now(), true)))
+            Ok(discovery_v2(call, core.discovery.aggregated(&core.registry.now(), true)))
         }
-        Route::Groups if aggregated => {
-            Ok(discovery_v2(incoming, &core.discovery.aggregated(&core.registry.now(), false)))
-        }
-        Route::CoreVersions => Ok(json(core, incoming, 200, &discovery::core_versions())),
-        Route::Groups => Ok(json(core, incoming, 200, &discovery::groups(&core.registry.now()))),
-        Route::Group(group) => {
-            let found = discovery::group(&core.registry.now(), group).ok_or_else(Status::no_such_resource)?;
-            Ok(json(core, incoming, 200, &found))
-        }
-        Route::Resources { group, version } => {
-            let found =
-                discovery::resources(&core.registry.now(), group, version).ok_or_else(Status::no_such_resource)?;
-            Ok(json(core, incoming, 200, &found))
-        }
-        Route::OpenApi(rest) => {
-            let found = core.openapi.get(&core.registry.now(), rest).ok_or_else(Status::no_such_resource)?;
-            Ok(finish(incoming, respond(200, "application/json", full(found))))
-        }
-        Route::Other(path) => plain(core, incoming, path).await,
+        Route::Groups if aggregated => Ok(discovery_v2(call, core.discovery.aggregated(&core.registry.now(), false))),
+        Route::CoreVersions => object(core, call, 200, &discovery::core_versions()),
+        Route::Groups => object(core, call, 200, &discovery::groups(&core.registry.now())),
+        Route::Group(group) => found(discovery::group(&core.registry.now(), group)),
+        Route::Resources { group, version } => found(discovery::resources(&core.registry.now(), group, version)),
+        Route::OpenApi(rest) => Ok(openapi_v3(core, call, rest)),
+        Route::Other(path) => plain(core, call, path).await,
         Route::Resource(_) => Err(Status::no_such_resource()),
     }
 }
 
-async fn plain(core: &Arc<Core>, incoming: &Call, path: &str) -> Result<Response<Body>, Status> {
-    let text = |text: String| Ok(respond(200, "text/plain; charset=utf-8", full(text)));
-    let trimmed = path.trim_end_matches('/');
-    match trimmed {
-        "/version" => Ok(json(core, incoming, 200, &bootstrap::version())),
-        "/healthz" | "/livez" | "/readyz" => {
-            if !incoming.query.has("verbose") {
-                return text("ok".into());
-            }
-            let check = &trimmed[1..];
-            text(format!("[+]ping ok\n[+]store ok\n[+]watch-cache ok\n{check} check passed\n"))
-        }
-        "/healthz/ping" | "/livez/ping" | "/readyz/ping" => text("ok".into()),
+async fn plain(core: &Arc<Core>, call: &Call, path: &str) -> Result<Response<Body>, Status> {
+    if let Some(response) = health::answer(core, call, path).await {
+        return Ok(response);
+    }
+    match path.trim_end_matches('/') {
+        "/version" => Ok(raw_json(200, &bootstrap::version())),
         "/metrics" => Ok(respond(200, "text/plain; version=0.0.4; charset=utf-8", full(core.metrics.text()))),
         "/.well-known/openid-configuration" => {
             let issuer = core.authenticator.signer().issuer();
@@ -215,13 +238,8 @@ async fn plain(core: &Arc<Core>, incoming: &Call, path: &str) -> Result<Response
             let keys = core.authenticator.signer().key_set().to_json();
             Ok(for_an_hour(respond(200, "application/jwk-set+json", full(keys))))
         }
-        "" => {
-            let paths =
-                ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v3", "/readyz", "/version"];
-            let tree = tree!({"paths": (Tree::List(paths.iter().map(|p| Tree::from(*p)).collect()))});
-            Ok(respond(200, "application/json", full(tree.to_json())))
-        }
-        _ => Err(Status::no_such_resource()),
+        "" => Ok(raw_json(200, &index(core))),
+        _ => Ok(page_not_found()),
     }
 }
 
@@ -231,64 +249,56 @@ fn for_an_hour(mut response: Response<Body>) -> Response<Body> {
     response
 }
 
-fn discovery_v2(incoming: &Call, body: &Bytes) -> Response<Body> {
-    const TYPE: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
-    finish(incoming, respond(200, TYPE, full(body.clone())))
-}
-
-/// A tree as answer, in JSON or what else the client wants.
-pub(crate) fn json(core: &Core, incoming: &Call, code: u16, tree: &Tree) -> Response<Body> {
-    let format = negotiate::form(&incoming.headers).map_or(Format::Json, |f| f.format);
-    finish(incoming, respond(code, format.content_type(), full(tree_bytes(core, format, tree))))
-}
-
-/// A failure as a Status object.
-pub(crate) fn failure(core: &Core, headers: &HeaderMap, status: &Status) -> Response<Body> {
-    let format = negotiate::form(headers).map_or(Format::Json, |f| f.format);
-    let body = tree_bytes(core, format, &status.to_tree());
-    let mut response = respond(status.code, format.content_type(), full(body));
-    if let Some(seconds) = status.retry_after_seconds {
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+/// `/`: the paths that are served (`apiserver/pkg/server/routes/index.go`).
+fn index(core: &Core) -> Tree {
+    let mut paths: Vec<String> = ["/.well-known/openid-configuration", "/api", "/api/v1", "/apis", "/apis/"]
+        .into_iter()
+        .chain(["/metrics", "/openapi/v2", "/openapi/v3", "/openapi/v3/", "/openid/v1/jwks", "/version"])
+        .map(str::to_owned)
+        .collect();
+    paths.extend(health::paths());
+    for kind in core.registry.now().iter().filter(|k| !k.group.is_empty()) {
+        paths.push(format!("/apis/{}", kind.group));
+        paths.extend(kind.served_versions().map(|version| format!("/apis/{}/{version}", kind.group)));
     }
-    response
+    paths.sort_unstable();
+    paths.dedup();
+    tree!({"paths": (Tree::List(paths.into_iter().map(Tree::from).collect()))})
 }
 
-/// A response of a code, a type and a body.
-pub(crate) fn respond(code: u16, content_type: &'static str, body: Body) -> Response<Body> {
-    let mut response = Response::new(body);
-    *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
-    response
-}
-
-/// Compresses a large answer for a client that is not on this machine and accepts it.
-pub(crate) fn finish(incoming: &Call, response: Response<Body>) -> Response<Body> {
-    let accepts = incoming.headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|v| v.to_str().ok());
-    let gzip = accepts.flat_map(|v| v.split(',')).any(|e| e.split(';').next().map(str::trim) == Some("gzip"));
-    if incoming.local || !gzip {
+/// `/openapi/v3` and the documents below it: kept by clients for a year under their hash
+/// (`kube-openapi/pkg/handler3/handler.go`).
+fn openapi_v3(core: &Core, call: &Call, path: &str) -> Response<Body> {
+    let Some(document) = core.openapi.get(&core.registry.now(), path) else { return page_not_found() };
+    let etag = hash(&document);
+    let asked = call.query.get("hash");
+    if path.is_empty() || asked.is_empty() {
+        return tagged(call, "application/json", document, &etag);
+    }
+    if asked != etag {
+        let mut response = respond(301, "application/json", full(Bytes::new()));
+        if let Ok(location) = HeaderValue::from_str(&format!("/openapi/v3/{path}?hash={etag}")) {
+            response.headers_mut().insert(header::LOCATION, location);
+        }
         return response;
     }
-    let (mut parts, body) = response.into_parts();
-    let bytes: Bytes = match body {
-        Body::Full(Some(bytes)) => bytes,
-        Body::List(list) => list.collect().into(),
-        other => return Response::from_parts(parts, other),
-    };
-    if bytes.len() <= GZIP_ABOVE {
-        return Response::from_parts(parts, full(bytes));
+    let mut response = tagged(call, "application/json", document, &etag);
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
+    let year = core.clock.now() + jiff::SignedDuration::from_hours(365 * 24);
+    let expires = year.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    if let Ok(expires) = HeaderValue::from_str(&expires) {
+        headers.insert(header::EXPIRES, expires);
     }
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(1));
-    let written = std::io::Write::write_all(&mut encoder, &bytes).and_then(|()| encoder.finish());
-    match written {
-        Ok(compressed) => {
-            parts.headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-            parts.headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
-            Response::from_parts(parts, full(compressed))
-        }
-        Err(_) => Response::from_parts(parts, full(bytes)),
-    }
+    response
+}
+
+fn discovery_v2(call: &Call, body: Bytes) -> Response<Body> {
+    const TYPE: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+    let etag = hash(&body);
+    let mut response = tagged(call, TYPE, body, &etag);
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public"));
+    response
 }
 
 /// Reads a request's body, up to the bound.
@@ -300,5 +310,25 @@ pub(crate) async fn read_body(request: Request<Incoming>) -> Result<Bytes, Statu
             format!("Request entity too large: limit is {BODY_BYTES_MAX}"),
         )),
         Err(error) => Err(Status::bad_request(format!("reading the body: {error}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn request_timeout_is_the_clients_up_to_the_servers() {
+        for (query, long, expected) in [
+            ("", false, Ok(Some(60))),
+            ("timeout=10s", false, Ok(Some(10))),
+            ("timeout=0s", false, Ok(Some(60))),
+            ("timeout=1h", false, Ok(Some(60))),
+            ("timeout=1s", true, Ok(None)),
+            ("timeout=x", false, Err("invalid timeout specified in the request URL - time: invalid duration \"x\"")),
+        ] {
+            let found = deadline(&Query::parse(Some(query)), long).map(|d| d.map(|d| d.as_secs()));
+            assert_eq!(found.map_err(|s| s.message), expected.map_err(str::to_owned), "{query}");
+        }
     }
 }

@@ -4,30 +4,38 @@ mod authenticate;
 mod body;
 mod encode;
 mod handle;
+mod health;
 mod impersonate;
 mod negotiate;
+mod options;
 mod query;
 mod resource;
+mod respond;
 mod route;
 mod watch;
+mod websocket;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use corten_auth::{User, user_of_certificate};
-use corten_base::OnStop;
+use corten_base::{Clock, OnStop};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::watch as channel;
 use tokio_rustls::TlsAcceptor;
 
 pub use authenticate::{Anonymous, RequestHeader};
 pub(crate) use body::{Body as HttpBody, full, stream};
-pub(crate) use handle::{Call, respond};
+pub(crate) use handle::Call;
+pub(crate) use negotiate::Clause;
+pub(crate) use options::delete as delete_parameters;
 pub(crate) use query::Query;
+pub(crate) use respond::respond;
 pub(crate) use route::Resource;
 
 use crate::StartError;
@@ -37,6 +45,9 @@ use crate::core::Core;
 const STREAMS_MAX: u32 = 250;
 /// How long a TLS handshake may take.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+
+/// The longest time that no connection is accepted when the process is out of descriptors.
+const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
 
 /// A connection's peer.
 pub(crate) struct Peer {
@@ -71,22 +82,64 @@ fn open(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(1024)
 }
 
+/// The connections of a listener; a clone of [`OpenConnections::guard`] is held by each.
+struct OpenConnections {
+    ended: Arc<Ended>,
+    seen: channel::Receiver<u64>,
+}
+
+/// Says so when it is dropped.
+struct OneOpen(Arc<Ended>);
+
+struct Ended(channel::Sender<u64>);
+
+impl Drop for OneOpen {
+    fn drop(&mut self) {
+        self.0.0.send_modify(|n| *n += 1);
+    }
+}
+
+impl OpenConnections {
+    fn new() -> OpenConnections {
+        let (sender, seen) = channel::channel(0);
+        OpenConnections { ended: Arc::new(Ended(sender)), seen }
+    }
+
+    /// What a connection holds for as long as it lasts.
+    fn guard(&mut self) -> OneOpen {
+        self.seen.borrow_and_update();
+        OneOpen(self.ended.clone())
+    }
+
+    /// Waits for the end of a connection since the last one began. Others in this process have descriptors too, of whose end
+    /// nothing is heard here: hence the bound.
+    async fn one_ended(&mut self, clock: &dyn Clock) {
+        let ended = self.seen.changed();
+        futures::pin_mut!(ended);
+        futures::future::select(ended, clock.sleep(ACCEPT_AGAIN)).await;
+    }
+}
+
 /// Answers on the sockets until the task tree stops.
 pub(crate) fn serve(core: &Arc<Core>, listeners: Vec<(TcpListener, SocketAddr)>, tls: Arc<rustls::ServerConfig>) {
     for (listener, _) in listeners {
         let (core, tls) = (core.clone(), TlsAcceptor::from(tls.clone()));
         let tasks = core.tasks.clone();
+        let mut open = OpenConnections::new();
         tasks.spawn("api listener", OnStop::Abort, async move {
             loop {
                 match listener.accept().await {
                     Ok((stream, peer)) => {
-                        let connection = connection(core.clone(), tls.clone(), stream, peer);
-                        core.tasks.spawn("api connection", OnStop::Drain, connection);
+                        let (connection, open) = (connection(core.clone(), tls.clone(), stream, peer), open.guard());
+                        core.tasks.spawn("api connection", OnStop::Drain, async move {
+                            let _open = open;
+                            connection.await;
+                        });
                     }
                     Err(error) => {
-                        // Out of file descriptors, as a rule: the others' end makes room.
                         tracing::warn!(%error, "accepting a connection failed");
-                        core.clock.sleep(Duration::from_millis(50)).await;
+                        // Out of file descriptors, as a rule: a connection's end makes room.
+                        open.one_ended(&*core.clock).await;
                     }
                 }
             }

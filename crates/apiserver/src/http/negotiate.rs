@@ -1,8 +1,15 @@
 //! Which form a client wants an answer in, and which form its body has.
+//!
+//! Upstream: `apiserver/pkg/endpoints/handlers/negotiation/negotiate.go`, `munnerz/goautoneg`.
 
 use corten_object::{Reason, Status};
 use hyper::HeaderMap;
-use hyper::header::ACCEPT;
+use hyper::header::{ACCEPT, USER_AGENT};
+
+use super::query::Query;
+
+/// Most clauses of an Accept header that are looked at.
+const CLAUSES_MAX: usize = 64;
 
 /// The encoding of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +34,10 @@ impl Format {
 pub(crate) enum Shape {
     Whole,
     Table,
+    /// `PartialObjectMetadata`: of one object.
     Partial,
+    /// `PartialObjectMetadataList`: of a list.
+    PartialList,
 }
 
 /// The form of an answer.
@@ -35,55 +45,188 @@ pub(crate) enum Shape {
 pub(crate) struct Form {
     pub format: Format,
     pub shape: Shape,
+    /// `v1` or `v1beta1`, of a shape that is not whole.
+    pub meta_version: &'static str,
+    /// JSON for people, with lines and indents.
+    pub pretty: bool,
 }
 
-/// The media types in an Accept header, in order, each with its parameters.
-pub(crate) fn accepted(headers: &HeaderMap) -> Vec<(String, Vec<(String, String)>)> {
-    let values = headers.get_all(ACCEPT).iter().filter_map(|v| v.to_str().ok());
-    let mut out: Vec<(String, Vec<(String, String)>)> = values
-        .flat_map(|v| v.split(','))
-        .map(|clause| {
-            let mut parts = clause.split(';').map(str::trim);
-            let media = parts.next().unwrap_or_default().to_owned();
-            let params = parts.filter_map(|p| p.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned()));
-            (media, params.collect())
-        })
-        .filter(|(media, _): &(String, _)| !media.is_empty())
-        .collect();
-    if out.is_empty() {
-        out.push(("*/*".into(), Vec::new()));
+impl Form {
+    /// An object as it is, in JSON.
+    pub const JSON: Form = Form { format: Format::Json, shape: Shape::Whole, meta_version: "v1", pretty: false };
+
+    /// The apiVersion of a Table or of partial metadata.
+    pub fn meta_api_version(&self) -> &'static str {
+        if self.meta_version == "v1beta1" { "meta.k8s.io/v1beta1" } else { "meta.k8s.io/v1" }
     }
-    out
+}
+
+/// What an endpoint can answer with, besides JSON and YAML.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Offer {
+    /// Tables.
+    pub table: bool,
+    /// Partial metadata.
+    pub partial: bool,
+    /// Protobuf of whole objects (custom resources have none).
+    pub protobuf: bool,
+}
+
+impl Offer {
+    /// Objects as they are, in every format.
+    pub const PLAIN: Offer = Offer { table: false, partial: false, protobuf: true };
+}
+
+/// One clause of an Accept header.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Clause {
+    /// `application/json`, `*/*`.
+    pub media: String,
+    /// Parameters in order, without `q`.
+    pub params: Vec<(String, String)>,
+    quality: f64,
+}
+
+impl Clause {
+    /// A parameter's value; empty if there is none.
+    pub fn param(&self, key: &str) -> &str {
+        self.params.iter().find(|(k, _)| k == key).map_or("", |(_, v)| v)
+    }
+
+    /// Whether the clause lets a media type through.
+    fn takes(&self, media: &str) -> bool {
+        let group = |m: &str| m.split('/').next().unwrap_or_default().to_owned();
+        self.media == media || self.media == "*/*" || (self.media.ends_with("/*") && group(&self.media) == group(media))
+    }
+}
+
+/// The clauses of an Accept header, best first: by quality, then the specific before the general. A header that is not there
+/// accepts everything.
+pub(crate) fn accepted(headers: &HeaderMap) -> Vec<Clause> {
+    // Upstream reads the first header of the name only.
+    let text = headers.get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    if text.is_empty() {
+        return vec![Clause { media: "*/*".into(), params: Vec::new(), quality: 1.0 }];
+    }
+    let mut clauses: Vec<Clause> = text.split(',').take(CLAUSES_MAX).filter_map(clause).collect();
+    let rank = |c: &Clause| {
+        let general = u8::from(c.media.ends_with("/*")) + u8::from(c.media == "*/*");
+        (-c.quality, general)
+    };
+    clauses.sort_by(|a, b| rank(a).partial_cmp(&rank(b)).unwrap_or(std::cmp::Ordering::Equal));
+    clauses
+}
+
+fn clause(text: &str) -> Option<Clause> {
+    let mut parts = text.trim().split(';').map(str::trim);
+    let media = match parts.next()? {
+        "*" => "*/*".to_owned(),
+        media if media.split('/').count() == 2 => media.to_owned(),
+        _ => return None,
+    };
+    let mut out = Clause { media, params: Vec::new(), quality: 1.0 };
+    for (key, value) in parts.filter_map(|p| p.split_once('=')) {
+        match key.trim() {
+            "q" => out.quality = value.trim().parse().ok().filter(|q: &f64| q.is_finite()).unwrap_or(0.0),
+            key => out.params.push((key.to_owned(), value.trim().to_owned())),
+        }
+    }
+    Some(out)
 }
 
 /// The first form that the client accepts and that is to be had.
-pub(crate) fn form(headers: &HeaderMap) -> Result<Form, Status> {
-    form_of(headers, true)
+pub(crate) fn form(headers: &HeaderMap, query: &Query, offer: Offer) -> Result<Form, Status> {
+    const FORMATS: [Format; 3] = [Format::Json, Format::Yaml, Format::Protobuf];
+    for clause in accepted(headers) {
+        for format in FORMATS.into_iter().filter(|f| clause.takes(f.content_type())) {
+            let Some(shape) = shape_of(&clause, format, offer) else { continue };
+            let meta_version = if clause.param("v") == "v1beta1" { "v1beta1" } else { "v1" };
+            let pretty = format == Format::Json && (clause.param("pretty") == "1" || wants_pretty(headers, query));
+            return Ok(Form { format, shape, meta_version, pretty });
+        }
+    }
+    let custom = if offer.protobuf { ", application/vnd.kubernetes.protobuf" } else { "" };
+    Err(not_acceptable(&format!("application/json, application/yaml{custom}")))
 }
 
-/// As [`form`], of objects that may have no protobuf form as a whole.
-pub(crate) fn form_of(headers: &HeaderMap, protobuf: bool) -> Result<Form, Status> {
-    for (media, params) in accepted(headers) {
-        let format = match media.as_str() {
-            "application/json" | "*/*" | "application/*" => Format::Json,
-            "application/yaml" => Format::Yaml,
-            "application/vnd.kubernetes.protobuf" => Format::Protobuf,
-            _ => continue,
-        };
-        let param = |key: &str| params.iter().find(|(k, _)| k == key).map_or("", |(_, v)| v.as_str());
-        let meta = param("g") == "meta.k8s.io" && param("v") == "v1";
-        let shape = match param("as") {
-            "" if format == Format::Protobuf && !protobuf => continue,
-            "" => Shape::Whole,
-            "Table" if meta && format != Format::Protobuf => Shape::Table,
-            "PartialObjectMetadata" | "PartialObjectMetadataList" if meta => Shape::Partial,
-            _ => continue,
-        };
-        return Ok(Form { format, shape });
+/// 406 with what is to be had.
+pub(crate) fn not_acceptable(accepted: &str) -> Status {
+    Status::new(Reason::NotAcceptable, format!("only the following media types are accepted: {accepted}"))
+}
+
+/// What a clause asks to see of an object; `None` if that is not to be had in this format.
+fn shape_of(clause: &Clause, format: Format, offer: Offer) -> Option<Shape> {
+    if !matches!(clause.param("stream"), "" | "watch") || !matches!(clause.param("sv"), "" | "v1") {
+        return None;
     }
-    let accepted = if protobuf { ", application/vnd.kubernetes.protobuf" } else { "" };
-    let why = format!("only the following media types are accepted: application/json, application/yaml{accepted}");
-    Err(Status::new(Reason::NotAcceptable, why))
+    let (kind, group, version) = (clause.param("as"), clause.param("g"), clause.param("v"));
+    if kind.is_empty() && group.is_empty() && version.is_empty() {
+        return (format != Format::Protobuf || offer.protobuf).then_some(Shape::Whole);
+    }
+    if group != "meta.k8s.io" || !matches!(version, "v1" | "v1beta1") {
+        return None;
+    }
+    match kind {
+        "Table" if offer.table && format != Format::Protobuf => Some(Shape::Table),
+        "PartialObjectMetadata" if offer.partial => Some(Shape::Partial),
+        "PartialObjectMetadataList" if offer.partial => Some(Shape::PartialList),
+        _ => None,
+    }
+}
+
+/// `?pretty=`, else whether a person is likely to read it.
+pub(crate) fn wants_pretty(headers: &HeaderMap, query: &Query) -> bool {
+    match query.get("pretty") {
+        "" => {
+            let agent = headers.get(USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+            ["curl", "Wget", "Mozilla/5.0"].iter().any(|human| agent.starts_with(human))
+        }
+        text => matches!(text, "1" | "t" | "T" | "true" | "TRUE" | "True"),
+    }
+}
+
+/// Compact JSON with lines and two spaces per level, as Go's `json.MarshalIndent`. What is empty stays in one piece.
+pub(crate) fn indented(json: &[u8]) -> Vec<u8> {
+    let json = json.trim_ascii();
+    let mut out = Vec::with_capacity(json.len() * 2);
+    let (mut depth, mut in_text, mut escaped) = (0usize, false, false);
+    let line = |out: &mut Vec<u8>, depth: usize| {
+        out.push(b'\n');
+        out.resize(out.len() + 2 * depth, b' ');
+    };
+    for (i, byte) in json.iter().copied().enumerate() {
+        if in_text {
+            out.push(byte);
+            (in_text, escaped) = (escaped || byte != b'"', byte == b'\\' && !escaped);
+            continue;
+        }
+        match byte {
+            b'{' | b'[' => {
+                out.push(byte);
+                depth += 1;
+                if !matches!(json.get(i + 1), Some(b'}' | b']')) {
+                    line(&mut out, depth);
+                }
+            }
+            b'}' | b']' => {
+                depth = depth.saturating_sub(1);
+                if !matches!(out.last(), Some(b'{' | b'[')) {
+                    line(&mut out, depth);
+                }
+                out.push(byte);
+            }
+            b',' => {
+                out.push(byte);
+                line(&mut out, depth);
+            }
+            b':' => out.extend_from_slice(b": "),
+            _ => {
+                in_text = byte == b'"';
+                out.push(byte);
+            }
+        }
+    }
+    out
 }
 
 /// The media type in a Content-Type header, without parameters; JSON if there is none.
@@ -105,19 +248,51 @@ pub(crate) fn unsupported(accepted: &str) -> Status {
 mod tests {
     use super::*;
 
-    fn of(accept: &str) -> Option<Form> {
+    fn of(accept: &str) -> Option<(Format, Shape)> {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, accept.parse().unwrap());
-        form(&headers).ok()
+        let offer = Offer { table: true, partial: true, protobuf: true };
+        form(&headers, &Query::default(), offer).ok().map(|f| (f.format, f.shape))
     }
 
     #[test]
-    fn the_first_form_that_is_to_be_had() {
+    fn accept_header_gives_the_best_form_that_is_to_be_had() {
         let table = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
-        assert_eq!(of(table), Some(Form { format: Format::Json, shape: Shape::Table }));
-        let client_go = "application/vnd.kubernetes.protobuf,application/json";
-        assert_eq!(of(client_go), Some(Form { format: Format::Protobuf, shape: Shape::Whole }));
-        assert_eq!(of("application/cbor, */*"), Some(Form { format: Format::Json, shape: Shape::Whole }));
-        assert_eq!(of("text/html"), None);
+        for (accept, expected) in [
+            (table, Some((Format::Json, Shape::Table))),
+            ("application/json;as=Table;v=v1beta1;g=meta.k8s.io", Some((Format::Json, Shape::Table))),
+            ("application/json;as=Table;v=v2;g=meta.k8s.io", None),
+            ("application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io", None),
+            ("*/*;as=Table;v=v1;g=meta.k8s.io", Some((Format::Json, Shape::Table))),
+            ("application/vnd.kubernetes.protobuf,application/json", Some((Format::Protobuf, Shape::Whole))),
+            ("application/vnd.kubernetes.protobuf;q=0.5,application/json", Some((Format::Json, Shape::Whole))),
+            ("application/json;q=0.1,application/yaml;q=0.9", Some((Format::Yaml, Shape::Whole))),
+            ("*/*,application/yaml", Some((Format::Yaml, Shape::Whole))),
+            ("application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io", Some((Format::Json, Shape::Partial))),
+            ("application/cbor, */*", Some((Format::Json, Shape::Whole))),
+            ("application/json;stream=watch", Some((Format::Json, Shape::Whole))),
+            ("text/html", None),
+            ("nonsense", None),
+        ] {
+            assert_eq!(of(accept), expected, "{accept}");
+        }
+    }
+
+    #[test]
+    fn pretty_json_is_that_of_go() {
+        let shown = String::from_utf8(indented(br#"{"a":{},"b":[],"c":[1,{"d":"{,:\"\\"}]}"#)).unwrap();
+        let expected =
+            "{\n  \"a\": {},\n  \"b\": [],\n  \"c\": [\n    1,\n    {\n      \"d\": \"{,:\\\"\\\\\"\n    }\n  ]\n}";
+        assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn pretty_is_asked_for_or_guessed() {
+        let mut headers = HeaderMap::new();
+        headers.insert(USER_AGENT, "curl/8.0".parse().unwrap());
+        let query = |text: &str| Query::parse(Some(text));
+        assert!(wants_pretty(&headers, &query("")));
+        assert!(!wants_pretty(&headers, &query("pretty=false")));
+        assert!(wants_pretty(&HeaderMap::new(), &query("pretty=1")));
     }
 }

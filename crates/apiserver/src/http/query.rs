@@ -30,19 +30,29 @@ impl Query {
         self.0.iter().filter(move |(k, _)| k == key).map(|(_, v)| v.as_str())
     }
 
-    /// A boolean: `true` and `1`, and the bare name.
+    /// A boolean: false if it is absent, `0` or `false`, else true
+    /// (`apimachinery/pkg/runtime/conversion.go`, `Convert_Slice_string_To_bool`).
     pub fn flag(&self, key: &str) -> bool {
-        self.0.iter().any(|(k, v)| k == key && matches!(v.as_str(), "" | "true" | "1" | "True"))
+        self.has(key) && !matches!(self.get(key).to_ascii_lowercase().as_str(), "0" | "false")
+    }
+
+    /// As [`Query::flag`], but `None` if it is absent.
+    pub fn optional_flag(&self, key: &str) -> Option<bool> {
+        self.has(key).then(|| self.flag(key))
     }
 
     /// A number; 400 if it is none.
     pub fn number(&self, key: &str) -> Result<Option<i64>, Status> {
         match self.get(key) {
             "" => Ok(None),
-            text => text
-                .parse()
-                .map(Some)
-                .map_err(|_| Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))),
+            text => text.parse().map(Some).map_err(|error: std::num::ParseIntError| {
+                use std::num::IntErrorKind::{NegOverflow, PosOverflow};
+                let why = match error.kind() {
+                    PosOverflow | NegOverflow => "value out of range",
+                    _ => "invalid syntax",
+                };
+                Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: {why}"))
+            }),
         }
     }
 }
@@ -80,6 +90,7 @@ mod tests {
         let q = Query::parse(Some("labelSelector=a%3Db%2Cc&watch&command=sh&command=-c+x&limit=5"));
         assert_eq!(q.get("labelSelector"), "a=b,c");
         assert!(q.flag("watch") && !q.flag("nothing"));
+        assert!(Query::parse(Some("a=yes")).flag("a") && !Query::parse(Some("a=False")).flag("a"));
         assert_eq!(q.all("command").collect::<Vec<_>>(), ["sh", "-c x"]);
         assert_eq!(q.number("limit").unwrap(), Some(5));
         assert_eq!(unescape("%zz%4", false), "%zz%4");

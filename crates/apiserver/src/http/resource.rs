@@ -3,35 +3,34 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use corten_base::Revision;
+use corten_base::{OnStop, Revision};
 use corten_client::{PatchKind, WriteOptions};
-use corten_kinds::{Kind, SubresourceKind, Verbs};
-use corten_object::{FieldError, FieldSelector, LabelSelector, Status};
-use corten_tree::{FieldPath, Tree};
+use corten_kinds::{Kind, Subresource, SubresourceKind, Verbs};
+use corten_object::{Reason, Status};
 use hyper::body::Incoming;
-use hyper::header::{HeaderName, HeaderValue};
-use hyper::{Request as HttpRequest, Response};
+use hyper::{Method, Request as HttpRequest, Response};
 
 use super::body::{Body as HttpBody, full, stream};
 use super::encode::{Encoder, IncludeObject, tree_bytes};
-use super::handle::{Call, finish, read_body, respond};
-use super::negotiate::{self, Format};
-use super::query::Query;
+use super::handle::{Call, read_body};
+use super::negotiate::{self, Format, Offer, Shape};
+use super::options;
+use super::respond::{finish, page_not_found, rendered, respond, warn};
 use super::route::Resource;
-use super::watch::frames;
+use super::watch::{Frames, frames};
+use super::websocket;
 use crate::core::{Core, attributes};
-use crate::pipeline::{
-    Answer, Body, DeleteParameters, ListRequest, Listed, PatchBody, Request, RevisionMatch, WatchRequest,
-    delete_parameters, parse_continue, parse_revision,
-};
+use crate::pipeline::{Answer, Body, DeleteParameters, Listed, PatchBody, Request, WatchRequest};
 use crate::streams;
 
 /// The shortest life of a watch without `timeoutSeconds`; the longest is twice as much (`--min-request-timeout`).
 const WATCH_SECONDS_MIN: u64 = 1800;
 
 const JSON_YAML_PROTOBUF: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+const STREAMS: &str = "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch";
 const PATCHES: &str = "application/json-patch+json, application/merge-patch+json, \
      application/strategic-merge-patch+json, application/apply-patch+yaml";
+const CUSTOM_PATCHES: &str = "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
 
 /// Answers a request about a resource.
 pub(super) async fn serve(
@@ -51,8 +50,8 @@ pub(super) async fn serve(
     let sub = match r.subresource.as_str() {
         "" => None,
         name => match kind.subresource_at(&r.version, name) {
-            Some(sub) => Some(*sub),
-            None => return unknown(core, &call, &r, verb),
+            Some(sub) if !r.watch => Some(*sub),
+            _ => return unknown(core, &call, &r, verb),
         },
     };
     if let Some(sub) = sub
@@ -60,42 +59,48 @@ pub(super) async fn serve(
     {
         return streams::connect(core, call, &kind, r, request).await;
     }
-    if sub.is_some_and(|s| !s.verbs.contains(&verb)) {
-        core.authorize(&attributes(&call.user, verb, &kind, (&r.namespace, &r.name, &r.subresource)))?;
-        return Err(Status::method_not_allowed());
-    }
-    if sub.is_none() && !kind.verbs.names().contains(&verb) {
-        core.authorize(&attributes(&call.user, verb, &kind, (&r.namespace, &r.name, "")))?;
-        return Err(Status::method_not_allowed());
-    }
-    let form = negotiate::form_of(&call.headers, kind.custom.is_none() || sub.is_some_and(|s| s.body.is_some()))?;
-    let encoder = Encoder {
-        core: core.clone(),
-        version: r.version.as_str().into(),
-        form,
-        include: IncludeObject::parse(call.query.get("includeObject")),
-        kind: kind.clone(),
+    let allowed = || core.authorize(&attributes(&call.user, verb, &kind, (&r.namespace, &r.name, &r.subresource)));
+    let verbs = sub.map_or(kind.verbs.names(), |s| s.verbs);
+    // Upstream routes GET only where something is read.
+    let routed = !matches!(call.method, Method::HEAD | Method::OPTIONS) && (!r.watch || call.method == Method::GET);
+    let named = match verb {
+        "create" => sub.is_some() || r.name.is_empty(),
+        "update" | "patch" => !r.name.is_empty(),
+        _ => true,
     };
+    if !verbs.contains(&verb) || !routed || !named {
+        allowed()?;
+        return Err(Status::method_not_allowed());
+    }
+    let form = negotiate::form(&call.headers, &call.query, offer(&kind, sub.as_ref()));
+    let include = form.clone().and_then(|form| match form.shape {
+        Shape::Table => IncludeObject::parse(call.query.get("includeObject")),
+        _ => Ok(IncludeObject::Metadata),
+    });
+    let (form, include) = match (form, include) {
+        (Ok(form), Ok(include)) => (form, include),
+        // Who may not ask is told that first.
+        (Err(status), _) | (_, Err(status)) => return Err(allowed().err().unwrap_or(status)),
+    };
+    let version = r.version.as_str().into();
+    let encoder = Encoder { core: core.clone(), version, form, include, kind: kind.clone() };
     let exchange = Exchange { core, call, kind, r, sub: sub.map(|s| s.kind), encoder };
     let deprecation = deprecation(&exchange);
     let mut response = exchange.run(verb, request).await?;
-    if let Some(value) = deprecation {
-        response.headers_mut().append(HeaderName::from_static("warning"), value);
-    }
+    warn(response.headers_mut(), deprecation.as_slice());
     Ok(response)
 }
 
 /// What a definition says to who uses a version.
-fn deprecation(exchange: &Exchange<'_>) -> Option<HeaderValue> {
+fn deprecation(exchange: &Exchange<'_>) -> Option<String> {
     let custom = exchange.kind.custom.as_ref()?;
-    let text = custom.version(&exchange.kind, &exchange.r.version).deprecation.as_ref()?;
-    warning(text)
+    custom.version(&exchange.kind, &exchange.r.version).deprecation.as_ref().map(|text| text.to_string())
 }
 
-/// A text as the value of a Warning header.
-fn warning(text: &str) -> Option<HeaderValue> {
-    let text = text.replace('\\', "\\\\").replace('"', "\\\"").replace(['\n', '\r'], " ");
-    HeaderValue::from_str(&format!("299 - \"{text}\"")).ok()
+/// What an endpoint can answer with: Tables and partial metadata of objects only, protobuf of built-in kinds only.
+fn offer(kind: &Kind, sub: Option<&Subresource>) -> Offer {
+    let objects = kind.verbs != Verbs::CreateOnly && sub.is_none_or(|s| s.body.is_none());
+    Offer { table: objects, partial: objects, protobuf: kind.custom.is_none() || sub.is_some_and(|s| s.body.is_some()) }
 }
 
 /// A path that nothing serves; who may not ask is told that first.
@@ -108,7 +113,10 @@ fn unknown(core: &Core, call: &Call, r: &Resource, verb: &str) -> Result<Respons
         name: &r.name,
         ..corten_auth::Attributes::resource(&call.user, verb)
     })?;
-    Err(Status::no_such_resource())
+    // Upstream's router knows the group versions that are built in; behind it is only Go's own 404.
+    let served =
+        |k: &Arc<Kind>| *k.group == *r.group && k.spec.is_some() && k.versions.iter().any(|v| **v == *r.version);
+    if core.registry.now().iter().any(served) { Err(Status::no_such_resource()) } else { Ok(page_not_found()) }
 }
 
 struct Exchange<'a> {
@@ -123,15 +131,23 @@ struct Exchange<'a> {
 impl Exchange<'_> {
     async fn run(self, verb: &'static str, http: HttpRequest<Incoming>) -> Result<Response<HttpBody>, Status> {
         match verb {
-            "watch" => return self.watch().await,
+            "watch" => return self.watch(http).await,
             "list" => return self.list().await,
             "get" => return self.get().await,
             _ => {}
         }
         let _place = self.core.flow.enter(&self.call.user, true, &*self.core.clock).await?;
         let media = negotiate::content_type(&self.call.headers).to_owned();
-        let bytes = read_body(http).await?;
-        let options = write_options(&self.call.query)?;
+        let patch = match verb {
+            "patch" => Some(self.allowed(verb, patch_kind(&media, &self.kind))?),
+            "create" | "update" => self.allowed(verb, self.body_of(&media, bytes::Bytes::new())).map(|_| None)?,
+            _ => None,
+        };
+        let bytes = self.allowed(verb, read_body(http).await)?;
+        let options = match verb {
+            "delete" | "deletecollection" => WriteOptions::default(),
+            _ => self.allowed(verb, options::write(&self.call.query, verb, patch))?,
+        };
         let request = self.request(&options);
         let answer = match verb {
             "create" => {
@@ -139,7 +155,6 @@ impl Exchange<'_> {
                 match self.sub {
                     Some(_) => self.core.act(request, body).await?,
                     None if self.kind.verbs == Verbs::CreateOnly => self.core.review(request, body).await?,
-                    None if !self.r.name.is_empty() => return Err(Status::method_not_allowed()),
                     None => self.core.create(request, body).await?,
                 }
             }
@@ -151,17 +166,30 @@ impl Exchange<'_> {
                 }
             }
             "patch" => {
-                let patch = PatchBody { kind: patch_kind(&media)?, body: bytes };
+                let kind = patch.expect("it was read above for this verb");
+                let patch = PatchBody { kind, body: bytes };
                 match self.sub {
                     Some(SubresourceKind::Scale { .. }) => self.core.patch_scale(request, patch).await?,
                     _ => self.core.patch(request, patch).await?,
                 }
             }
-            "delete" => self.core.delete(request, &self.delete_parameters(&media, bytes)?).await?,
-            "deletecollection" => return self.delete_collection(&options, &media, bytes).await,
+            "delete" => {
+                let parameters = self.allowed(verb, self.delete_parameters(&media, bytes))?;
+                let options = WriteOptions { dry_run: parameters.dry_run, ..options.clone() };
+                self.core.delete(self.request(&options), &parameters).await?
+            }
+            "deletecollection" => return self.delete_collection(&media, bytes).await,
             _ => return Err(Status::method_not_allowed()),
         };
         self.respond(answer)
+    }
+
+    /// What was read of the request; if that failed, who may not ask is told that first.
+    fn allowed<T>(&self, verb: &str, read: Result<T, Status>) -> Result<T, Status> {
+        read.map_err(|status| {
+            let names = (self.r.namespace.as_str(), self.r.name.as_str(), self.r.subresource.as_str());
+            self.core.authorize(&attributes(&self.call.user, verb, &self.kind, names)).err().unwrap_or(status)
+        })
     }
 
     /// The body of a write; custom resources have no protobuf form.
@@ -193,18 +221,15 @@ impl Exchange<'_> {
             let answer = self.core.get_scale(request).await?;
             return self.respond(answer);
         }
-        let revision = match self.call.query.get("resourceVersion") {
-            "" => RevisionMatch::MostRecent,
-            "0" => RevisionMatch::Any,
-            text => RevisionMatch::NotOlderThan(parse_revision(text)?),
-        };
+        let revision = self.allowed("get", options::get_revision(&self.call.query))?;
         let object = self.core.get(request, revision).await?;
         self.respond(Answer::of(200, object, Revision::ZERO, Vec::new()))
     }
 
     async fn list(&self) -> Result<Response<HttpBody>, Status> {
         let _place = self.core.flow.enter(&self.call.user, false, &*self.core.clock).await?;
-        let request = self.list_request()?;
+        let asked = self.allowed("list", options::list(&self.call.query, false, ""))?;
+        let request = self.allowed("list", asked.request(&self.r.namespace))?;
         let listed = match self.kind.verbs.stored() {
             true => self.core.list(&self.call.user, &self.kind, &request).await?,
             false => {
@@ -212,164 +237,77 @@ impl Exchange<'_> {
                 Listed { items: Vec::new(), revision: self.core.cache.revision(), next: None, remaining: None }
             }
         };
-        let response = respond(200, self.encoder.form.format.content_type(), self.encoder.list(listed));
+        let response = respond(200, self.encoder.form.format.content_type(), self.encoder.list(listed)?);
         Ok(finish(&self.call, response))
     }
 
-    fn list_request(&self) -> Result<ListRequest, Status> {
-        let query = &self.call.query;
-        let labels = match query.get("labelSelector") {
-            "" => None,
-            text => Some(
-                LabelSelector::parse(text)
-                    .map_err(|e| Status::bad_request(format!("unable to parse requirement: {e}")))?,
-            ),
-        };
-        let fields = FieldSelector::parse(query.get("fieldSelector")).map_err(Status::bad_request)?;
-        let limit = usize::try_from(query.number("limit")?.unwrap_or(0)).unwrap_or(0);
-        let (mut revision, mut start) = (list_revision(query, limit)?, None);
-        let token = query.get("continue");
-        if !token.is_empty() {
-            let (at, last) = parse_continue(token)?;
-            (revision, start) = (RevisionMatch::Exact(at), Some(last));
-        }
-        Ok(ListRequest { namespace: self.r.namespace.clone(), labels, fields, revision, limit, start })
-    }
-
-    async fn watch(self) -> Result<Response<HttpBody>, Status> {
-        let query = &self.call.query;
-        let initial_events = query.flag("sendInitialEvents");
-        let mut list = self.list_request_for_watch()?;
-        list.limit = 0;
-        let seconds = match query.number("timeoutSeconds")? {
+    async fn watch(self, http: HttpRequest<Incoming>) -> Result<Response<HttpBody>, Status> {
+        let asked = self.allowed("watch", options::list(&self.call.query, true, &self.r.name))?;
+        let (list, start) = self.allowed("watch", asked.watch(&self.r.namespace))?;
+        let seconds = match asked.timeout_seconds {
             Some(seconds) if seconds > 0 => seconds.unsigned_abs(),
             _ => WATCH_SECONDS_MIN + self.core.entropy.u64() % WATCH_SECONDS_MIN,
         };
-        let request = WatchRequest {
-            list,
-            bookmarks: query.flag("allowWatchBookmarks"),
-            initial_events,
-            timeout: Some(Duration::from_secs(seconds)),
+        let timeout = Some(Duration::from_secs(seconds));
+        let request = WatchRequest { list, start, bookmarks: asked.bookmarks, timeout };
+        let watching = match self.core.watch(&self.call.user, &self.kind, &request).await {
+            Ok(watching) => Ok(watching),
+            // Who may watch, and asks well, is told within the stream that its beginning is not to be had.
+            Err(status) if matches!(status.reason, Reason::Expired | Reason::Timeout) => Err(status),
+            Err(status) => return Err(status),
         };
-        let watching = self.core.watch(&self.call.user, &self.kind, &request).await?;
-        let content_type = match self.encoder.form.format {
+        let format = self.encoder.form.format;
+        let content_type = match format {
             Format::Json => "application/json",
-            Format::Yaml => "application/yaml",
+            Format::Yaml => return Err(negotiate::not_acceptable(STREAMS)),
             Format::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
         };
         let stopping = self.core.tasks.stopping();
-        Ok(respond(200, content_type, stream(frames(self.encoder, watching, stopping))))
+        if websocket::wanted(&self.call.headers) {
+            let frames = frames(self.encoder, watching, Frames::Messages, stopping);
+            let (response, upgraded) = websocket::accept(&self.call.headers, http, "")?;
+            self.core.tasks.spawn("watch socket", OnStop::Abort, async move {
+                if let Some(socket) = upgraded.await {
+                    websocket::send_all(socket, frames, format != Format::Protobuf).await;
+                }
+            });
+            return Ok(response);
+        }
+        Ok(respond(200, content_type, stream(frames(self.encoder, watching, Frames::Stream, stopping))))
     }
 
-    fn list_request_for_watch(&self) -> Result<ListRequest, Status> {
-        let list = ListRequest { revision: RevisionMatch::MostRecent, ..self.list_request()? };
-        let revision = match self.call.query.get("resourceVersion") {
-            "" => RevisionMatch::MostRecent,
-            "0" => RevisionMatch::Any,
-            text if self.call.query.flag("sendInitialEvents") => RevisionMatch::NotOlderThan(parse_revision(text)?),
-            text => RevisionMatch::Exact(parse_revision(text)?),
-        };
-        Ok(ListRequest { revision, ..list })
-    }
-
-    async fn delete_collection(
-        &self,
-        options: &WriteOptions,
-        media: &str,
-        bytes: bytes::Bytes,
-    ) -> Result<Response<HttpBody>, Status> {
-        let parameters = self.delete_parameters(media, bytes)?;
-        let list = self.list_request()?;
-        let user = &self.call.user;
-        let items = self.core.delete_collection(user, &self.kind, &self.r.version, &list, &parameters, options).await?;
-        let listed = Listed { items, revision: self.core.cache.revision(), next: None, remaining: None };
-        Ok(respond(200, self.encoder.form.format.content_type(), self.encoder.list(listed)))
+    async fn delete_collection(&self, media: &str, bytes: bytes::Bytes) -> Result<Response<HttpBody>, Status> {
+        let verb = "deletecollection";
+        let asked = self.allowed(verb, options::list(&self.call.query, false, ""))?;
+        let parameters = self.allowed(verb, self.delete_parameters(media, bytes))?;
+        let list = self.allowed(verb, asked.request(&self.r.namespace))?;
+        let options = WriteOptions { dry_run: parameters.dry_run, ..WriteOptions::default() };
+        let (user, version) = (&self.call.user, &self.r.version);
+        let listed = self.core.delete_collection(user, &self.kind, version, &list, &parameters, &options).await?;
+        let response = respond(200, self.encoder.form.format.content_type(), self.encoder.list(listed)?);
+        Ok(finish(&self.call, response))
     }
 
     /// From the body, or from the query if there is none.
     fn delete_parameters(&self, media: &str, bytes: bytes::Bytes) -> Result<DeleteParameters, Status> {
-        let mut options = Tree::map();
-        if !bytes.is_empty() {
-            options = match body_of(media, bytes)? {
-                Body::Protobuf(bytes) => self.core.decode_delete_options(&bytes)?,
-                other => other.to_tree()?,
-            };
-        } else {
-            let query = &self.call.query;
-            if let Some(seconds) = query.number("gracePeriodSeconds")? {
-                options.insert("gracePeriodSeconds", seconds);
-            }
-            if query.has("propagationPolicy") {
-                options.insert("propagationPolicy", query.get("propagationPolicy"));
-            }
-            if query.has("orphanDependents") {
-                options.insert("orphanDependents", query.flag("orphanDependents"));
-            }
-        }
-        delete_parameters(&options)
+        let options = match bytes.is_empty() {
+            true => options::delete_from_query(&self.call.query)?,
+            false => self.core.decode_delete_options(body_of(media, bytes)?)?,
+        };
+        options::delete(&options)
     }
 
     fn respond(&self, answer: Answer) -> Result<Response<HttpBody>, Status> {
-        let format = self.encoder.form.format;
+        let form = self.encoder.form;
         let bytes = match (&answer.object, &answer.tree) {
             (Some(object), _) => self.encoder.object(object)?,
-            (None, Some(tree)) => tree_bytes(self.core, format, tree),
+            (None, Some(tree)) => tree_bytes(self.core, form.format, tree),
             (None, None) => bytes::Bytes::new(),
         };
-        let mut response = respond(answer.code, format.content_type(), full(bytes));
-        for warning in &answer.warnings {
-            if let Some(value) = self::warning(warning) {
-                response.headers_mut().append(HeaderName::from_static("warning"), value);
-            }
-        }
+        let mut response = respond(answer.code, form.format.content_type(), full(rendered(form, bytes)));
+        warn(response.headers_mut(), &answer.warnings);
         Ok(finish(&self.call, response))
     }
-}
-
-/// When a list wants the world (`apimachinery/pkg/apis/meta/internalversion/validation`, `apiserver/pkg/storage/cacher`).
-fn list_revision(query: &Query, limit: usize) -> Result<RevisionMatch, Status> {
-    let wanted = query.get("resourceVersionMatch");
-    Ok(match (query.get("resourceVersion"), wanted) {
-        ("", "") => RevisionMatch::MostRecent,
-        ("", _) if query.flag("sendInitialEvents") => RevisionMatch::MostRecent,
-        ("", _) => {
-            let path = FieldPath::of("resourceVersionMatch");
-            let why = "resourceVersionMatch is forbidden unless resourceVersion is provided";
-            return Err(Status::invalid("meta.k8s.io", "ListOptions", "", &[FieldError::forbidden(&path, why)]));
-        }
-        ("0", "Exact") => {
-            let path = FieldPath::of("resourceVersionMatch");
-            let why = "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"";
-            return Err(Status::invalid("meta.k8s.io", "ListOptions", "", &[FieldError::forbidden(&path, why)]));
-        }
-        ("0", _) => RevisionMatch::Any,
-        (text, "Exact") => RevisionMatch::Exact(parse_revision(text)?),
-        (text, "") if limit > 0 => RevisionMatch::Exact(parse_revision(text)?),
-        (text, _) => RevisionMatch::NotOlderThan(parse_revision(text)?),
-    })
-}
-
-fn write_options(query: &Query) -> Result<WriteOptions, Status> {
-    let mut errors = Vec::new();
-    let dry_run: Vec<&str> = query.all("dryRun").filter(|d| !d.is_empty()).collect();
-    for other in dry_run.iter().filter(|d| **d != "All") {
-        errors.push(FieldError::not_supported(&FieldPath::of("dryRun"), other, &["All"]));
-    }
-    let validation = query.get("fieldValidation");
-    if !matches!(validation, "" | "Strict" | "Warn" | "Ignore") {
-        let path = FieldPath::of("fieldValidation");
-        errors.push(FieldError::not_supported(&path, validation, &["Ignore", "Strict", "Warn"]));
-    }
-    if !errors.is_empty() {
-        return Err(Status::invalid("meta.k8s.io", "CreateOptions", "", &errors));
-    }
-    Ok(WriteOptions {
-        dry_run: !dry_run.is_empty(),
-        field_manager: query.get("fieldManager").into(),
-        force: query.flag("force"),
-        field_validation: validation.into(),
-        owners_alive: Vec::new(),
-    })
 }
 
 fn body_of(media: &str, bytes: bytes::Bytes) -> Result<Body, Status> {
@@ -381,12 +319,14 @@ fn body_of(media: &str, bytes: bytes::Bytes) -> Result<Body, Status> {
     }
 }
 
-fn patch_kind(media: &str) -> Result<PatchKind, Status> {
+/// The kind of a patch; there is no strategic merge of custom resources.
+fn patch_kind(media: &str, kind: &Kind) -> Result<PatchKind, Status> {
+    let builtin = kind.spec.is_some();
     match media {
         "application/json-patch+json" => Ok(PatchKind::Json),
         "application/merge-patch+json" => Ok(PatchKind::Merge),
-        "application/strategic-merge-patch+json" => Ok(PatchKind::Strategic),
+        "application/strategic-merge-patch+json" if builtin => Ok(PatchKind::Strategic),
         "application/apply-patch+yaml" => Ok(PatchKind::Apply),
-        _ => Err(negotiate::unsupported(PATCHES)),
+        _ => Err(negotiate::unsupported(if builtin { PATCHES } else { CUSTOM_PATCHES })),
     }
 }

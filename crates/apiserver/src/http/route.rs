@@ -32,6 +32,8 @@ pub(crate) struct Resource {
     pub subresource: String,
     /// What follows the subresource (proxies).
     pub rest: String,
+    /// Whether the path asks for a watch by its prefix (`/api/v1/watch/pods`).
+    pub watch: bool,
 }
 
 /// Takes a path apart.
@@ -53,6 +55,13 @@ pub(crate) fn parse(path: &str) -> Route {
 
 fn resource(group: &str, version: &str, rest: &[&str]) -> Route {
     let mut out = Resource { group: group.into(), version: version.into(), ..Resource::default() };
+    let rest = match rest {
+        ["watch", more @ ..] if !more.is_empty() => {
+            out.watch = true;
+            more
+        }
+        _ => rest,
+    };
     // Only these two are subresources of a namespace; anything else in their place is a resource in it.
     let rest = match rest {
         ["namespaces", namespace, third, ..] if !matches!(*third, "status" | "finalize") => {
@@ -94,6 +103,8 @@ mod tests {
             "/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode",
             "rbac.authorization.k8s.io|v1||clusterroles|system:node||",
         );
+        check("/api/v1/watch/namespaces/x/pods/p", "|v1|x|pods|p||");
+        check("/apis/apps/v1/watch/deployments", "apps|v1||deployments|||");
         check("/api", "CoreVersions");
         check("/apis/apps", "Group(\"apps\")");
         check("/healthz", "Other(\"/healthz\")");

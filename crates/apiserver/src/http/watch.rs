@@ -9,32 +9,60 @@ use corten_object::{Object, Status};
 use corten_tree::{Tree, tree};
 use futures::stream::{self, Stream};
 
-use super::encode::{Encoder, tree_bytes};
+use super::encode::{Encoder, IncludeObject, tree_bytes};
 use super::negotiate::{Format, Shape};
 use crate::pipeline::{WatchItem, Watching};
 
 /// Frames that are ready are sent together up to this size.
 const CHUNK: usize = 64 * 1024;
 
-/// The body of a watch. It ends with the watch, or when `stopping` completes.
+/// How frames are delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Frames {
+    /// One after the other as bytes; several at once if they are ready.
+    Stream,
+    /// Each by itself, as a WebSocket's messages: without a length before it.
+    Messages,
+}
+
+/// The frames of a watch, or of one that could not begin. They end with the watch, or when `stopping` completes.
 pub(super) fn frames(
-    encoder: Encoder,
-    watching: Watching,
+    mut encoder: Encoder,
+    watching: Result<Watching, Status>,
+    how: Frames,
     stopping: impl Future<Output = ()> + Send + 'static,
 ) -> impl Stream<Item = Bytes> + Send + 'static {
+    // Objects come one by one, whichever of the two forms of partial metadata was asked for.
+    if encoder.form.shape == Shape::PartialList {
+        encoder.form.shape = Shape::Partial;
+    }
     let changed = kind_changed(&encoder);
     let stopping = async move {
         let (stopping, changed) = (Box::pin(stopping), Box::pin(changed));
         futures::future::select(stopping, changed).await;
     };
-    let state = (Framer { encoder, headers: true }, watching, Box::pin(stopping));
-    stream::unfold(state, |(mut framer, mut watching, mut stopping)| async move {
+    let framer = Framer { encoder, headers: true };
+    let state = match watching {
+        Ok(watching) => Ok((watching, Box::pin(stopping))),
+        Err(status) => Err(Some(status)),
+    };
+    stream::unfold((framer, state), move |(mut framer, state)| async move {
+        let (mut watching, mut stopping) = match state {
+            Ok(running) => running,
+            Err(status) => {
+                let bytes = framer.frame(WatchItem::Error(status?));
+                return Some((message(&framer, bytes, how), (framer, Err(None))));
+            }
+        };
         let item = tokio::select! {
             biased;
             item = watching.next() => item?,
             () = &mut stopping => return None,
         };
         let first = framer.frame(item);
+        if how == Frames::Messages {
+            return Some((message(&framer, first, how), (framer, Ok((watching, stopping)))));
+        }
         let mut out = BytesMut::new();
         let mut chunk = first;
         // Whatever is ready goes along, so that a burst is one write.
@@ -46,8 +74,14 @@ pub(super) fn frames(
             out.put(framer.frame(item));
         }
         let bytes = if out.is_empty() { chunk } else { out.freeze() };
-        Some((bytes, (framer, watching, stopping)))
+        Some((bytes, (framer, Ok((watching, stopping)))))
     })
+}
+
+/// A frame as it is delivered: messages are delimited by themselves.
+fn message(framer: &Framer, bytes: Bytes, how: Frames) -> Bytes {
+    let length_before = how == Frames::Messages && framer.encoder.form.format == Format::Protobuf;
+    if length_before { bytes.slice(size_of::<u32>()..) } else { bytes }
 }
 
 /// Completes when the definition of the watched kind has changed or is gone: the watch ends then, as upstream's does.
@@ -128,17 +162,29 @@ impl Framer {
         let whole = tree!({"kind": (gvk.kind.as_str()), "apiVersion": (gvk.api_version()), "metadata": metadata});
         let tree = match self.encoder.form.shape {
             Shape::Whole => whole,
-            Shape::Partial => {
-                let mut partial = whole;
-                partial.insert("kind", "PartialObjectMetadata");
-                partial.insert("apiVersion", "meta.k8s.io/v1");
-                partial
+            Shape::Partial | Shape::PartialList => self.partial(whole),
+            Shape::Table => {
+                // Upstream shows the mark of the initial events' end whatever `includeObject` says.
+                let object = match self.encoder.include {
+                    IncludeObject::Object => whole,
+                    IncludeObject::Nothing if !initial_end => Tree::Null,
+                    _ => self.partial(whole),
+                };
+                let headers = std::mem::replace(&mut self.headers, false);
+                let mut table = self.encoder.table(&[], None, headers);
+                table.set("metadata.resourceVersion", revision.to_string());
+                let cells = Tree::List(vec![Tree::from(""); self.encoder.kind.columns.len()]);
+                table.insert("rows", tree!([{"cells": cells, "object": object}]));
+                table
             }
-            Shape::Table => tree!({"kind": "Table", "apiVersion": "meta.k8s.io/v1",
-                "metadata": {"resourceVersion": (revision.to_string())}, "columnDefinitions": null,
-                "rows": [{"cells": null, "object": whole}]}),
         };
         self.wrap("BOOKMARK", &self.encoder.tree(&tree))
+    }
+
+    fn partial(&self, mut object: Tree) -> Tree {
+        object.insert("kind", "PartialObjectMetadata");
+        object.insert("apiVersion", self.encoder.form.meta_api_version());
+        object
     }
 
     fn error(&self, status: &Status) -> Bytes {
@@ -159,17 +205,8 @@ impl Framer {
                 out.put_slice(b"}\n");
                 out.freeze()
             }
-            Format::Yaml => {
-                let mut out = BytesMut::new();
-                out.put_slice(format!("type: {name}\nobject:\n").as_bytes());
-                for line in object.split(|b| *b == b'\n').filter(|l| !l.is_empty()) {
-                    out.put_slice(b"  ");
-                    out.put_slice(line);
-                    out.put_u8(b'\n');
-                }
-                out.put_slice(b"---\n");
-                out.freeze()
-            }
+            // YAML has no stream: a watch in it is refused before it begins.
+            Format::Yaml => Bytes::new(),
         }
     }
 }

@@ -18,23 +18,6 @@ pub(crate) enum Body {
     Protobuf(Bytes),
 }
 
-impl Body {
-    /// The body without a schema: options and patches.
-    pub fn to_tree(&self) -> Result<Tree, Status> {
-        match self {
-            Body::Tree(tree) => Ok(tree.clone()),
-            Body::Json(bytes) => json::parse(bytes).map_err(|e| Status::bad_request(e.message)),
-            Body::Yaml(bytes) => yaml(bytes),
-            Body::Protobuf(bytes) => {
-                let schema = corten_schema::builtin();
-                let (_, tree) =
-                    protobuf::decode_object(schema, bytes).map_err(|e| Status::bad_request(e.to_string()))?;
-                Ok(tree)
-            }
-        }
-    }
-}
-
 /// YAML as a tree; JSON is YAML.
 pub(crate) fn yaml(bytes: &[u8]) -> Result<Tree, Status> {
     let text =
@@ -152,10 +135,21 @@ impl Core {
         Ok(corten_schema::Decoded { tree, strict: Vec::new() })
     }
 
-    /// A DeleteOptions message; its group is of no account.
-    pub fn decode_delete_options(&self, bytes: &[u8]) -> Result<Tree, Status> {
+    /// DeleteOptions; their group is of no account.
+    pub fn decode_delete_options(&self, body: Body) -> Result<Tree, Status> {
         let ty = self.schema.gvk("", "v1", "DeleteOptions").ok_or_else(Status::no_such_resource)?;
-        Ok(self.decode_protobuf(bytes, self.schema, ty)?.tree)
+        let options = Options { unknown: UnknownFields::Ignore, ..Options::default() };
+        let bad = |e: corten_schema::DecodeError| Status::bad_request(e.to_string());
+        let tree = match body {
+            Body::Json(bytes) => decode_json(self.schema, ty, &bytes, options).map_err(bad)?.tree,
+            Body::Yaml(bytes) => canonicalise(self.schema, ty, &yaml(&bytes)?, options).map_err(bad)?.tree,
+            Body::Tree(tree) => canonicalise(self.schema, ty, &tree, options).map_err(bad)?.tree,
+            Body::Protobuf(bytes) => self.decode_protobuf(&bytes, self.schema, ty)?.tree,
+        };
+        match tree.str_at("kind") {
+            "" | "DeleteOptions" => Ok(tree),
+            _ => Err(Status::bad_request("decoded object cannot be converted to DeleteOptions")),
+        }
     }
 
     /// Converts a tree of a served version to the storage version of the stored kind.

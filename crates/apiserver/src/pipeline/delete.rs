@@ -8,12 +8,12 @@ use corten_admission::Operation;
 use corten_base::{Revision, Timestamp};
 use corten_client::{Propagation, WriteOptions};
 use corten_kinds::{DeleteRequest, Graceful, Kind};
-use corten_object::{FieldError, Object, Status, time};
-use corten_tree::{FieldPath, Tree, tree};
+use corten_object::{Object, Status, time};
+use corten_tree::{Tree, tree};
 
 use super::commit::{Commit, CommitError};
 use super::metadata::{FOREGROUND, ORPHAN, finalizers_of};
-use super::{Answer, DeleteParameters, ListRequest, Request, RevisionMatch, unstored};
+use super::{Answer, DeleteParameters, ListRequest, Listed, Request, unstored};
 use crate::core::{Core, attributes};
 
 /// How often a delete without preconditions is tried against newer states.
@@ -58,9 +58,12 @@ impl Core {
             let fate = fate(&stored, &old_tree, parameters, admitting.now);
             let revision = self.cache.revision();
             let (expected, dry_run) = (old.head.revision, request.options.dry_run || parameters.dry_run);
+            let marked = if parameters.accepted_if_marked { 202 } else { 200 };
             let outcome = match fate {
-                Fate::Waiting => return Ok(Answer::of(200, old, revision, warnings)),
-                Fate::Gone if dry_run => return Ok(Answer { warnings, ..self.deleted(&request, &old, revision) }),
+                Fate::Waiting => return Ok(Answer::of(marked, old, revision, warnings)),
+                Fate::Gone if dry_run => {
+                    return Ok(Answer { warnings, ..self.deleted(&request, &old, revision, old.head.revision) });
+                }
                 Fate::Gone => {
                     let commit = Commit {
                         kind: &stored,
@@ -73,7 +76,7 @@ impl Core {
                     match self.commit(commit).await {
                         Ok(revision) => {
                             self.services.release(&key);
-                            return Ok(Answer { warnings, ..self.deleted(&request, &old, revision) });
+                            return Ok(Answer { warnings, ..self.deleted(&request, &old, revision, revision) });
                         }
                         Err(error) => error,
                     }
@@ -81,7 +84,7 @@ impl Core {
                 Fate::Marked(mut tree) => {
                     let json = self.encode(&stored, &mut tree)?;
                     if dry_run {
-                        return Ok(Answer::of(200, unstored(&stored, json, expected)?, revision, warnings));
+                        return Ok(Answer::of(marked, unstored(&stored, json, expected)?, revision, warnings));
                     }
                     let value = Some(json.clone());
                     let commit =
@@ -89,7 +92,7 @@ impl Core {
                     match self.commit(commit).await {
                         Ok(revision) => {
                             let object = self.committed(&stored, &key, json, revision)?;
-                            return Ok(Answer::of(200, object, revision, warnings));
+                            return Ok(Answer::of(marked, object, revision, warnings));
                         }
                         Err(error) => error,
                     }
@@ -104,8 +107,11 @@ impl Core {
         Err(Status::modified(&request.kind.group, &request.kind.plural, request.name))
     }
 
-    /// The answer to a delete that has removed the object.
-    fn deleted(&self, request: &Request<'_>, old: &Object, revision: Revision) -> Answer {
+    /// The answer to a delete that has removed the object: what it was, under the revision `shown`, or that it has gone.
+    fn deleted(&self, request: &Request<'_>, old: &Object, revision: Revision, shown: Revision) -> Answer {
+        if self.stored(request.kind).returns_deleted {
+            return Answer::of(200, Arc::new(old.at_revision(shown)), revision, Vec::new());
+        }
         let mut details = tree!({"name": (request.name)});
         if !request.kind.group.is_empty() {
             details.insert("group", &*request.kind.group);
@@ -117,7 +123,7 @@ impl Core {
         Answer::tree(200, tree, revision)
     }
 
-    /// Deletes everything that a list selects; answers with the list.
+    /// Deletes what a list selects (with a limit: its page); answers with the list.
     pub async fn delete_collection(
         &self,
         user: &corten_auth::User,
@@ -126,11 +132,10 @@ impl Core {
         list: &ListRequest,
         parameters: &DeleteParameters,
         options: &WriteOptions,
-    ) -> Result<Vec<Arc<Object>>, Status> {
+    ) -> Result<Listed, Status> {
         let about = attributes(user, "deletecollection", kind, (&list.namespace, "", ""));
         self.authorize(&corten_auth::Attributes { fields: &list.fields.terms, ..about })?;
-        let wanted = ListRequest { revision: RevisionMatch::MostRecent, limit: 0, start: None, ..list.clone() };
-        let listed = self.list_authorized(kind, &wanted).await?;
+        let listed = self.list_authorized(kind, list).await?;
         for object in &listed.items {
             let request = Request {
                 user,
@@ -146,7 +151,7 @@ impl Core {
                 _ => {}
             }
         }
-        Ok(listed.items)
+        Ok(listed)
     }
 }
 
@@ -275,32 +280,8 @@ pub(crate) fn parameters_of(options: &corten_client::DeleteOptions) -> DeletePar
         uid: options.uid.clone(),
         resource_version: options.revision.map(|r| r.to_string()),
         dry_run: options.dry_run,
+        accepted_if_marked: false,
     }
-}
-
-/// Parameters in a DeleteOptions body.
-pub(crate) fn delete_parameters(options: &Tree) -> Result<DeleteParameters, Status> {
-    let text = |path: &str| options.path(path).and_then(Tree::as_str).map(str::to_owned);
-    let propagation = match options.str_at("propagationPolicy") {
-        "" if options.path("orphanDependents").and_then(Tree::as_bool) == Some(true) => Some(Propagation::Orphan),
-        "" if options.path("orphanDependents").is_some() => Some(Propagation::Background),
-        "" => None,
-        "Orphan" => Some(Propagation::Orphan),
-        "Background" => Some(Propagation::Background),
-        "Foreground" => Some(Propagation::Foreground),
-        other => {
-            let path = FieldPath::of("propagationPolicy");
-            let error = FieldError::not_supported(&path, other, &["Foreground", "Background", "Orphan", "nil"]);
-            return Err(Status::invalid("meta.k8s.io", "DeleteOptions", "", &[error]));
-        }
-    };
-    Ok(DeleteParameters {
-        grace_seconds: options.i64_at("gracePeriodSeconds"),
-        propagation,
-        uid: text("preconditions.uid"),
-        resource_version: text("preconditions.resourceVersion"),
-        dry_run: options.list_at("dryRun").iter().any(|d| d.as_str() == Some("All")),
-    })
 }
 
 #[cfg(test)]

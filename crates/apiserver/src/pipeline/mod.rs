@@ -27,10 +27,10 @@ use corten_object::{Object, ObjectKey, Status};
 use corten_tree::Tree;
 
 pub(crate) use decode::Body;
-pub(crate) use delete::{delete_parameters, parameters_of};
+pub(crate) use delete::parameters_of;
 pub(crate) use read::{ListRequest, Listed, RevisionMatch, parse_continue};
-pub(crate) use replace::{PatchBody, parse_revision};
-pub(crate) use watch::{WatchItem, WatchRequest, Watching};
+pub(crate) use replace::PatchBody;
+pub(crate) use watch::{WatchItem, WatchRequest, WatchStart, Watching};
 
 /// Which object a request is about, and for whom.
 #[derive(Clone, Copy)]
@@ -92,7 +92,7 @@ impl Answer {
     }
 }
 
-/// How a patch arrives.
+/// What a delete says.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct DeleteParameters {
     pub grace_seconds: Option<i64>,
@@ -100,6 +100,8 @@ pub(crate) struct DeleteParameters {
     pub uid: Option<String>,
     pub resource_version: Option<String>,
     pub dry_run: bool,
+    /// Answers 202 where the object is marked only: for clients that say `orphanDependents: false`.
+    pub accepted_if_marked: bool,
 }
 
 /// An object that was made by the pipeline but not stored (dry run): the given bytes under the given revision.

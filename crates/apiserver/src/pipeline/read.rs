@@ -6,9 +6,9 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use corten_auth::{Attributes, User};
 use corten_base::Revision;
-use corten_cache::{Filter, keys};
+use corten_cache::{Filter, UnsupportedField, keys};
 use corten_kinds::Kind;
-use corten_object::{FieldSelector, LabelSelector, Object, Status};
+use corten_object::{FieldSelector, FieldTerm, LabelSelector, Object, Status};
 use corten_store::KeyRange;
 use corten_tree::{Tree, json, tree};
 
@@ -41,8 +41,21 @@ pub(crate) struct ListRequest {
     pub revision: RevisionMatch,
     /// At most so many; 0 is all.
     pub limit: usize,
-    /// Where a continued list goes on: a key of the store.
+    /// What a continued list begins behind: the part of a key of the store that follows the range's prefix.
     pub start: Option<Vec<u8>>,
+    /// How many objects were left when a continued list's token was made, if it says so.
+    pub remaining: Option<usize>,
+}
+
+/// A continue token, taken apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Token {
+    /// The list's revision; `MostRecent` for a token that goes on with an expired list as things are now.
+    pub revision: RevisionMatch,
+    /// See [`ListRequest::start`].
+    pub start: Vec<u8>,
+    /// See [`ListRequest::remaining`].
+    pub remaining: Option<usize>,
 }
 
 /// A list, or a page of one.
@@ -65,7 +78,7 @@ impl Core {
         self.cache.get(&request.key(self.stored(request.kind))).ok_or_else(|| request.not_found())
     }
 
-    async fn wait_for(&self, revision: RevisionMatch) -> Result<(), Status> {
+    pub(super) async fn wait_for(&self, revision: RevisionMatch) -> Result<(), Status> {
         match revision {
             RevisionMatch::MostRecent => self.fresh().await.map(drop),
             RevisionMatch::Any => Ok(()),
@@ -90,12 +103,18 @@ impl Core {
         }
         let found = self.cache.list(&filter);
         let mut items = found.items;
+        if let Some(start) = &list.start {
+            let prefix = range_of(stored, &list.namespace).start;
+            let first = items.partition_point(|o| {
+                keys::object(stored, &o.head.namespace, &o.head.name)[prefix.len()..] <= start[..]
+            });
+            items.drain(..first);
+        }
         let (mut next, mut remaining) = (None, None);
         if list.limit > 0 && items.len() > list.limit {
             remaining = filter.is_everything().then_some(items.len() - list.limit);
             items.truncate(list.limit);
-            let last = items.last().map(|last| keys::object(stored, &last.head.namespace, &last.head.name));
-            next = last.map(|last| continue_token(found.revision, &last));
+            next = items.last().map(|last| continue_token(stored, &list.namespace, found.revision, last, remaining));
         }
         Ok(Listed { items, revision: found.revision, next, remaining })
     }
@@ -103,7 +122,12 @@ impl Core {
     /// The selection of a list or a watch.
     pub(super) fn filter(&self, kind: &Arc<Kind>, list: &ListRequest) -> Result<Filter, Status> {
         let stored = self.stored(kind);
-        let filter = Filter::new(stored, &list.namespace, list.labels.clone(), &list.fields);
+        let term = |term: &FieldTerm| match kind.field_label(&term.path) {
+            Some(_) => Ok(FieldTerm { path: kind.label_alias(&term.path).to_owned(), ..term.clone() }),
+            None => Err(Status::bad_request(UnsupportedField(term.path.clone()).to_string())),
+        };
+        let fields = FieldSelector { terms: list.fields.terms.iter().map(term).collect::<Result<_, _>>()? };
+        let filter = Filter::new(stored, &list.namespace, list.labels.clone(), &fields);
         filter.map_err(|e| Status::bad_request(e.to_string()))
     }
 
@@ -115,59 +139,119 @@ impl Core {
         list: &ListRequest,
         revision: Revision,
     ) -> Result<Listed, Status> {
-        let whole = match list.namespace.as_str() {
-            "" => keys::kind(kind),
-            namespace => keys::namespace(kind, namespace),
-        };
+        let whole = range_of(kind, &list.namespace);
         let mut range: KeyRange = match &list.start {
-            Some(last) => whole.after(last),
+            Some(last) => whole.clone().after(&[&whole.start[..], last].concat()),
             None => whole,
         };
-        let mut items = Vec::new();
-        loop {
-            let page = self.store.scan(range.clone(), Some(revision), PAGE).await.map_err(store_error)?;
+        let mut items: Vec<Arc<Object>> = Vec::new();
+        // How many are behind this page: from the token, else counted to the end of the range.
+        let mut behind = 0;
+        let known = list.remaining.filter(|_| filter.is_everything());
+        let mut more = false;
+        'pages: loop {
+            let page = self.store.scan(range.clone(), Some(revision), PAGE).await;
+            let page = page.map_err(|error| too_old(error, list))?;
             for entry in &page.entries {
                 if list.limit > 0 && items.len() == list.limit {
-                    let last: &Arc<Object> = items.last().expect("a limit above zero was reached");
-                    let last = keys::object(kind, &last.head.namespace, &last.head.name);
-                    return Ok(Listed {
-                        next: Some(continue_token(revision, &last)),
-                        items,
-                        revision,
-                        remaining: None,
-                    });
+                    more = true;
+                    if known.is_some() || !filter.is_everything() {
+                        break 'pages;
+                    }
+                    behind += 1;
+                    continue;
                 }
-                let Some(object) = self.cache.decode_entry(entry) else { continue };
-                if filter.matches(&object) {
-                    items.push(object);
-                }
+                let object = self.cache.decode_entry(entry);
+                items.extend(object.filter(|object| filter.matches(object)));
             }
             match page.entries.last() {
                 Some(last) if page.more => range = range.after(&last.key),
-                _ => return Ok(Listed { items, revision, next: None, remaining: None }),
+                _ => break,
             }
         }
+        if !more {
+            return Ok(Listed { items, revision, next: None, remaining: None });
+        }
+        let counted = known.map_or(behind, |known| known.saturating_sub(items.len()));
+        let remaining = (filter.is_everything() && counted > 0).then_some(counted);
+        let next = items.last().map(|last| continue_token(kind, &list.namespace, revision, last, remaining));
+        Ok(Listed { items, revision, next, remaining })
     }
 }
 
-/// Upstream's form (`apiserver/pkg/storage/continue.go`), so that people who look into one find what they know.
-fn continue_token(revision: Revision, last: &[u8]) -> String {
-    let start = String::from_utf8_lossy(last).into_owned();
-    let rv = i64::try_from(revision.0).unwrap_or(i64::MAX);
-    let token = tree!({"v": "meta.k8s.io/v1", "rv": rv, "start": start});
+fn range_of(kind: &Kind, namespace: &str) -> KeyRange {
+    if namespace.is_empty() { keys::kind(kind) } else { keys::namespace(kind, namespace) }
+}
+
+/// What a client sees when the store no longer has a list's revision (`apiserver/pkg/storage/etcd3/errors.go`): a continued list
+/// may go on as things are now.
+fn too_old(error: corten_store::Error, list: &ListRequest) -> Status {
+    match (error, &list.start) {
+        (corten_store::Error::Compacted { .. }, None) => {
+            Status::expired("The resourceVersion for the provided list is too old.")
+        }
+        (corten_store::Error::Compacted { .. }, Some(start)) => {
+            const WHY: &str = "The provided continue parameter is too old to display a consistent list result. You can start a new \
+                 list without the continue parameter, or use the continue token in this response to retrieve the remainder of the \
+                 results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, \
+                 or deleted between the time the first chunk was returned and now may show up in the list.";
+            Status { continue_token: token(-1, start, None), ..Status::expired(WHY) }
+        }
+        (other, _) => store_error(other),
+    }
+}
+
+fn continue_token(kind: &Kind, namespace: &str, revision: Revision, last: &Object, remaining: Option<usize>) -> String {
+    let key = keys::object(kind, &last.head.namespace, &last.head.name);
+    let start = &key[range_of(kind, namespace).start.len()..];
+    token(i64::try_from(revision.0).unwrap_or(i64::MAX), start, remaining)
+}
+
+/// Upstream's form (`apiserver/pkg/storage/continue.go`), so that people who look into one find what they know; besides it the
+/// number of objects that are left, so that no page has to count them. The last byte makes the range begin behind the key.
+fn token(revision: i64, start: &[u8], remaining: Option<usize>) -> String {
+    let start = String::from_utf8_lossy(start).into_owned() + "\0";
+    let mut token = tree!({"v": "meta.k8s.io/v1", "rv": revision, "start": start});
+    if let Some(remaining) = remaining.and_then(|n| i64::try_from(n).ok()) {
+        token.insert("remaining", remaining);
+    }
     URL_SAFE_NO_PAD.encode(token.to_json())
 }
 
-/// The revision and the last key of a continue token.
-pub(crate) fn parse_continue(token: &str) -> Result<(Revision, Vec<u8>), Status> {
-    let bad = || Status::bad_request("continue key is not valid: illegal base64 or JSON");
-    let bytes = URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).map_err(|_| bad())?;
-    let tree: Tree = json::parse(&bytes).map_err(|_| bad())?;
+/// Takes a continue token apart (`DecodeContinue`).
+pub(crate) fn parse_continue(token: &str) -> Result<Token, Status> {
+    let bad = |why: String| Status::bad_request(format!("invalid continue token: continue key is not valid{why}"));
+    let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|error| bad(format!(": {}", go_base64(&error))))?;
+    let tree: Tree = json::parse(&bytes).map_err(|error| bad(format!(": {}", error.message)))?;
     if tree.str_at("v") != "meta.k8s.io/v1" {
-        return Err(Status::bad_request("continue key is not valid: server does not recognize this encoded version"));
+        let version = tree.str_at("v");
+        return Err(bad(format!(": server does not recognize this encoded version {version}")));
     }
-    let revision = tree.i64_at("rv").and_then(|rv| u64::try_from(rv).ok()).ok_or_else(bad)?;
-    Ok((Revision(revision), tree.str_at("start").as_bytes().to_vec()))
+    let revision = match tree.i64_at("rv").unwrap_or(0) {
+        0 => return Err(bad(": incorrect encoded start resourceVersion (version meta.k8s.io/v1)".into())),
+        negative if negative < 0 => RevisionMatch::MostRecent,
+        rv => RevisionMatch::Exact(Revision(rv.unsigned_abs())),
+    };
+    let start = tree.str_at("start");
+    if start.is_empty() {
+        return Err(bad(": encoded start key empty (version meta.k8s.io/v1)".into()));
+    }
+    let parts = || start.trim_start_matches('/').split('/');
+    if parts().any(|p| matches!(p, "" | "." | "..")) {
+        return Err(bad(format!(": {start}")));
+    }
+    let start = start.trim_start_matches('/').trim_end_matches('\0').as_bytes().to_vec();
+    Ok(Token { revision, start, remaining: tree.i64_at("remaining").and_then(|n| usize::try_from(n).ok()) })
+}
+
+/// Go's words for text that is not base64.
+fn go_base64(error: &base64::DecodeError) -> String {
+    let at = match error {
+        base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => *at,
+        base64::DecodeError::InvalidLength(length) => *length,
+        base64::DecodeError::InvalidPadding => 0,
+    };
+    format!("illegal base64 data at input byte {at}")
 }
 
 #[cfg(test)]
@@ -176,8 +260,26 @@ mod tests {
 
     #[test]
     fn continue_tokens_are_read_back() {
-        let token = continue_token(Revision(7), b"/registry/core/pods/d/x");
-        assert_eq!(parse_continue(&token).unwrap(), (Revision(7), b"/registry/core/pods/d/x".to_vec()));
-        assert!(parse_continue("zzz").is_err());
+        let text = token(7, b"d/x", Some(3));
+        let expected =
+            Token { revision: RevisionMatch::Exact(Revision(7)), start: b"d/x".to_vec(), remaining: Some(3) };
+        assert_eq!(parse_continue(&text).unwrap(), expected);
+        assert_eq!(parse_continue(&token(-1, b"x", None)).unwrap().revision, RevisionMatch::MostRecent);
+    }
+
+    #[test]
+    fn continue_tokens_that_are_none_are_refused() {
+        let coded = |text: &str| URL_SAFE_NO_PAD.encode(text);
+        for (token, why) in [
+            ("zz.z".to_owned(), "illegal base64 data at input byte 2"),
+            (coded(r#"{"v":"v9","rv":1,"start":"a"}"#), "server does not recognize this encoded version v9"),
+            (coded(r#"{"v":"meta.k8s.io/v1","rv":0,"start":"a"}"#), "incorrect encoded start resourceVersion"),
+            (coded(r#"{"v":"meta.k8s.io/v1","rv":1}"#), "encoded start key empty"),
+            (coded(r#"{"v":"meta.k8s.io/v1","rv":1,"start":"../a"}"#), "continue key is not valid: ../a"),
+        ] {
+            let status = parse_continue(&token).unwrap_err();
+            assert!(status.code == 400 && status.message.contains(why), "{}", status.message);
+            assert!(status.message.starts_with("invalid continue token: continue key is not valid: "));
+        }
     }
 }

@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 use corten_admission::{Operation, Reservation};
-use corten_base::Revision;
 use corten_client::PatchKind;
 use corten_kinds::{Kind, SubresourceKind, WriteContext};
 use corten_object::{Cause, Object, Reason, Status};
@@ -362,11 +361,4 @@ fn goes_now(tree: &Tree) -> bool {
         && tree.i64_at("metadata.deletionGracePeriodSeconds").unwrap_or(0) == 0
         && metadata::finalizers_of(tree).is_empty()
         && tree.list_at("spec.finalizers").is_empty()
-}
-
-/// The revision in a resourceVersion text.
-pub(crate) fn parse_revision(text: &str) -> Result<Revision, Status> {
-    text.parse().map(Revision).map_err(|_| {
-        Status::bad_request(format!("Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"))
-    })
 }

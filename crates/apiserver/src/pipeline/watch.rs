@@ -19,13 +19,24 @@ use crate::core::{Core, attributes};
 /// How often a quiet watch that wants bookmarks gets one (upstream: about a minute).
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 
+/// Where a watch begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WatchStart {
+    /// With the present state as ADDED events, then (for who wants bookmarks) one that says so: a streamed list.
+    State(RevisionMatch),
+    /// With what comes from now on.
+    Now(RevisionMatch),
+    /// With what came after a revision, which may be one that is still to come.
+    After(Revision),
+}
+
 /// What a watch asks for.
 #[derive(Debug, Clone)]
 pub(crate) struct WatchRequest {
+    /// What it selects.
     pub list: ListRequest,
+    pub start: WatchStart,
     pub bookmarks: bool,
-    /// The present state first, then a bookmark that says so (a streamed list).
-    pub initial_events: bool,
     /// When it ends by itself.
     pub timeout: Option<Duration>,
 }
@@ -49,6 +60,8 @@ pub(crate) struct Watching {
     /// The bookmark that ends the initial events.
     initial_end: Option<Revision>,
     bookmarks: bool,
+    /// Changes up to here are of no account: a client may begin at a revision that is still to come.
+    after: Revision,
     clock: Arc<dyn Clock>,
     deadline: BoxFuture<'static, ()>,
     next_bookmark: BoxFuture<'static, ()>,
@@ -65,22 +78,17 @@ impl Core {
         self.authorize(&Attributes { fields: &list.fields.terms, ..about })?;
         let filter = self.filter(kind, list)?;
         let (mut initial, mut initial_end) = (VecDeque::new(), None);
-        let after = match list.revision {
-            RevisionMatch::Exact(revision) | RevisionMatch::NotOlderThan(revision) if !watch.initial_events => {
-                self.at_least(revision).await?;
-                revision
+        let after = match watch.start {
+            WatchStart::After(revision) => revision,
+            WatchStart::Now(wanted) => {
+                self.wait_for(wanted).await?;
+                self.cache.revision()
             }
-            wanted => {
-                match wanted {
-                    RevisionMatch::MostRecent => self.fresh().await.map(drop)?,
-                    RevisionMatch::Exact(revision) | RevisionMatch::NotOlderThan(revision) => {
-                        self.at_least(revision).await?;
-                    }
-                    RevisionMatch::Any => {}
-                }
+            WatchStart::State(wanted) => {
+                self.wait_for(wanted).await?;
                 let listed = self.cache.list(&filter);
                 initial.extend(listed.items);
-                initial_end = watch.initial_events.then_some(listed.revision);
+                initial_end = watch.bookmarks.then_some(listed.revision);
                 listed.revision
             }
         };
@@ -94,6 +102,7 @@ impl Core {
             initial,
             initial_end,
             bookmarks: watch.bookmarks,
+            after,
             clock: self.clock.clone(),
             deadline,
             next_bookmark: self.clock.sleep(BOOKMARK_EVERY),
@@ -119,7 +128,11 @@ impl Watching {
         loop {
             tokio::select! {
                 biased;
-                seen = self.watcher.next() => return Some(self.item(seen)),
+                seen = self.watcher.next() => {
+                    if !matches!(&seen, Ok(seen) if seen.revision() <= self.after) {
+                        return Some(self.item(seen));
+                    }
+                }
                 () = &mut self.deadline => {
                     self.over = true;
                     return self.bookmark();
@@ -146,10 +159,13 @@ impl Watching {
             self.bookmarked = revision;
             return Some(WatchItem::Bookmark(revision, true));
         }
-        match self.watcher.try_next() {
-            Ok(None) => None,
-            Ok(Some(seen)) => Some(self.item(Ok(seen))),
-            Err(gone) => Some(self.item(Err(gone))),
+        loop {
+            match self.watcher.try_next() {
+                Ok(None) => return None,
+                Ok(Some(seen)) if seen.revision() <= self.after => {}
+                Ok(Some(seen)) => return Some(self.item(Ok(seen))),
+                Err(gone) => return Some(self.item(Err(gone))),
+            }
         }
     }
 

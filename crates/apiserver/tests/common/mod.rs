@@ -6,6 +6,7 @@ pub mod caller;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use corten_apiserver::{Server, ServerConfig};
 use corten_auth::{Material, PkiNames, User};
 use corten_base::{BoxFuture, Clock, OnError, OnStop, SystemClock, SystemEntropy, Tasks};
@@ -16,6 +17,12 @@ use corten_client::{
 use corten_kinds::Registry;
 use corten_object::{Reason, Status};
 use corten_store::{MemoryStore, Store};
+use corten_tree::{Tree, json};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::{Method, Request, Response};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
 
 /// Logs one line; a command gets back what is written to it, and exits with 3.
 struct EchoNode;
@@ -48,6 +55,55 @@ impl NodeApi for EchoNode {
     }
 }
 
+/// One HTTP/1.1 connection, as the administrator or as nobody.
+#[allow(dead_code, reason = "each test file uses its part")]
+pub struct Client(hyper::client::conn::http1::SendRequest<Full<Bytes>>);
+
+#[allow(dead_code, reason = "each test file uses its part")]
+impl Client {
+    pub async fn connect(fixture: &Fixture, admin: bool) -> Client {
+        let identity = admin.then_some(&fixture.material.admin);
+        let tls = Arc::new(fixture.material.client_tls(identity).unwrap());
+        let tcp = TcpStream::connect(fixture.server.addresses()[0]).await.unwrap();
+        let name = "localhost".try_into().unwrap();
+        let stream = tokio_rustls::TlsConnector::from(tls).connect(name, tcp).await.unwrap();
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        fixture.tasks.spawn("test client", corten_base::OnStop::Abort, async move {
+            let _ = connection.with_upgrades().await;
+        });
+        Client(sender)
+    }
+
+    pub async fn send(
+        &mut self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Response<Incoming> {
+        let mut request = Request::builder().method(method).uri(path).header("host", "localhost");
+        for (key, value) in headers {
+            request = request.header(*key, *value);
+        }
+        let request = request.body(Full::new(Bytes::copy_from_slice(body))).unwrap();
+        self.0.ready().await.unwrap();
+        self.0.send_request(request).await.unwrap()
+    }
+
+    pub async fn get(&mut self, path: &str, headers: &[(&str, &str)]) -> (u16, Tree) {
+        let response = self.send(Method::GET, path, headers, b"").await;
+        let code = response.status().as_u16();
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        (code, json::parse(&bytes).unwrap_or_else(|_| Tree::from(String::from_utf8_lossy(&bytes).into_owned())))
+    }
+
+    pub async fn post(&mut self, path: &str, body: &str) -> (u16, Tree) {
+        let response = self.send(Method::POST, path, &[], body.as_bytes()).await;
+        let code = response.status().as_u16();
+        (code, json::parse(&response.into_body().collect().await.unwrap().to_bytes()).unwrap())
+    }
+}
+
 /// A running server; everything goes with it.
 #[allow(dead_code, reason = "each test file uses its part")]
 pub struct Fixture {
@@ -55,17 +111,23 @@ pub struct Fixture {
     pub material: Arc<Material>,
     pub tasks: Tasks,
     pub cache: Cache,
+    pub store: Arc<dyn Store>,
     _dir: tempfile::TempDir,
 }
 
 impl Fixture {
     pub async fn start() -> Fixture {
+        Fixture::with_cache(CacheOptions::default()).await
+    }
+
+    /// A server whose cache has these bounds.
+    pub async fn with_cache(options: CacheOptions) -> Fixture {
         let dir = tempfile::tempdir().unwrap();
         let names = PkiNames { node_name: "n1".into(), ..PkiNames::default() };
         let material = Arc::new(Material::load_or_create(dir.path(), &names, SystemClock.now()).unwrap());
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
         let registry = Arc::new(Registry::builtin());
-        let cache = Cache::new(registry, CacheOptions::default());
+        let cache = Cache::new(registry, options);
         let tasks = Tasks::tokio();
         let watch = Mutex::new(Some(cache.load(&*store).await.unwrap()));
         let (feeding, source) = (cache.clone(), store.clone());
@@ -74,7 +136,7 @@ impl Fixture {
             async move { Err::<(), _>(feeding.run(source, watch).await) }
         });
         let server = Server::start(ServerConfig {
-            store,
+            store: store.clone(),
             cache: cache.clone(),
             material: material.clone(),
             static_tokens: HashMap::from([("secret-token".to_owned(), User::new("alice", &[]))]),
@@ -89,7 +151,7 @@ impl Fixture {
         })
         .await
         .unwrap();
-        Fixture { server, material, tasks, cache, _dir: dir }
+        Fixture { server, material, tasks, cache, store, _dir: dir }
     }
 
     #[allow(dead_code, reason = "the HTTP tests come in by the socket")]

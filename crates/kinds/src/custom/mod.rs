@@ -140,6 +140,7 @@ pub(crate) fn kind(id: KindId, definition: &Tree, digest: u64) -> Result<Kind, L
         orphans_by_default: false,
         unconditional_update: false,
         status_on_create: false,
+        returns_deleted: false,
         hooks: Hooks::NONE,
         spec: None,
         custom: None,

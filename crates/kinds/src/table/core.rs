@@ -48,6 +48,7 @@ pub(crate) const LIMIT_RANGE: KindSpec = KindSpec {
 /// `v1 PodTemplate`
 pub(crate) const POD_TEMPLATE: KindSpec = KindSpec {
     kind: "PodTemplate",
+    returns_deleted: true,
     plural: "podtemplates",
     generation: Generation::OnChangeOf(&["template"]),
     columns: &[
@@ -67,6 +68,7 @@ pub(crate) const POD_TEMPLATE: KindSpec = KindSpec {
 /// `v1 ResourceQuota`
 pub(crate) const RESOURCE_QUOTA: KindSpec = KindSpec {
     kind: "ResourceQuota",
+    returns_deleted: true,
     plural: "resourcequotas",
     short: &["quota"],
     counting: Counting::ObjectsAndPlural,

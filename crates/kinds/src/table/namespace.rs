@@ -11,6 +11,7 @@ use crate::{Errors, WriteContext};
 /// `v1 Namespace`
 pub(crate) const NAMESPACE: KindSpec = KindSpec {
     kind: "Namespace",
+    returns_deleted: true,
     plural: "namespaces",
     short: &["ns"],
     verbs: Verbs::OneByOne,

@@ -11,6 +11,7 @@ use crate::{Errors, WriteContext};
 /// `v1 PersistentVolume`
 pub(crate) const PERSISTENT_VOLUME: KindSpec = KindSpec {
     kind: "PersistentVolume",
+    returns_deleted: true,
     plural: "persistentvolumes",
     short: &["pv"],
     subresources: &[Subresource::STATUS],

@@ -12,6 +12,7 @@ use crate::{Errors, WriteContext};
 /// `v1 PersistentVolumeClaim`
 pub(crate) const PERSISTENT_VOLUME_CLAIM: KindSpec = KindSpec {
     kind: "PersistentVolumeClaim",
+    returns_deleted: true,
     plural: "persistentvolumeclaims",
     short: &["pvc"],
     subresources: &[Subresource::STATUS],

@@ -15,6 +15,7 @@ use crate::{DeleteRequest, Errors, Graceful, WriteContext};
 /// `v1 Pod`
 pub(crate) const POD: KindSpec = KindSpec {
     kind: "Pod",
+    returns_deleted: true,
     plural: "pods",
     short: &["po"],
     categories: &["all"],

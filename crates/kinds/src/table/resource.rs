@@ -12,6 +12,7 @@ const GROUP: &str = "resource.k8s.io";
 pub(crate) const DEVICE_CLASS: KindSpec = KindSpec {
     group: GROUP,
     kind: "DeviceClass",
+    returns_deleted: true,
     plural: "deviceclasses",
     generation: Generation::OnChangeOf(&["spec"]),
     ..KindSpec::CLUSTER
@@ -39,6 +40,7 @@ pub(crate) const DEVICE_TAINT_RULE: KindSpec = KindSpec {
 pub(crate) const RESOURCE_CLAIM: KindSpec = KindSpec {
     group: GROUP,
     kind: "ResourceClaim",
+    returns_deleted: true,
     plural: "resourceclaims",
     counting: crate::quota::Counting::Evaluated(&crate::quota::RESOURCE_CLAIMS),
     subresources: &[Subresource::STATUS],
@@ -54,6 +56,7 @@ pub(crate) const RESOURCE_CLAIM_TEMPLATE: KindSpec =
 pub(crate) const RESOURCE_SLICE: KindSpec = KindSpec {
     group: GROUP,
     kind: "ResourceSlice",
+    returns_deleted: true,
     plural: "resourceslices",
     generation: Generation::OnChangeOf(&["spec"]),
     columns: &[

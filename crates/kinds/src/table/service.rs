@@ -14,6 +14,7 @@ use crate::{Column, Of, RowContext, TextOr, column, wide};
 /// `v1 Service`
 pub(crate) const SERVICE: KindSpec = KindSpec {
     kind: "Service",
+    returns_deleted: true,
     plural: "services",
     short: &["svc"],
     categories: &["all"],

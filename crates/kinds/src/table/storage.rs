@@ -12,6 +12,7 @@ const GROUP: &str = "storage.k8s.io";
 pub(crate) const CSI_DRIVER: KindSpec = KindSpec {
     group: GROUP,
     kind: "CSIDriver",
+    returns_deleted: true,
     unconditional_update: false,
     plural: "csidrivers",
     generation: Generation::OnChangeOf(&["spec"]),
@@ -33,6 +34,7 @@ pub(crate) const CSI_DRIVER: KindSpec = KindSpec {
 pub(crate) const CSI_NODE: KindSpec = KindSpec {
     group: GROUP,
     kind: "CSINode",
+    returns_deleted: true,
     unconditional_update: false,
     plural: "csinodes",
     subresources: &[Subresource::STATUS],
@@ -58,6 +60,7 @@ pub(crate) const CSI_STORAGE_CAPACITY: KindSpec = KindSpec {
 pub(crate) const VOLUME_ATTACHMENT: KindSpec = KindSpec {
     group: GROUP,
     kind: "VolumeAttachment",
+    returns_deleted: true,
     unconditional_update: false,
     plural: "volumeattachments",
     subresources: &[Subresource::STATUS],
@@ -76,6 +79,7 @@ pub(crate) const VOLUME_ATTACHMENT: KindSpec = KindSpec {
 pub(crate) const VOLUME_ATTRIBUTES_CLASS: KindSpec = KindSpec {
     group: GROUP,
     kind: "VolumeAttributesClass",
+    returns_deleted: true,
     plural: "volumeattributesclasses",
     short: &["vac"],
     columns: &[Column::NAME, column("DriverName", &TextOr("driverName", "")), Column::AGE],

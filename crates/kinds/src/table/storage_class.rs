@@ -11,6 +11,7 @@ use crate::{Column, Of, RowContext, TextOr, column};
 pub(crate) const STORAGE_CLASS: KindSpec = KindSpec {
     group: "storage.k8s.io",
     kind: "StorageClass",
+    returns_deleted: true,
     plural: "storageclasses",
     short: &["sc"],
     columns: &[
