@@ -10,9 +10,10 @@ use crate::{Operation, Request};
 /// Namespaces that cannot be deleted.
 const IMMORTAL: &[&str] = &["default", "kube-system", "kube-public"];
 
-/// Creates need a living namespace.
+/// Writes need a namespace, creates one that is not going.
 pub(crate) fn lifecycle(request: &Request<'_>, _object: &mut Tree, _old: Option<&Tree>) -> Result<(), Status> {
-    if request.operation != Operation::Create || request.namespace.is_empty() || request.kind.id == id::NAMESPACE {
+    let concerns = matches!(request.operation, Operation::Create | Operation::Update);
+    if !concerns || request.namespace.is_empty() || request.kind.id == id::NAMESPACE {
         return Ok(());
     }
     // Access reviews about a namespace do not need it.
@@ -22,7 +23,7 @@ pub(crate) fn lifecycle(request: &Request<'_>, _object: &mut Tree, _old: Option<
     let key = ObjectKey::new(id::NAMESPACE, "", request.namespace);
     let namespace =
         request.cluster.object(&key).ok_or_else(|| Status::not_found("", "namespaces", request.namespace))?;
-    if !namespace.head.is_deleting() {
+    if request.operation != Operation::Create || !namespace.head.is_deleting() {
         return Ok(());
     }
     let why = format!("unable to create new content in namespace {} because it is being terminated", request.namespace);

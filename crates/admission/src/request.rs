@@ -51,6 +51,7 @@ pub trait Cluster: Source {
     ) -> BoxFuture<'a, Result<Tree, Status>>;
 
     /// Decodes a tree of a version of a kind (unknown fields are dropped), sets defaults, and turns it into the storage version.
+    #[expect(clippy::wrong_self_convention, reason = "it is the tree that comes from the version")]
     fn from_version<'a>(
         &'a self,
         kind: &'a Arc<Kind>,

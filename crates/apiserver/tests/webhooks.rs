@@ -354,3 +354,46 @@ async fn webhook_match_conditions_decide_who_is_asked() {
     let status = create(api, id::VALIDATING_WEBHOOK_CONFIGURATION, body).await.unwrap_err();
     assert!(status.message.contains("compilation failed"), "{status}");
 }
+
+#[tokio::test]
+async fn webhook_mutates_custom_resources_at_its_version_and_prunes_them() {
+    let fixture = Fixture::start().await;
+    let api = &*fixture.admin();
+    let schema = tree!({"openAPIV3Schema": {"type": "object", "properties":
+        {"data": {"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "string"}}}}}});
+    let version = |name: &str, storage: bool| tree!({"name": name, "served": true, "storage": storage, "schema": (schema.clone())});
+    let definition = tree!({"metadata": {"name": "things.example.com"}, "spec": {"group": "example.com", "scope": "Namespaced",
+        "names": {"plural": "things", "singular": "thing", "kind": "Thing", "listKind": "ThingList"},
+        "versions": [(version("v1", true)), (version("v2", false))]}});
+    create(api, id::CUSTOM_RESOURCE_DEFINITION, definition).await.unwrap();
+    let key = ObjectKey::new(id::CUSTOM_RESOURCE_DEFINITION, "", "things.example.com");
+    let accepted = tree!([{"type": "NamesAccepted", "status": "True", "reason": "NoConflicts"},
+        {"type": "Established", "status": "True", "reason": "InitialNamesAccepted"}]);
+    let names = tree!({"plural": "things", "singular": "thing", "kind": "Thing", "listKind": "ThingList"});
+    let status = tree!({"status": {"conditions": (accepted), "acceptedNames": (names), "storedVersions": ["v1"]}});
+    let target = Target::status(key);
+    let made = write(api, Write::Patch { target, patch: corten_client::PatchKind::Merge, body: status }).await;
+    made.unwrap();
+    let Some(kind) = fixture.cache.registry().group_kind("example.com", "Thing").map(|kind| kind.id) else {
+        panic!("the definition makes a kind");
+    };
+    let hook = Hook::start(&fixture, |_| {
+        patch(
+            tree!([{"op": "add", "path": "/data/b", "value": "hook"}, {"op": "add", "path": "/data/c", "value": "x"}]),
+        )
+    })
+    .await;
+    let mut webhook = hook.webhook("things.example.com", tree!(["CREATE"]), "things");
+    let rule =
+        tree!({"operations": ["CREATE"], "apiGroups": ["example.com"], "apiVersions": ["v2"], "resources": ["things"]});
+    webhook.insert("rules", vec![rule]);
+    configure(api, id::MUTATING_WEBHOOK_CONFIGURATION, "m", vec![webhook]).await;
+    let thing = tree!({"apiVersion": "example.com/v1", "kind": "Thing",
+        "metadata": {"name": "t", "namespace": "default"}, "data": {"a": "1"}});
+    let made = create(api, kind, thing).await.unwrap().object.unwrap().to_tree();
+    assert_eq!(made.str_at("apiVersion"), "example.com/v1");
+    assert_eq!(made.path("data").unwrap().to_string(), r#"{"a":"1","b":"hook"}"#, "what the schema lacks is dropped");
+    let asked = hook.asked().pop().unwrap();
+    assert_eq!((asked.str_at("object.apiVersion"), asked.str_at("kind.version")), ("example.com/v2", "v2"));
+    assert_eq!(asked.str_at("requestKind.version"), "v1");
+}

@@ -40,10 +40,18 @@ impl Invocation {
     }
 
     /// The object from what it looks like in this version.
+    #[expect(clippy::wrong_self_convention, reason = "it is the tree that comes from the version")]
     pub async fn from_version(&self, request: &Request<'_>, tree: Tree) -> Result<Tree, Status> {
         match request.body {
             Some(body) => request.cluster.decode_body(body, &tree),
-            None => request.cluster.from_version(&self.kind, &self.version, tree).await,
+            None => {
+                let new = request.cluster.from_version(&self.kind, &self.version, tree).await?;
+                // A custom resource is worked on at the version of the request.
+                match request.kind.custom.is_some() && self.version != request.version {
+                    true => request.cluster.to_version(&self.kind, request.version, &new).await,
+                    false => Ok(new),
+                }
+            }
         }
     }
 }

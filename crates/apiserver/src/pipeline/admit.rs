@@ -173,7 +173,12 @@ impl admission::Cluster for Core {
     ) -> BoxFuture<'a, Result<Tree, Status>> {
         Box::pin(async move {
             let mut shown = tree.clone();
-            if kind.stored_as.is_some() || *kind.versions[0] != *version {
+            if kind.custom.is_some() {
+                // A custom resource may be at any version here.
+                if shown.str_at("apiVersion") != kind.gvk(version).api_version() {
+                    kind.rename_version(&mut shown, version);
+                }
+            } else if kind.stored_as.is_some() || *kind.versions[0] != *version {
                 from_storage(kind, version, &mut shown);
             }
             Ok(shown)
