@@ -61,6 +61,12 @@ pub struct Signer(pub Arc<dyn Authority>);
 /// Removes old requests.
 pub struct Cleaner;
 
+/// Removes old requests of pods' certificates (`…/cleaner/pcrcleaner.go`).
+pub struct PodRequestCleaner;
+
+/// How long those stay, in seconds.
+const POD_REQUEST_SECONDS: i64 = 15 * 60;
+
 const USER: &str = "system:serviceaccount:kube-system:certificate-controller";
 
 /// A request with what it asks for.
@@ -306,6 +312,38 @@ impl Controller for Cleaner {
         }
         let mut plan = Plan::empty();
         plan.requeue_after(Duration::from_secs(left.unsigned_abs() + 1));
+        plan
+    }
+}
+
+impl Controller for PodRequestCleaner {
+    fn name(&self) -> &'static str {
+        "podcertificaterequestcleaner"
+    }
+
+    fn component(&self) -> &'static str {
+        "podcertificaterequestcleaner"
+    }
+
+    fn user(&self) -> String {
+        "system:serviceaccount:kube-system:podcertificaterequestcleaner".into()
+    }
+
+    fn watches(&self) -> &[Watch] {
+        const WATCHES: &[Watch] = &[Watch::itself(id::POD_CERTIFICATE_REQUEST)];
+        WATCHES
+    }
+
+    fn reconcile(&self, world: &World<'_>, key: &Key) -> Plan {
+        let Some(object) = world.state.get(key) else { return Plan::empty() };
+        let made = corten_object::time::parse(object.to_tree().str_at("metadata.creationTimestamp"));
+        let Some(made) = made else { return Plan::empty() };
+        let left = made.as_second() + POD_REQUEST_SECONDS - world.now.as_second();
+        if left <= 0 {
+            return Plan::of(vec![Action::delete(object)]);
+        }
+        let mut plan = Plan::empty();
+        plan.requeue_after(Duration::from_secs(left.unsigned_abs()));
         plan
     }
 }

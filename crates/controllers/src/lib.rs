@@ -130,6 +130,7 @@ pub fn all(config: &Config) -> Vec<Box<dyn Controller>> {
         Box::new(custom_resource_definition::CustomResourceDefinitionController),
         Box::new(role_aggregation::RoleAggregation),
         Box::new(certificate_signing::Cleaner),
+        Box::new(certificate_signing::PodRequestCleaner),
     ];
     if let Some(authority) = &config.authority.0 {
         all.push(Box::new(certificate_signing::Approver(authority.clone())));

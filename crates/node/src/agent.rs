@@ -85,7 +85,7 @@ impl Agent {
         .await?;
         let shared = Arc::new(Shared {
             events: Recorder::start(api.clone(), &tasks, &config.node_name),
-            sources: SourceCache::new(api.clone(), tasks.clone()),
+            sources: SourceCache::new(api.clone(), &config.node_name, tasks.clone()),
             services: Arc::new(ServiceTable::default()),
             zone: Arc::new(Zone::new(&config.cluster_domain)),
             facts: facts::observe(&config.data_dir),

@@ -8,6 +8,7 @@
 //! that its plan names.
 
 mod agent;
+mod certificates;
 mod config;
 mod events;
 mod exec;

@@ -12,10 +12,12 @@ use corten_object::{FieldSelector, KindId, Object, ObjectKey};
 use corten_podplan::env::{Sources, decode_secret};
 use corten_tree::Tree;
 use corten_views::{ConfigMap, Pod, Secret};
+use futures::FutureExt as _;
 use futures::future::AbortHandle;
 use jiff::SignedDuration;
 use tokio::sync::watch;
 
+use crate::certificates::{BundleFollower, Bundles, PodCertificates};
 use crate::pod::PodContext;
 use crate::watcher::{Change, Watcher};
 use crate::write;
@@ -31,6 +33,8 @@ struct Inner {
     tasks: Tasks,
     followed: Mutex<HashMap<Slot, Followed>>,
     tokens: Mutex<HashMap<(String, String, i64), Token>>,
+    bundles: BundleFollower,
+    certificates: PodCertificates,
     holders: AtomicU64,
 }
 
@@ -55,15 +59,21 @@ struct Hold {
     holder: u64,
     uid: String,
     slots: Vec<(Slot, watch::Receiver<Option<Arc<Object>>>)>,
+    bundles: Option<watch::Receiver<Option<Bundles>>>,
 }
 
 /// Tells when something that a pod refers to has changed.
-pub struct Changes(Vec<watch::Receiver<Option<Arc<Object>>>>);
+pub struct Changes {
+    objects: Vec<watch::Receiver<Option<Arc<Object>>>>,
+    bundles: Option<watch::Receiver<Option<Bundles>>>,
+}
 
 impl SourceCache {
-    pub fn new(api: Arc<dyn Api>, tasks: Tasks) -> SourceCache {
+    pub fn new(api: Arc<dyn Api>, node_name: &str, tasks: Tasks) -> SourceCache {
         let (followed, tokens) = (Mutex::default(), Mutex::default());
-        SourceCache(Arc::new(Inner { api, tasks, followed, tokens, holders: AtomicU64::new(0) }))
+        let certificates = PodCertificates::new(api.clone(), node_name.to_owned());
+        let (bundles, holders) = (BundleFollower::default(), AtomicU64::new(0));
+        SourceCache(Arc::new(Inner { api, tasks, followed, tokens, bundles, certificates, holders }))
     }
 
     /// Follows everything that a pod refers to. Returns once each object has been read once.
@@ -78,9 +88,14 @@ impl SourceCache {
         for slot in of(id::CONFIG_MAP, maps).chain(of(id::SECRET, secrets)) {
             slots.push((slot.clone(), self.follow(slot, holder).await));
         }
-        let changes = Changes(slots.iter().map(|(_, changes)| changes.clone()).collect());
+        let bundles = match corten_podplan::volumes::wants_trust_bundles(pod) {
+            true => Some(self.0.bundles.follow(&self.0.api, &self.0.tasks).await),
+            false => None,
+        };
+        let objects = slots.iter().map(|(_, changes)| changes.clone()).collect();
+        let changes = Changes { objects, bundles: bundles.clone() };
         let uid = pod.metadata.uid.clone();
-        (Reader(Arc::new(Hold { cache: self.clone(), holder, uid, slots })), changes)
+        (Reader(Arc::new(Hold { cache: self.clone(), holder, uid, slots, bundles })), changes)
     }
 
     async fn follow(&self, slot: Slot, holder: u64) -> watch::Receiver<Option<Arc<Object>>> {
@@ -187,6 +202,7 @@ impl SourceCache {
     /// Forgets a pod's tokens.
     pub fn forget(&self, uid: &str) {
         self.0.tokens.lock().unwrap_or_else(PoisonError::into_inner).retain(|(owner, ..), _| owner != uid);
+        self.0.certificates.forget(uid);
     }
 }
 
@@ -204,13 +220,23 @@ impl Reader {
             let (token, _) = self.0.cache.token(pod, &audience, seconds, &shared.clock).await?;
             sources.tokens.insert((audience, seconds), token);
         }
+        for (volume, place, wanted) in corten_podplan::volumes::certificates(pod) {
+            let certificates = &self.0.cache.0.certificates;
+            let credential = certificates.credential(pod, (&volume, place), &wanted, &shared.clock).await?;
+            sources.certificates.insert((volume, place), credential);
+        }
+        if let Some(bundles) = &self.0.bundles {
+            sources.trust_bundles = bundles.borrow().as_deref().cloned().unwrap_or_default();
+        }
         Ok(sources)
     }
 
     /// When the first of the pod's tokens must be made anew.
     pub fn refresh_at(&self) -> Option<Timestamp> {
         let tokens = self.0.cache.0.tokens.lock().unwrap_or_else(PoisonError::into_inner);
-        tokens.iter().filter(|((owner, ..), _)| *owner == self.0.uid).map(|(_, t)| t.refresh_at).min()
+        let token = tokens.iter().filter(|((owner, ..), _)| *owner == self.0.uid).map(|(_, t)| t.refresh_at).min();
+        let certificate = self.0.cache.0.certificates.refresh_at(&self.0.uid);
+        [token, certificate].into_iter().flatten().min()
     }
 
     fn fill(&self, sources: &mut Sources) {
@@ -241,10 +267,12 @@ impl Reader {
 impl Changes {
     /// Completes when one of the objects has changed.
     pub async fn changed(&mut self) {
-        if self.0.is_empty() {
+        let objects = self.objects.iter_mut().map(|changes| changes.changed().boxed());
+        let bundles = self.bundles.iter_mut().map(|changes| changes.changed().boxed());
+        let waits: Vec<_> = objects.chain(bundles).collect();
+        if waits.is_empty() {
             return std::future::pending().await;
         }
-        let waits = self.0.iter_mut().map(|changes| Box::pin(changes.changed()));
         let (outcome, ..) = futures::future::select_all(waits).await;
         if outcome.is_err() {
             std::future::pending::<()>().await;

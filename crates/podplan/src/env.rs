@@ -17,10 +17,42 @@ pub struct Sources {
     pub secrets: HashMap<String, Arc<BTreeMap<String, Vec<u8>>>>,
     /// Service account tokens by audience and lifetime in seconds.
     pub tokens: HashMap<(String, i64), String>,
+    /// All trust bundles of the cluster, for pods that mount some.
+    pub trust_bundles: Vec<Arc<TrustBundle>>,
+    /// The pod's certificates by volume and place among the volume's sources.
+    pub certificates: HashMap<(String, usize), Credential>,
     /// All services that may matter: the namespace's own, and `default/kubernetes`.
     pub services: Vec<Arc<Service>>,
     /// What the node knows.
     pub facts: Facts,
+}
+
+/// A ClusterTrustBundle.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TrustBundle {
+    /// Its name.
+    pub name: String,
+    /// Its signer; empty for one without.
+    pub signer: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Certificates in PEM.
+    pub text: String,
+}
+
+/// A private key and the certificates for it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credential {
+    /// The key (PKCS#8) in PEM.
+    pub key: String,
+    /// The chain, leaf first, in PEM.
+    pub chain: String,
+}
+
+impl std::fmt::Debug for Credential {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Credential({} bytes of certificates)", self.chain.len())
+    }
 }
 
 /// A secret's values, decoded.

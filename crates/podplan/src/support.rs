@@ -125,6 +125,8 @@ const SPEC: &[&str] = &[
     "volumes.projected.sources.configMap",
     "volumes.projected.sources.downwardAPI",
     "volumes.projected.sources.serviceAccountToken",
+    "volumes.projected.sources.clusterTrustBundle",
+    "volumes.projected.sources.podCertificate",
     "volumes.persistentVolumeClaim",
     "volumes.ephemeral",
 ];
@@ -148,8 +150,6 @@ const REASONS: &[(&str, &str)] = &[
     ("volumes.image", "image volumes are not implemented"),
     ("volumes.gitRepo", "this source was removed from Kubernetes"),
     ("volumes.flexVolume", "this source was removed from Kubernetes"),
-    ("volumes.projected.sources.clusterTrustBundle", "trust bundles are not implemented"),
-    ("volumes.projected.sources.podCertificate", "pod certificates are not implemented"),
 ];
 
 /// All fields of a pod (as a whole object) that this node does not honour.

@@ -1,10 +1,13 @@
 //! What a pod's volumes are, and the contents of those that are made of API objects.
 
-use corten_views::volume::{KeyToPath, Volume, VolumeProjection};
-use corten_views::{Pod, Quantity};
+use corten_kinds::x509;
+use corten_views::volume::{
+    ClusterTrustBundleProjection, KeyToPath, PodCertificateProjection, Volume, VolumeProjection,
+};
+use corten_views::{LabelSelector, Pod, Quantity};
 
 use crate::downward;
-use crate::env::Sources;
+use crate::env::{Sources, TrustBundle};
 
 /// What a volume is made of.
 #[derive(Debug, Clone, PartialEq)]
@@ -81,8 +84,8 @@ pub fn files(pod: &Pod, volume: &Volume, sources: &Sources) -> Result<Vec<File>,
     } else if let Some(v) = &volume.downward_api {
         downward_api(&mut out, pod, sources, &v.items, default(v.default_mode))?;
     } else if let Some(v) = &volume.projected {
-        for source in &v.sources {
-            projection(&mut out, pod, sources, source, default(v.default_mode))?;
+        for (place, source) in v.sources.iter().enumerate() {
+            projection(&mut out, pod, sources, (source, &volume.name, place), default(v.default_mode))?;
         }
     }
     Ok(out)
@@ -92,7 +95,7 @@ fn projection(
     out: &mut Vec<File>,
     pod: &Pod,
     sources: &Sources,
-    source: &VolumeProjection,
+    (source, volume, place): (&VolumeProjection, &str, usize),
     mode: u32,
 ) -> Result<(), String> {
     if let Some(v) = &source.config_map {
@@ -107,13 +110,102 @@ fn projection(
     if let Some(v) = &source.service_account_token {
         let key = (v.audience.clone(), v.expiration_seconds.unwrap_or(3600));
         let token = sources.tokens.get(&key).ok_or_else(|| String::from("failed to fetch token"))?;
-        // A token is for its container's user alone, unless a group shares the volume (`projected.go` `collectData`).
-        let shared = pod.spec.security_context.as_ref().is_some_and(|s| s.fs_group.is_some());
-        let single_user = single_user(pod);
-        let mode = if shared || single_user { 0o600 } else { mode };
-        out.push(File { path: v.path.clone(), content: token.clone().into_bytes(), mode });
+        out.push(File { path: v.path.clone(), content: token.clone().into_bytes(), mode: own_mode(pod, mode) });
+    }
+    if let Some(v) = &source.cluster_trust_bundle {
+        let content = trust_anchors(v, sources)?.into_bytes();
+        out.push(File { path: v.path.clone(), content, mode: own_mode(pod, mode) });
+    }
+    if let Some(v) = &source.pod_certificate {
+        let found = sources.certificates.get(&(volume.to_owned(), place));
+        let found = found.ok_or_else(|| String::from("credential bundle is not issued yet"))?;
+        let bundle = format!("{}{}", found.key, found.chain);
+        for (path, text) in [
+            (&v.credential_bundle_path, &bundle),
+            (&v.key_path, &found.key),
+            (&v.certificate_chain_path, &found.chain),
+        ] {
+            if !path.is_empty() {
+                let content = text.clone().into_bytes();
+                out.push(File { path: path.clone(), content, mode: own_mode(pod, mode) });
+            }
+        }
     }
     Ok(())
+}
+
+/// The mode of a file that is for its container's user alone, unless a group shares the volume
+/// (`pkg/volume/projected/projected.go` `collectData`).
+fn own_mode(pod: &Pod, mode: u32) -> u32 {
+    let shared = pod.spec.security_context.as_ref().is_some_and(|s| s.fs_group.is_some());
+    if shared || single_user(pod) { 0o600 } else { mode }
+}
+
+/// The certificates that a projection wants, each once (`pkg/kubelet/clustertrustbundle`).
+fn trust_anchors(wanted: &ClusterTrustBundleProjection, sources: &Sources) -> Result<String, String> {
+    let all = sources.trust_bundles.iter();
+    let chosen: Vec<&str> = match (&wanted.name, &wanted.signer_name) {
+        (Some(name), _) => {
+            let found: Vec<&str> = all.filter(|b| b.name == *name).map(|b| b.text.as_str()).collect();
+            if found.is_empty() && !wanted.optional {
+                let missing = format!("clustertrustbundle.certificates.k8s.io {name:?} not found");
+                return Err(format!("while getting ClusterTrustBundle: {missing}"));
+            }
+            found
+        }
+        (None, Some(signer)) => {
+            // No selector selects nothing, an empty one everything.
+            let selects = |b: &&std::sync::Arc<TrustBundle>| {
+                b.signer == *signer && wanted.label_selector.as_ref().is_some_and(|s| selected(s, b))
+            };
+            let found: Vec<&str> = all.filter(selects).map(|b| b.text.as_str()).collect();
+            if found.is_empty() && !wanted.optional {
+                return Err("combination of signerName and labelSelector matched zero ClusterTrustBundles".into());
+            }
+            found
+        }
+        (None, None) => {
+            return Err("ClusterTrustBundle projection requires either name or signerName to be set".into());
+        }
+    };
+    let mut blocks: Vec<Vec<u8>> = chosen.into_iter().flat_map(x509::pem_blocks).map(|block| block.der).collect();
+    // Nobody shall rely on an order.
+    blocks.sort();
+    blocks.dedup();
+    Ok(blocks.iter().map(|der| x509::pem("CERTIFICATE", der)).collect())
+}
+
+fn selected(selector: &LabelSelector, bundle: &TrustBundle) -> bool {
+    let exact = selector.match_labels.iter().all(|(key, value)| bundle.labels.get(key) == Some(value));
+    exact
+        && selector.match_expressions.iter().all(|e| {
+            let value = bundle.labels.get(&e.key);
+            let listed = value.is_some_and(|v| e.values.contains(v));
+            match e.operator.as_str() {
+                "In" => listed,
+                "NotIn" => !listed,
+                "Exists" => value.is_some(),
+                "DoesNotExist" => value.is_none(),
+                _ => false,
+            }
+        })
+}
+
+/// Whether a pod mounts trust bundles.
+pub fn wants_trust_bundles(pod: &Pod) -> bool {
+    let sources = pod.spec.volumes.iter().filter_map(|v| v.projected.as_ref()).flat_map(|p| &p.sources);
+    sources.into_iter().any(|s| s.cluster_trust_bundle.is_some())
+}
+
+/// The certificates that a pod's volumes want: volume, place among its sources, and what is asked for.
+pub fn certificates(pod: &Pod) -> Vec<(String, usize, PodCertificateProjection)> {
+    let mut out = Vec::new();
+    for volume in &pod.spec.volumes {
+        let sources = volume.projected.iter().flat_map(|p| p.sources.iter().enumerate());
+        let wanted = sources.filter_map(|(place, s)| Some((place, s.pod_certificate.clone()?)));
+        out.extend(wanted.map(|(place, projection)| (volume.name.clone(), place, projection)));
+    }
+    out
 }
 
 /// Whether all containers run as one known user.
@@ -243,5 +335,50 @@ mod tests {
             .map(|f| format!("{} {:o} {}", f.path, f.mode, String::from_utf8_lossy(&f.content)))
             .collect();
         assert_eq!(got, ["token 644 jwt", "ca.crt 644 PEM", "namespace 644 d"]);
+    }
+
+    #[test]
+    fn cluster_trust_bundle_projection_chooses_by_name_or_by_signer_and_labels() {
+        let bundle = |name: &str, signer: &str, alive: &str, der: &[u8]| {
+            let labels = [("alive".to_owned(), alive.to_owned())].into();
+            let text = x509::pem("CERTIFICATE", der);
+            std::sync::Arc::new(TrustBundle { name: name.into(), signer: signer.into(), labels, text })
+        };
+        let sources = Sources {
+            trust_bundles: vec![bundle("a", "s", "true", b"1"), bundle("b", "s", "true", b"1"), bundle("c", "s", "no", b"2")],
+            ..Sources::default()
+        };
+        let anchors = |json: &str| {
+            let projection: ClusterTrustBundleProjection = serde_json::from_str(json).unwrap();
+            trust_anchors(&projection, &sources)
+        };
+        let one = x509::pem("CERTIFICATE", b"1");
+        assert_eq!(anchors(r#"{"name":"a"}"#), Ok(one.clone()));
+        assert_eq!(
+            anchors(r#"{"name":"x"}"#).unwrap_err(),
+            "while getting ClusterTrustBundle: clustertrustbundle.certificates.k8s.io \"x\" not found"
+        );
+        assert_eq!(anchors(r#"{"name":"x","optional":true}"#), Ok(String::new()));
+        assert_eq!(anchors(r#"{"signerName":"s","labelSelector":{"matchLabels":{"alive":"true"}}}"#), Ok(one.clone()), "each once");
+        assert_eq!(anchors(r#"{"signerName":"s","labelSelector":{}}"#).unwrap().matches("BEGIN").count(), 2);
+        assert!(anchors(r#"{"signerName":"s"}"#).is_err(), "no selector selects nothing");
+        assert_eq!(anchors(r#"{"signerName":"s","optional":true}"#), Ok(String::new()));
+    }
+
+    #[test]
+    fn pod_certificate_projection_writes_key_and_chain() {
+        let pod: Pod = serde_json::from_str(
+            r#"{"metadata":{"name":"p"},"spec":{"containers":[{"name":"c"}],"volumes":[{"name":"v","projected":{"sources":[
+                {"podCertificate":{"signerName":"a/b","keyType":"ED25519","credentialBundlePath":"all","keyPath":"key"}}]}}]}}"#,
+        )
+        .unwrap();
+        let volume = &pod.spec.volumes[0];
+        assert_eq!(files(&pod, volume, &Sources::default()).unwrap_err(), "credential bundle is not issued yet");
+        let (name, place, _) = certificates(&pod).remove(0);
+        let credential = crate::env::Credential { key: "K".into(), chain: "C".into() };
+        let sources = Sources { certificates: [((name, place), credential)].into(), ..Sources::default() };
+        let made = files(&pod, volume, &sources).unwrap();
+        let shown: Vec<(&str, &[u8])> = made.iter().map(|f| (f.path.as_str(), f.content.as_slice())).collect();
+        assert_eq!(shown, [("all", &b"KC"[..]), ("key", b"K")]);
     }
 }

@@ -75,6 +75,7 @@ views! {
         credential_bundle_path: String,
         key_path: String,
         certificate_chain_path: String,
+        user_annotations: Texts,
     }
     /// `v1.PersistentVolumeClaimVolumeSource`
     ClaimVolumeSource { claim_name: String, read_only: bool }
