@@ -70,7 +70,10 @@ async fn certificate_signing_request_faults_as_upstream() {
         assert!(message.contains(expected), "{message}");
     }
     let (_, status) = admin.post(REQUESTS, &signing_request("a", "kubernetes.io/legacy-unknown")).await;
-    assert!(status.str_at("message").ends_with("the legacy signerName is not allowed via this API version"), "{status}");
+    assert!(
+        status.str_at("message").ends_with("the legacy signerName is not allowed via this API version"),
+        "{status}"
+    );
     let mut forged = pkcs10(&KeyPair::generate().unwrap(), Some("jane"));
     *forged.last_mut().unwrap() ^= 1;
     let mut bad = signing_request("a", "example.com/x");
@@ -96,8 +99,13 @@ async fn approval_and_status_each_write_their_own() {
         {"type": "Approved", "status": "True"}, {"type": "Denied", "status": "True"}]}});
     let (code, refused) = admin.merge(&approval, &both).await;
     assert_eq!((code, refused.str_at("message").contains("mutually exclusive")), (422, true), "{refused}");
-    let (_, refused) = admin.merge(&status, &tree!({"status": {"conditions": [{"type": "ApprovalPatch", "status": "True"},
-        {"type": "Approved", "status": "True"}]}})).await;
+    let (_, refused) = admin
+        .merge(
+            &status,
+            &tree!({"status": {"conditions": [{"type": "ApprovalPatch", "status": "True"},
+        {"type": "Approved", "status": "True"}]}}),
+        )
+        .await;
     assert!(refused.str_at("message").contains("updates may not add a condition of type \"Approved\""), "{refused}");
     let approved = tree!({"status": {"conditions": [{"type": "ApprovalPatch", "status": "True"}, {"type": "Approved", "status": "True"}]}});
     assert_eq!(admin.merge(&approval, &approved).await.0, 200);
@@ -146,7 +154,10 @@ async fn cluster_trust_bundle_holds_authorities_only() {
         (bundle("a", "", "nothing"), "at least one trust anchor must be provided"),
         (bundle("a", "", &pem("PRIVATE KEY", b"x")), "entry 0 has bad block type: PRIVATE KEY"),
         (bundle("a:b", "", &good), "ClusterTrustBundle without signer name must not have \":\" in its name"),
-        (bundle("a", "test.test/one", &good), "ClusterTrustBundle for signerName test.test/one must be named with prefix test.test:one:"),
+        (
+            bundle("a", "test.test/one", &good),
+            "ClusterTrustBundle for signerName test.test/one must be named with prefix test.test:one:",
+        ),
     ] {
         let (code, status) = admin.post(&path, &body).await;
         assert_eq!((code, status.str_at("message").contains(expected)), (422, true), "{status}");
@@ -169,11 +180,18 @@ async fn pod_certificate_request_is_issued_for_its_key_only() {
             "maxExpirationSeconds": seconds, "stubPKCS10Request": (STANDARD.encode(pkcs10(&key, None)))}})
     };
     let (code, status) = admin.post(&path, &request(60)).await;
-    assert_eq!((code, status.str_at("message").contains("must be in the range [3600, 7862400]")), (422, true), "{status}");
+    assert_eq!(
+        (code, status.str_at("message").contains("must be in the range [3600, 7862400]")),
+        (422, true),
+        "{status}"
+    );
     let mut none = request(3600);
     none.remove("spec.stubPKCS10Request");
     let (_, status) = admin.post(&path, &none).await;
-    assert!(status.str_at("message").contains("spec: Invalid value: exactly one of (stubPKCS10Request) or"), "{status}");
+    assert!(
+        status.str_at("message").contains("spec: Invalid value: exactly one of (stubPKCS10Request) or"),
+        "{status}"
+    );
     let (code, made) = admin.post(&path, &request(3600)).await;
     assert_eq!(code, 201, "{made}");
     let at = format!("{path}/{}", made.str_at("metadata.name"));
@@ -201,8 +219,14 @@ async fn pod_certificate_request_is_issued_for_its_key_only() {
         (issue(chain(&key, 3600), 1, 3600, 900), "must be set to the NotBefore time encoded in the leaf certificate"),
         (issue(chain(&key, 3600), 0, 3600, 60), "must be at least 10 minutes after status.notBefore"),
         (issue(chain(&key, 1800), 0, 1800, 900), "leaf certificate lifetime must be >= 1 hour"),
-        (issue(chain(&key, 7200), 0, 7200, 900), "leaf certificate lifetime must be <= spec.maxExpirationSeconds (3600)"),
-        (tree!({"status": {"notAfter": (shown(3600))}}), "status is immutable unless transitioning to \"Issued\", \"Denied\", or \"Failed\""),
+        (
+            issue(chain(&key, 7200), 0, 7200, 900),
+            "leaf certificate lifetime must be <= spec.maxExpirationSeconds (3600)",
+        ),
+        (
+            tree!({"status": {"notAfter": (shown(3600))}}),
+            "status is immutable unless transitioning to \"Issued\", \"Denied\", or \"Failed\"",
+        ),
     ] {
         let (code, status) = admin.merge(&at, &body).await;
         assert_eq!((code, status.str_at("message").contains(expected)), (422, true), "{status}");
@@ -211,7 +235,10 @@ async fn pod_certificate_request_is_issued_for_its_key_only() {
     let (code, after) = admin.merge(&at, &good).await;
     assert_eq!(code, 200, "{after}");
     let (_, status) = admin.merge(&at, &tree!({"status": {"certificateChain": ""}})).await;
-    assert!(status.str_at("message").contains("immutable after PodCertificateRequest is issued, denied, or failed"), "{status}");
+    assert!(
+        status.str_at("message").contains("immutable after PodCertificateRequest is issued, denied, or failed"),
+        "{status}"
+    );
 }
 
 #[tokio::test]
@@ -232,8 +259,14 @@ async fn pod_certificate_and_trust_bundle_volumes_are_checked() {
         (certificate(3599, "ED25519"), "if provided, maxExpirationSeconds must be >= 3600"),
         (certificate(7_862_401, "ED25519"), "if provided, maxExpirationSeconds must be <= 7862400"),
         (certificate(3600, "RSA1"), "keyType: Unsupported value: \"RSA1\": supported values: \"RSA3072\", \"RSA4096\""),
-        (tree!({"podCertificate": {"signerName": "example.com/s", "keyType": "ED25519"}}), "specify at least one of credentialBundlePath, keyPath, and certificateChainPath"),
-        (tree!({"clusterTrustBundle": {"name": "a", "path": "p", "labelSelector": {}}}), "labelSelector must be unset if name is specified"),
+        (
+            tree!({"podCertificate": {"signerName": "example.com/s", "keyType": "ED25519"}}),
+            "specify at least one of credentialBundlePath, keyPath, and certificateChainPath",
+        ),
+        (
+            tree!({"clusterTrustBundle": {"name": "a", "path": "p", "labelSelector": {}}}),
+            "labelSelector must be unset if name is specified",
+        ),
         (tree!({"clusterTrustBundle": {"path": "p"}}), "either name or signerName must be specified"),
     ] {
         let (code, status) = admin.post("/api/v1/namespaces/default/pods", &pod(source)).await;

@@ -48,7 +48,9 @@ impl BundleFollower {
                 let mut all: BTreeMap<String, Arc<TrustBundle>> = BTreeMap::new();
                 loop {
                     match watcher.next().await {
-                        Change::Reset(items) => all = items.iter().map(|o| (o.head.name.to_string(), bundle(o))).collect(),
+                        Change::Reset(items) => {
+                            all = items.iter().map(|o| (o.head.name.to_string(), bundle(o))).collect()
+                        }
                         Change::Set(object) => drop(all.insert(object.head.name.to_string(), bundle(&object))),
                         Change::Gone(object) => drop(all.remove(object.head.name.as_str())),
                     }
@@ -185,9 +187,8 @@ impl PodCertificates {
         let key = generate(&wanted.key_type)?;
         let mut params = CertificateParams::default();
         params.distinguished_name = rcgen::DistinguishedName::new();
-        let request = params
-            .serialize_request(&key)
-            .map_err(|e| format!("while generating stub PKCS#10 request: {e}"))?;
+        let request =
+            params.serialize_request(&key).map_err(|e| format!("while generating stub PKCS#10 request: {e}"))?;
         let namespace = pod.metadata.namespace.as_str();
         let account = match pod.spec.service_account_name.as_str() {
             "" => "default",
@@ -200,7 +201,8 @@ impl PodCertificates {
         let found = get(id::SERVICE_ACCOUNT, namespace, account).await;
         let account_uid = found.map_err(|s| format!("while fetching service account: {s}"))?.head.uid.to_string();
         let node = get(id::NODE, "", &self.node).await;
-        let node_uid = node.map_err(|s| format!("while getting node object from local cache: {s}"))?.head.uid.to_string();
+        let node_uid =
+            node.map_err(|s| format!("while getting node object from local cache: {s}"))?.head.uid.to_string();
         let seconds = wanted.max_expiration_seconds.map_or(SECONDS, i64::from);
         let meta = &pod.metadata;
         let der = corten_schema::scalars::base64::encode(request.der());
@@ -220,7 +222,9 @@ impl PodCertificates {
         }
         let at = ObjectKey::new(id::POD_CERTIFICATE_REQUEST, namespace, "");
         let made = write::create(&self.api, at, body).await;
-        let made = made.map_err(|f| format!("while creating initial PodCertificateRequest: while creating on API: {}", f.status))?;
+        let made = made.map_err(|f| {
+            format!("while creating initial PodCertificateRequest: while creating on API: {}", f.status)
+        })?;
         let name = made.object.map(|o| o.head.name.to_string()).unwrap_or_default();
         Ok((name, key.serialize_pem()))
     }
@@ -228,8 +232,7 @@ impl PodCertificates {
     /// The status of a request once it is issued; `None` if that takes too long.
     async fn wait(&self, namespace: &str, name: &str, clock: &Arc<dyn Clock>) -> Result<Option<Tree>, String> {
         let term = |path: &str, value: &str| FieldTerm { path: path.into(), equal: true, value: value.into() };
-        let fields =
-            FieldSelector { terms: vec![term("spec.nodeName", &self.node), term("metadata.name", name)] };
+        let fields = FieldSelector { terms: vec![term("spec.nodeName", &self.node), term("metadata.name", name)] };
         let options = ListOptions { namespace: namespace.into(), labels: None, fields };
         let gone = || format!("PodCertificateRequest {:?} appears to have been deleted", format!("{namespace}/{name}"));
         let list = self.api.list(id::POD_CERTIFICATE_REQUEST, options.clone()).await;

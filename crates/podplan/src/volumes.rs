@@ -120,11 +120,9 @@ fn projection(
         let found = sources.certificates.get(&(volume.to_owned(), place));
         let found = found.ok_or_else(|| String::from("credential bundle is not issued yet"))?;
         let bundle = format!("{}{}", found.key, found.chain);
-        for (path, text) in [
-            (&v.credential_bundle_path, &bundle),
-            (&v.key_path, &found.key),
-            (&v.certificate_chain_path, &found.chain),
-        ] {
+        for (path, text) in
+            [(&v.credential_bundle_path, &bundle), (&v.key_path, &found.key), (&v.certificate_chain_path, &found.chain)]
+        {
             if !path.is_empty() {
                 let content = text.clone().into_bytes();
                 out.push(File { path: path.clone(), content, mode: own_mode(pod, mode) });
@@ -345,7 +343,11 @@ mod tests {
             std::sync::Arc::new(TrustBundle { name: name.into(), signer: signer.into(), labels, text })
         };
         let sources = Sources {
-            trust_bundles: vec![bundle("a", "s", "true", b"1"), bundle("b", "s", "true", b"1"), bundle("c", "s", "no", b"2")],
+            trust_bundles: vec![
+                bundle("a", "s", "true", b"1"),
+                bundle("b", "s", "true", b"1"),
+                bundle("c", "s", "no", b"2"),
+            ],
             ..Sources::default()
         };
         let anchors = |json: &str| {
@@ -359,7 +361,11 @@ mod tests {
             "while getting ClusterTrustBundle: clustertrustbundle.certificates.k8s.io \"x\" not found"
         );
         assert_eq!(anchors(r#"{"name":"x","optional":true}"#), Ok(String::new()));
-        assert_eq!(anchors(r#"{"signerName":"s","labelSelector":{"matchLabels":{"alive":"true"}}}"#), Ok(one.clone()), "each once");
+        assert_eq!(
+            anchors(r#"{"signerName":"s","labelSelector":{"matchLabels":{"alive":"true"}}}"#),
+            Ok(one.clone()),
+            "each once"
+        );
         assert_eq!(anchors(r#"{"signerName":"s","labelSelector":{}}"#).unwrap().matches("BEGIN").count(), 2);
         assert!(anchors(r#"{"signerName":"s"}"#).is_err(), "no selector selects nothing");
         assert_eq!(anchors(r#"{"signerName":"s","optional":true}"#), Ok(String::new()));
