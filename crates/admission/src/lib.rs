@@ -6,11 +6,13 @@
 //! [`ServiceAllocator`], which the pipeline calls itself.
 
 pub mod chain;
+mod certificates;
 mod cidr;
 mod hooks;
 mod limits;
 mod namespace;
 mod node;
+mod node_restriction;
 mod plugins;
 mod pod;
 mod pod_security;

@@ -3,7 +3,9 @@
 use corten_object::Status;
 use corten_tree::Tree;
 
-use crate::{Request, limits, namespace, node, pod, pod_security, runtime_class, service_account, storage};
+use crate::{
+    Request, certificates, limits, namespace, node, node_restriction, pod, pod_security, runtime_class, service_account, storage,
+};
 
 type Mutate = fn(&Request<'_>, &mut Tree, Option<&Tree>) -> Result<(), Status>;
 type Validate = fn(&Request<'_>, Option<&Tree>, Option<&Tree>) -> Result<(), Status>;
@@ -36,7 +38,7 @@ pub(crate) static PLUGINS: &[Plugin] = &[
     both("NamespaceLifecycle", namespace::lifecycle, namespace::immortal),
     both("LimitRanger", limits::mutate, limits::validate),
     both("ServiceAccount", service_account::mutate, service_account::validate),
-    both("NodeRestriction", node::restrict, node::restrict_delete),
+    both("NodeRestriction", node_restriction::restrict, node_restriction::restrict_delete),
     mutating("TaintNodesByCondition", node::taint),
     validating("PodSecurity", pod_security::validate),
     both("Priority", pod::priority, pod::one_default_priority),
@@ -45,6 +47,10 @@ pub(crate) static PLUGINS: &[Plugin] = &[
     mutating("StorageObjectInUseProtection", storage::protect),
     validating("PersistentVolumeClaimResize", storage::resize),
     both("RuntimeClass", runtime_class::mutate, runtime_class::validate),
+    validating("CertificateApproval", certificates::approval),
+    validating("CertificateSigning", certificates::signing),
+    validating("ClusterTrustBundleAttest", certificates::attest),
+    validating("CertificateSubjectRestriction", certificates::subject),
     mutating("DefaultIngressClass", storage::default_ingress_class),
     mutating("PodTopologyLabels", pod::topology_labels),
 ];

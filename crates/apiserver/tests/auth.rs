@@ -301,3 +301,73 @@ async fn token_review_and_bound_tokens() {
     let (_, config) = admin.get("/.well-known/openid-configuration").await;
     assert!(config.str_at("jwks_uri").ends_with("/openid/v1/jwks"));
 }
+
+#[tokio::test]
+async fn node_restriction_keeps_agents_to_their_own() {
+    let fixture = Fixture::start().await;
+    let mut admin = Caller::admin(&fixture).await;
+    let mut node = Caller::connect(&fixture, Some(&fixture.material.kubelet)).await;
+    let named = |name: &str, labels: Tree| tree!({"metadata": {"name": name, "labels": labels}});
+    let (code, status) = node.post("/api/v1/nodes", &named("n2", Tree::map())).await;
+    let expected = "nodes \"n2\" is forbidden: node \"n1\" is not allowed to modify node \"n2\"";
+    assert_eq!((code, status.str_at("message")), (403, expected));
+    let role = tree!({"node-role.kubernetes.io/x": ""});
+    let (_, status) = node.post("/api/v1/nodes", &named("n1", role.clone())).await;
+    let expected = "nodes \"n1\" is forbidden: node \"n1\" is not allowed to set the following labels: node-role.kubernetes.io/x";
+    assert_eq!(status.str_at("message"), expected);
+    assert_eq!(node.post("/api/v1/nodes", &named("n1", tree!({"a": "b"}))).await.0, 201);
+    let at = "/api/v1/nodes/n1";
+    let (_, status) = node.merge(at, &tree!({"metadata": {"labels": role}})).await;
+    assert!(status.str_at("message").ends_with("is not allowed to modify labels: node-role.kubernetes.io/x"), "{status}");
+    let (_, status) = node.merge(at, &tree!({"spec": {"taints": []}})).await;
+    assert!(status.str_at("message").ends_with("node \"n1\" is not allowed to modify taints"), "{status}");
+    assert_eq!(admin.post("/api/v1/namespaces/default/serviceaccounts", &tree!({"metadata": {"name": "default"}})).await.0, 201);
+    let pod = tree!({"metadata": {"name": "p"}, "spec": {"nodeName": "n1", "containers": [{"name": "c", "image": "i"}]}});
+    let pods = "/api/v1/namespaces/default/pods";
+    let (_, status) = node.post(pods, &pod).await;
+    assert!(status.str_at("message").contains("node \"n1\" can only create mirror pods"), "{status}");
+    let (_, made) = admin.post(pods, &pod).await;
+    let mut other = pod.clone();
+    other.set("metadata.name", "q");
+    other.set("spec.nodeName", "n2");
+    assert_eq!(admin.post(pods, &other).await.0, 201);
+    assert_eq!(node.merge(&format!("{pods}/p/status"), &tree!({"status": {"phase": "Running"}})).await.0, 200);
+    let (code, status) = node.merge(&format!("{pods}/q/status"), &tree!({"status": {"phase": "Running"}})).await;
+    assert_eq!((code, status.str_at("message").contains("with spec.nodeName set to itself")), (403, true), "{status}");
+    assert_eq!(node.delete(&format!("{pods}/q")).await.0, 403);
+    let token = |uid: &str, audience: &str| {
+        tree!({"spec": {"audiences": [audience], "boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": "p", "uid": uid}}})
+    };
+    let path = "/api/v1/namespaces/default/serviceaccounts/default/token";
+    let uid = made.str_at("metadata.uid");
+    let (_, status) = node.post(path, &token("", "")).await;
+    assert!(status.str_at("message").ends_with("node requested token with a pod binding without a uid"), "{status}");
+    let (_, status) = node.post(path, &token(uid, "vault")).await;
+    assert!(status.str_at("message").ends_with("is not authorized to request tokens for audience \"vault\""), "{status}");
+    assert_eq!(node.delete(&format!("{pods}/p")).await.0, 200);
+}
+
+#[tokio::test]
+async fn certificate_admission_asks_for_the_signer() {
+    let fixture = Fixture::start().await;
+    let mut admin = Caller::admin(&fixture).await;
+    let rules = tree!([{"verbs": ["*"], "apiGroups": ["certificates.k8s.io"],
+        "resources": ["certificatesigningrequests", "certificatesigningrequests/approval", "clustertrustbundles"]}]);
+    grant(&mut admin, "alice", "requests", rules).await;
+    let mut alice = Caller::bearer(&fixture, "secret-token").await;
+    let params = rcgen::CertificateParams::default();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let text = params.serialize_request(&key).unwrap().pem().unwrap();
+    let request = corten_schema::scalars::base64::encode(text.as_bytes());
+    let body = tree!({"metadata": {"name": "r"}, "spec": {"request": request, "usages": ["client auth"], "signerName": "example.com/x"}});
+    let requests = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+    assert_eq!(alice.post(requests, &body).await.0, 201);
+    let approved = tree!({"status": {"conditions": [{"type": "Approved", "status": "True"}]}});
+    let (code, status) = alice.merge(&format!("{requests}/r/approval"), &approved).await;
+    let expected = "certificatesigningrequests.certificates.k8s.io \"r\" is forbidden: user not permitted to approve requests with \
+         signerName \"example.com/x\"";
+    assert_eq!((code, status.str_at("message")), (403, expected));
+    let rules = tree!([{"verbs": ["approve"], "apiGroups": ["certificates.k8s.io"], "resources": ["signers"], "resourceNames": ["example.com/*"]}]);
+    grant(&mut admin, "alice", "approver", rules).await;
+    assert_eq!(alice.merge(&format!("{requests}/r/approval"), &approved).await.0, 200);
+}

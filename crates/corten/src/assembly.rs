@@ -13,14 +13,15 @@ use corten_apiserver::{Server, ServerConfig};
 use corten_auth::{Material, PkiNames, User};
 use corten_base::{Clock as _, OnError, OnStop, SystemClock, SystemEntropy, Tasks};
 use corten_cache::{Cache, CacheOptions};
-use corten_client::{Api, Duplex, ExecRequest, ExecSession, ListOptions, LogRequest, NodeApi, PortForwardRequest};
+use corten_client::{Api, Duplex, ExecRequest, ExecSession, ListOptions, LogRequest, NodeApi, PatchKind, PortForwardRequest, Target, Write, WriteOptions};
 use corten_client::{ByteStream, kubeconfig};
 use corten_controllers::certificate_signing::SharedAuthority;
 use corten_kinds::{Registry, id};
 use corten_manager::Manager;
 use corten_net::Severity;
 use corten_node::{Agent, StoreImages};
-use corten_object::{FieldSelector, Object, Reason, Status};
+use corten_object::{FieldSelector, Object, ObjectKey, Reason, Status};
+use corten_tree::tree;
 use corten_store::{MemoryStore, SqliteOptions, SqliteStore, Store};
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
@@ -123,6 +124,7 @@ pub async fn start(plan: Plan, mut stage: impl FnMut(&str)) -> Result<Running> {
             Ok(agent) => {
                 node_api.set(agent.node_api());
                 running.agent = Some(agent);
+                label_control_plane(&server.api_as(User::apiserver()), name).await?;
                 if let Some(address) = ranges.service.nth(10) {
                     dns_service::publish(&server.api_as(User::apiserver()), address, ranges.gateway()).await?;
                 }
@@ -317,7 +319,8 @@ async fn start_agent(
         serve_services: true,
         dns_listen: Vec::new(),
         pods_max: 110,
-        labels: vec![("node-role.kubernetes.io/control-plane".into(), String::new())],
+        // What role a node has is not for its agent to say.
+        labels: Vec::new(),
         host_netns: None,
     };
     let images = Arc::new(StoreImages::new(images));
@@ -327,6 +330,15 @@ async fn start_agent(
         .map_err(|e| anyhow!("the node: {e}"))?;
     until_ready(api, name).await?;
     Ok(agent)
+}
+
+/// Says that the node is part of the control plane, as kubeadm does.
+async fn label_control_plane(api: &Arc<dyn Api>, name: &str) -> Result<()> {
+    let body = tree!({"metadata": {"labels": {"node-role.kubernetes.io/control-plane": ""}}});
+    let target = Target::object(ObjectKey::new(id::NODE, "", name));
+    let patch = Write::Patch { target, patch: PatchKind::Merge, body };
+    api.write(patch, WriteOptions::default()).await.context("labelling the node")?;
+    Ok(())
 }
 
 /// Tells what on this host would break pods quietly; stops if pods could not be networked at all.
