@@ -50,7 +50,9 @@ pub(crate) fn signing(request: &Request<'_>, object: Option<&Tree>, old: Option<
         id::CERTIFICATE_SIGNING_REQUEST if changes("status.certificate") || changes("status.conditions") => {
             match may(request, "sign", signer) {
                 true => Ok(()),
-                false => Err(request.forbidden(format!("user not permitted to sign requests with signerName {signer:?}"))),
+                false => {
+                    Err(request.forbidden(format!("user not permitted to sign requests with signerName {signer:?}")))
+                }
             }
         }
         id::POD_CERTIFICATE_REQUEST if changes("status") && !may(request, "sign", signer) => {

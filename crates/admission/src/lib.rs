@@ -5,8 +5,8 @@
 //! cluster through [`Cluster`], and keeps nothing. What has to be kept (addresses and ports of Services) is in
 //! [`ServiceAllocator`], which the pipeline calls itself.
 
-pub mod chain;
 mod certificates;
+pub mod chain;
 mod cidr;
 mod hooks;
 mod limits;

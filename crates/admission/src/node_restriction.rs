@@ -29,9 +29,7 @@ pub(crate) fn restrict(request: &Request<'_>, object: &mut Tree, old: Option<&Tr
                 let pod = find(request, id::POD, request.namespace, request.name)?;
                 match pod.to_tree().str_at("spec.nodeName") == node {
                     true => Ok(()),
-                    false => {
-                        Err(denied(format!("node {node} can only evict pods with spec.nodeName set to itself")))
-                    }
+                    false => Err(denied(format!("node {node} can only evict pods with spec.nodeName set to itself"))),
                 }
             }
             _ => Err(denied(format!("unexpected pod subresource {sub:?}, only 'status' and 'eviction' are allowed"))),
@@ -60,15 +58,13 @@ pub(crate) fn restrict(request: &Request<'_>, object: &mut Tree, old: Option<&Tr
 }
 
 /// Deletes by the agent of a node.
-pub(crate) fn restrict_delete(
-    request: &Request<'_>,
-    _object: Option<&Tree>,
-    old: Option<&Tree>,
-) -> Result<(), Status> {
+pub(crate) fn restrict_delete(request: &Request<'_>, _object: Option<&Tree>, old: Option<&Tree>) -> Result<(), Status> {
     let (Some(node), Operation::Delete) = (request.user.node_name(), request.operation) else { return Ok(()) };
     let on = |path: &str| old.is_none_or(|o| o.str_at(path) == node);
     let why = match request.kind.id {
-        id::POD if !on("spec.nodeName") => format!("node {node:?} can only delete pods with spec.nodeName set to itself"),
+        id::POD if !on("spec.nodeName") => {
+            format!("node {node:?} can only delete pods with spec.nodeName set to itself")
+        }
         id::NODE if request.name != node => {
             format!("node {node:?} is not allowed to modify node {:?}", request.name)
         }
@@ -106,7 +102,9 @@ fn find(
 fn pod(request: &Request<'_>, node: &str, pod: &Tree) -> Result<(), String> {
     if request.operation != Operation::Create {
         let operation = request.operation.as_str();
-        return Err(format!("unexpected operation {operation:?}, node {node:?} can only create and delete mirror pods"));
+        return Err(format!(
+            "unexpected operation {operation:?}, node {node:?} can only create and delete mirror pods"
+        ));
     }
     if pod.at(&["metadata", "annotations", MIRROR]).is_none() {
         return Err(format!("pod does not have {MIRROR:?} annotation, node {node:?} can only create mirror pods"));
@@ -155,9 +153,8 @@ fn references(pod: &Tree) -> Option<&'static str> {
     };
     let volumes = spec.list_at("volumes");
     let volume = |kind: &str| volumes.iter().any(|v| v.path(kind).is_some());
-    let projected = |kind: &str| {
-        volumes.iter().flat_map(|v| v.list_at("projected.sources")).any(|s| s.path(kind).is_some())
-    };
+    let projected =
+        |kind: &str| volumes.iter().flat_map(|v| v.list_at("projected.sources")).any(|s| s.path(kind).is_some());
     if !spec.list_at("imagePullSecrets").is_empty() || volume("secret") || projected("secret") || from("secret") {
         return Some("secrets");
     }
@@ -294,9 +291,9 @@ fn claim_status(request: &Request<'_>, node: &str, new: &Tree, old: Option<&Tree
     };
     match rest(new).semantically_equal(&rest(old)) {
         true => Ok(()),
-        false => {
-            Err(format!("node {node:?} is not allowed to update fields other than status.quantity and status.conditions"))
-        }
+        false => Err(format!(
+            "node {node:?} is not allowed to update fields other than status.quantity and status.conditions"
+        )),
     }
 }
 
@@ -424,8 +421,10 @@ fn pod_certificate(request: &Request<'_>, node: &str, object: &Tree) -> Result<(
     let found = find(request, id::SERVICE_ACCOUNT, request.namespace, account)?;
     if found.head.uid != text("serviceAccountUID") {
         let (claimed, uid) = (text("serviceAccountUID"), &found.head.uid);
-        let why =
-            format!("names service account UID {claimed:?}, which differs from the running service account ({:?})", uid.as_str());
+        let why = format!(
+            "names service account UID {claimed:?}, which differs from the running service account ({:?})",
+            uid.as_str()
+        );
         return Err(inconsistent(format!("PodCertificateRequest for pod {shown} {why}")));
     }
     let signer = text("signerName");

@@ -4,7 +4,8 @@ use corten_object::Status;
 use corten_tree::Tree;
 
 use crate::{
-    Request, certificates, limits, namespace, node, node_restriction, pod, pod_security, runtime_class, service_account, storage,
+    Request, certificates, limits, namespace, node, node_restriction, pod, pod_security, runtime_class,
+    service_account, storage,
 };
 
 type Mutate = fn(&Request<'_>, &mut Tree, Option<&Tree>) -> Result<(), Status>;

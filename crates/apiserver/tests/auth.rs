@@ -313,16 +313,24 @@ async fn node_restriction_keeps_agents_to_their_own() {
     assert_eq!((code, status.str_at("message")), (403, expected));
     let role = tree!({"node-role.kubernetes.io/x": ""});
     let (_, status) = node.post("/api/v1/nodes", &named("n1", role.clone())).await;
-    let expected = "nodes \"n1\" is forbidden: node \"n1\" is not allowed to set the following labels: node-role.kubernetes.io/x";
+    let expected =
+        "nodes \"n1\" is forbidden: node \"n1\" is not allowed to set the following labels: node-role.kubernetes.io/x";
     assert_eq!(status.str_at("message"), expected);
     assert_eq!(node.post("/api/v1/nodes", &named("n1", tree!({"a": "b"}))).await.0, 201);
     let at = "/api/v1/nodes/n1";
     let (_, status) = node.merge(at, &tree!({"metadata": {"labels": role}})).await;
-    assert!(status.str_at("message").ends_with("is not allowed to modify labels: node-role.kubernetes.io/x"), "{status}");
+    assert!(
+        status.str_at("message").ends_with("is not allowed to modify labels: node-role.kubernetes.io/x"),
+        "{status}"
+    );
     let (_, status) = node.merge(at, &tree!({"spec": {"taints": []}})).await;
     assert!(status.str_at("message").ends_with("node \"n1\" is not allowed to modify taints"), "{status}");
-    assert_eq!(admin.post("/api/v1/namespaces/default/serviceaccounts", &tree!({"metadata": {"name": "default"}})).await.0, 201);
-    let pod = tree!({"metadata": {"name": "p"}, "spec": {"nodeName": "n1", "containers": [{"name": "c", "image": "i"}]}});
+    assert_eq!(
+        admin.post("/api/v1/namespaces/default/serviceaccounts", &tree!({"metadata": {"name": "default"}})).await.0,
+        201
+    );
+    let pod =
+        tree!({"metadata": {"name": "p"}, "spec": {"nodeName": "n1", "containers": [{"name": "c", "image": "i"}]}});
     let pods = "/api/v1/namespaces/default/pods";
     let (_, status) = node.post(pods, &pod).await;
     assert!(status.str_at("message").contains("node \"n1\" can only create mirror pods"), "{status}");
@@ -335,15 +343,16 @@ async fn node_restriction_keeps_agents_to_their_own() {
     let (code, status) = node.merge(&format!("{pods}/q/status"), &tree!({"status": {"phase": "Running"}})).await;
     assert_eq!((code, status.str_at("message").contains("with spec.nodeName set to itself")), (403, true), "{status}");
     assert_eq!(node.delete(&format!("{pods}/q")).await.0, 403);
-    let token = |uid: &str, audience: &str| {
-        tree!({"spec": {"audiences": [audience], "boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": "p", "uid": uid}}})
-    };
+    let token = |uid: &str, audience: &str| tree!({"spec": {"audiences": [audience], "boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": "p", "uid": uid}}});
     let path = "/api/v1/namespaces/default/serviceaccounts/default/token";
     let uid = made.str_at("metadata.uid");
     let (_, status) = node.post(path, &token("", "")).await;
     assert!(status.str_at("message").ends_with("node requested token with a pod binding without a uid"), "{status}");
     let (_, status) = node.post(path, &token(uid, "vault")).await;
-    assert!(status.str_at("message").ends_with("is not authorized to request tokens for audience \"vault\""), "{status}");
+    assert!(
+        status.str_at("message").ends_with("is not authorized to request tokens for audience \"vault\""),
+        "{status}"
+    );
     assert_eq!(node.delete(&format!("{pods}/p")).await.0, 200);
 }
 

@@ -13,7 +13,10 @@ use corten_apiserver::{Server, ServerConfig};
 use corten_auth::{Material, PkiNames, User};
 use corten_base::{Clock as _, OnError, OnStop, SystemClock, SystemEntropy, Tasks};
 use corten_cache::{Cache, CacheOptions};
-use corten_client::{Api, Duplex, ExecRequest, ExecSession, ListOptions, LogRequest, NodeApi, PatchKind, PortForwardRequest, Target, Write, WriteOptions};
+use corten_client::{
+    Api, Duplex, ExecRequest, ExecSession, ListOptions, LogRequest, NodeApi, PatchKind, PortForwardRequest, Target,
+    Write, WriteOptions,
+};
 use corten_client::{ByteStream, kubeconfig};
 use corten_controllers::certificate_signing::SharedAuthority;
 use corten_kinds::{Registry, id};
@@ -21,8 +24,8 @@ use corten_manager::Manager;
 use corten_net::Severity;
 use corten_node::{Agent, StoreImages};
 use corten_object::{FieldSelector, Object, ObjectKey, Reason, Status};
-use corten_tree::tree;
 use corten_store::{MemoryStore, SqliteOptions, SqliteStore, Store};
+use corten_tree::tree;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 
