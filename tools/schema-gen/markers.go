@@ -42,12 +42,68 @@ func parseMarkers(doc *ast.CommentGroup) markers {
 	return found
 }
 
+// off are the feature gates that are off by default: their rules are those of a field that nobody may set.
+var off = map[string]bool{
+	"DRAPartitionableDevicesType": true, "InPlacePodVerticalScalingSchedulerPreemption": true, "WorkloadWithJob": true,
+}
+
+// declaredRules are the validation rules in a comment that the server enforces, in order: those of stable and beta fields.
+func declaredRules(doc *ast.CommentGroup) []string {
+	var found []string
+	if doc == nil {
+		return found
+	}
+	for _, comment := range doc.List {
+		line := strings.TrimSpace(strings.TrimPrefix(comment.Text, "//"))
+		rule, ok := strings.CutPrefix(line, "+k8s:")
+		if !ok {
+			continue
+		}
+		if strings.HasPrefix(rule, "alpha(") {
+			continue
+		}
+		if strings.HasPrefix(rule, "beta(") {
+			_, rule, _ = strings.Cut(rule, ")=")
+		}
+		rule = strings.ReplaceAll(strings.ReplaceAll(rule, "+k8s:", ""), "\"", "")
+		if gated, ok := strings.CutPrefix(rule, "ifDisabled("); ok {
+			gate, inner, _ := strings.Cut(gated, ")=")
+			if !off[gate] {
+				continue
+			}
+			rule = inner
+		} else if gated, ok := strings.CutPrefix(rule, "ifEnabled("); ok {
+			gate, inner, _ := strings.Cut(gated, ")=")
+			if off[gate] {
+				continue
+			}
+			rule = inner
+		}
+		name, _, _ := strings.Cut(rule, "=")
+		if strings.HasSuffix(rule, "=optional") {
+			continue
+		}
+		if name, _, _ := strings.Cut(name, "("); enforced[name] {
+			found = append(found, strings.ReplaceAll(rule, " ", ""))
+		}
+	}
+	return found
+}
+
+// enforced are the rules that the table carries.
+var enforced = map[string]bool{
+	"eachKey": true, "eachVal": true, "enum": true, "forbidden": true, "format": true, "ifMode": true, "immutable": true,
+	"listMapKey": true, "maxBytes": true, "maxItems": true, "maxLength": true, "maximum": true, "minimum": true,
+	"modeDiscriminator": true, "required": true, "subfield": true, "unionMember": true, "unique": true, "update": true,
+}
+
 // sourceFacts is what reflection does not know about a package.
 type sourceFacts struct {
-	types  map[string]markers            // by type name
-	fields map[string]map[string]markers // by type name and Go field name
-	enums  map[string][]string           // values of string constants by type name
-	consts map[string]string             // values of typed string constants by their own name
+	types  map[string]markers             // by type name
+	fields map[string]map[string]markers  // by type name and Go field name
+	rules  map[string]map[string][]string // by type name and Go field name; a type's own without a field
+	enums  map[string][]string            // values of string constants by type name
+	consts map[string]string              // values of typed string constants by their own name
 }
 
 var sources = map[string]*sourceFacts{}
@@ -57,7 +113,7 @@ func source(pkgPath string) *sourceFacts {
 	if facts, ok := sources[pkgPath]; ok {
 		return facts
 	}
-	facts := &sourceFacts{map[string]markers{}, map[string]map[string]markers{}, map[string][]string{}, map[string]string{}}
+	facts := &sourceFacts{map[string]markers{}, map[string]map[string]markers{}, map[string]map[string][]string{}, map[string][]string{}, map[string]string{}}
 	sources[pkgPath] = facts
 	out, err := exec.Command("go", "list", "-f", "{{.Dir}}", pkgPath).Output()
 	check(err)
@@ -88,6 +144,7 @@ func (s *sourceFacts) read(gen *ast.GenDecl) {
 				doc = gen.Doc
 			}
 			s.types[spec.Name.Name] = parseMarkers(doc)
+			s.rules[spec.Name.Name] = map[string][]string{"": declaredRules(doc)}
 			if body, ok := spec.Type.(*ast.StructType); ok {
 				s.readFields(spec.Name.Name, body)
 			}
@@ -102,6 +159,7 @@ func (s *sourceFacts) readFields(typeName string, body *ast.StructType) {
 	for _, field := range body.Fields.List {
 		found := parseMarkers(field.Doc)
 		for _, name := range field.Names {
+			s.rules[typeName][name.Name] = declaredRules(field.Doc)
 			fields[name.Name] = found
 		}
 		if len(field.Names) == 0 {
@@ -110,6 +168,7 @@ func (s *sourceFacts) readFields(typeName string, body *ast.StructType) {
 				embedded = star.X
 			}
 			if selector, ok := embedded.(*ast.SelectorExpr); ok {
+				s.rules[typeName][selector.Sel.Name] = declaredRules(field.Doc)
 				fields[selector.Sel.Name] = found
 			} else if ident, ok := embedded.(*ast.Ident); ok {
 				fields[ident.Name] = found

@@ -152,10 +152,34 @@ func (tab *table) field(owner reflect.Type, f reflect.StructField, facts *source
 	line += pair("ps", f.Tag.Get("patchStrategy")) + pair("pk", f.Tag.Get("patchMergeKey"))
 	line += pair("lt", m.first("listType")) + pair("lk", strings.Join(m["listMapKey"], ","))
 	line += mapType(m.first("mapType") + m.first("structType") + tab.mapMarker(f.Type))
+	line += pair("dv", strings.Join(tab.rulesOf(owner, f, facts), ";"))
 	line += pair("df", defaultOf(m, facts))
 	// Last, as its values may hold blanks.
 	line += pair("en", strings.Join(enumOf(f.Type), "|"))
 	return line
+}
+
+// rulesOf are the declared validation rules of a field, and of its type if that is a text.
+func (tab *table) rulesOf(owner reflect.Type, f reflect.StructField, facts *sourceFacts) []string {
+	rules := facts.rules[owner.Name()][f.Name]
+	t := f.Type
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if t.Kind() == reflect.String && t.PkgPath() != "" {
+		for _, rule := range source(t.PkgPath()).rules[t.Name()][""] {
+			if rule == "enum" {
+				values := append([]string{}, source(t.PkgPath()).enums[t.Name()]...)
+				if len(values) == 0 {
+					continue // They are no literals; the kind's own rules have them.
+				}
+				sort.Strings(values)
+				rule += "=" + strings.Join(values, "|")
+			}
+			rules = append(append([]string{}, rules...), rule)
+		}
+	}
+	return rules
 }
 
 // defaultOf is the `+default` marker as JSON, with references to constants resolved.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use corten_tree::Tree;
 
-use crate::validate::{Spot, meta};
+use crate::validate::{Spot, declared, meta};
 use crate::{Errors, Kind, WriteContext};
 
 impl Kind {
@@ -38,7 +38,17 @@ impl Kind {
         if let Some(custom) = &self.custom {
             custom.object_faults(self, object, None, &mut errors);
         }
+        self.declared_faults(object, None, &mut errors);
         errors
+    }
+
+    /// Adds what upstream's types declare, of built-in kinds.
+    fn declared_faults(&self, new: &Tree, old: Option<&Tree>, errors: &mut Errors) {
+        if self.spec.is_some()
+            && let Some(Some(ty)) = self.types.first()
+        {
+            declared::validate(*ty, new, old, errors);
+        }
     }
 
     /// The faults of a changed object, after `prepare_update`.
@@ -64,6 +74,7 @@ impl Kind {
             };
             new.immutable(&old, field, &mut errors);
         }
+        self.declared_faults(new, Some(old), &mut errors);
         errors
     }
 
@@ -87,6 +98,7 @@ impl Kind {
         if let Some(hook) = self.hooks.validate_status_at {
             hook(new, old, context, &mut errors);
         }
+        self.declared_faults(new, Some(old), &mut errors);
         errors
     }
 }

@@ -90,6 +90,8 @@ pub struct Field {
     pub granular: bool,
     /// Upstream's declared default as JSON text; empty if none. (Most defaults are code, in the kinds crate.)
     pub default: &'static str,
+    /// Upstream's declared validation rules as the table has them (`required;maxItems=32`); see [`Field::rules`].
+    pub(crate) rules: &'static str,
     pub(crate) list_keys: Cow<'static, str>,
     pub(crate) enum_values: &'static str,
     /// The type in the table's notation, for Go's names in error messages.
@@ -292,6 +294,11 @@ impl Field {
     /// The keys of a list of [`ListType::Map`].
     pub fn list_keys(&self) -> impl Iterator<Item = &str> {
         self.list_keys.split(',').filter(|key| !key.is_empty())
+    }
+
+    /// The validation rules that upstream declares (`+k8s:` tags) and its server enforces, in order: `required`, `maxItems=32`.
+    pub fn rules(&self) -> impl Iterator<Item = &'static str> + Clone + use<> {
+        self.rules.split(';').filter(|rule| !rule.is_empty())
     }
 
     /// The values upstream declares for an enumerated string, sorted.

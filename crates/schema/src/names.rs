@@ -86,6 +86,30 @@ pub fn dns_subdomain(text: &str) -> Vec<String> {
     out
 }
 
+/// A DNS-1123 subdomain in either case.
+pub fn dns_subdomain_caseless(text: &str) -> Vec<String> {
+    let mut out = Vec::new();
+    if text.len() > SUBDOMAIN_MAX {
+        out.push(too_long_bytes(SUBDOMAIN_MAX));
+    }
+    if !matches_subdomain(&text.to_ascii_lowercase()) {
+        let rule = "an RFC 1123 subdomain must consist of alphanumeric characters, '-' or '.', and must start and end with an \
+                    alphanumeric character";
+        out.push(regex(rule, SUBDOMAIN, &["Example.com"]));
+    }
+    out
+}
+
+/// A label's key that has a prefix.
+pub fn prefixed_label_key(text: &str) -> Vec<String> {
+    let faults = label_key(text);
+    match text.split('/').count() {
+        2 => faults,
+        _ if !faults.is_empty() => faults,
+        _ => vec!["must include a prefix (e.g. 'example.com/key')".into()],
+    }
+}
+
 /// A DNS-1123 subdomain whose labels may contain underscores (search paths).
 pub fn dns_subdomain_with_underscore(text: &str) -> Vec<String> {
     const PATTERN: &str = r"_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*";

@@ -10,7 +10,7 @@
 //! Types: `*T` pointer, `[]T` list, `{}T` map from text, `v1.Protocol=string` a Go type that is not a struct with what it
 //! is, a dotted name a struct of the table, anything else a scalar. Properties: `oe` omitempty, `oz` omitzero, `rq`
 //! required, `ps` patch strategy, `pk` patch merge key, `lt` list type, `lk` list-map keys, `at` atomic, `gr` granular, `df` default as
-//! JSON, `en` enumerated values (last, to the end of the line).
+//! JSON, `dv` validation rules that the server enforces (`;` between them), `en` enumerated values (last, to the end of the line).
 
 use std::borrow::Cow;
 
@@ -84,6 +84,7 @@ fn set_property(field: &mut Field, property: &str, value: &'static str) {
         "pk" => field.merge_key = value,
         "lk" => field.list_keys = Cow::Borrowed(value),
         "df" => field.default = value,
+        "dv" => field.rules = value,
         "ps" => {
             for strategy in value.split(',') {
                 match strategy {
@@ -162,6 +163,7 @@ impl Field {
             atomic: false,
             granular: false,
             default: "",
+            rules: "",
             list_keys: Cow::Borrowed(""),
             enum_values: "",
             notation: "",

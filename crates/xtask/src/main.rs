@@ -2,6 +2,8 @@
 
 mod bench;
 mod deny;
+mod faults;
+mod oracle;
 mod schema;
 mod sim;
 mod test;
@@ -28,6 +30,8 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Check licences and bans of the dependency tree (installs cargo-deny below target/)
     Deny,
+    /// Compare the answers to faulty manifests with those of upstream's kube-apiserver, built from its Go modules
+    Faults(faults::FaultsArgs),
     /// Write the schema table from upstream's Go types
     Schema {
         /// Compare instead, and run the byte-for-byte tests against upstream
@@ -46,6 +50,7 @@ fn main() -> Result<()> {
         Command::Tidy => tidy::run(),
         Command::Bench(args) => bench::run(&args),
         Command::Deny => deny::run(),
+        Command::Faults(args) => faults::run(&args),
         Command::Schema { check } => schema::run(check),
         Command::Sim(args) => sim::run(&args),
         Command::Vm(args) => vm::run(&args).and_then(|status| match status {

@@ -31,7 +31,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("surface", &["corten", "cli", "console"]),
-    ("dev", &["sim", "testkit", "xtask"]),
+    ("dev", &["sim", "testkit", "faults", "xtask"]),
 ];
 
 /// Layers whose code decides only: no I/O, no clock, no threads, no randomness.
@@ -74,6 +74,7 @@ const NAMES_KINDS: &[&str] = &[
     "cli",
     "corten",
     "testkit",
+    "faults",
     "xtask",
 ];
 

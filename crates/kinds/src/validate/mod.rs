@@ -8,6 +8,7 @@ pub(crate) mod affinity;
 pub(crate) mod certificates;
 pub(crate) mod conditions;
 pub(crate) mod container;
+pub(crate) mod declared;
 pub(crate) mod hpa;
 pub(crate) mod job;
 pub mod labels;
