@@ -279,7 +279,10 @@ mod tests {
         let base = &bases[0];
         assert_eq!(base.object["spec"]["l"][0], 1);
         let line = &base.sections[0].lines[1];
-        assert_eq!(base.id(&base.sections[0], line), "v1 Pod (x) create: spec.l[1].b = {c: 1} && metadata[\"a.b/c\"] = -");
+        assert_eq!(
+            base.id(&base.sections[0], line),
+            "v1 Pod (x) create: spec.l[1].b = {c: 1} && metadata[\"a.b/c\"] = -"
+        );
         let mut object = base.object.clone();
         line.edits.iter().for_each(|e| e.apply(&mut object));
         assert_eq!(object["spec"]["l"][1]["b"]["c"], 1);

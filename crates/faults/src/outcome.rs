@@ -193,7 +193,10 @@ mod tests {
         assert_eq!(show(&answer, &Value::Null), text);
         let body = json!({"spec": {"a": 1, "clusterIP": "10.43.7.7"}, "metadata": {"uid": "x"}});
         let answer = Answer { code: 201, warnings: Vec::new(), body };
-        assert_eq!(show(&answer, &json!({"spec": {"a": 2, "b": {}}})), "201\n~ spec.a = 1\n- spec.b\n+ spec.clusterIP = \"<ip>\"");
+        assert_eq!(
+            show(&answer, &json!({"spec": {"a": 2, "b": {}}})),
+            "201\n~ spec.a = 1\n- spec.b\n+ spec.clusterIP = \"<ip>\""
+        );
         assert_eq!(neutral("uid 123e4567-e89b-12d3-a456-426614174000!"), "uid <uid>!");
         assert_eq!(neutral("kube-api-access-x7vkq"), "kube-api-access-<5>");
     }

@@ -30,10 +30,7 @@ impl NodeApi for NoNode {
         no_node()
     }
 
-    fn port_forward(
-        &self,
-        _: PortForwardRequest,
-    ) -> BoxFuture<'_, Result<std::pin::Pin<Box<dyn Duplex>>, Status>> {
+    fn port_forward(&self, _: PortForwardRequest) -> BoxFuture<'_, Result<std::pin::Pin<Box<dyn Duplex>>, Status>> {
         no_node()
     }
 }

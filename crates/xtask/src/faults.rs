@@ -78,7 +78,10 @@ async fn compare(args: &FaultsArgs, dir: &PathBuf, pki: &PathBuf) -> Result<()> 
     }
     table.print(args.summary, &exceptions, args.filter.is_empty());
     if !stale.is_empty() {
-        bail!("recorded answers are stale: {}; run `cargo xtask faults --record` and look at the diff", stale.join(", "));
+        bail!(
+            "recorded answers are stale: {}; run `cargo xtask faults --record` and look at the diff",
+            stale.join(", ")
+        );
     }
     if table.unexpected > 0 {
         bail!("{} cases differ and are not in the list of exceptions", table.unexpected);

@@ -76,8 +76,7 @@ impl Walk {
         let missing = is_missing(field, spot.tree);
         let mode = rules.clone().find_map(|rule| {
             let (wanted, inner) = rule.strip_prefix("ifMode(")?.split_once(")=")?;
-            let discriminator =
-                self.schema.members(owner).find(|f| f.rules().any(|r| r == "modeDiscriminator"))?;
+            let discriminator = self.schema.members(owner).find(|f| f.rules().any(|r| r == "modeDiscriminator"))?;
             Some(if parent.str(&discriminator.name) == wanted { inner } else { "" })
         });
         let before = self.errors.len();
@@ -196,8 +195,7 @@ impl Walk {
             return;
         }
         let all: Vec<String> = members.iter().map(|f| format!("`{}`", &*f.name)).collect();
-        let set: Vec<&str> =
-            members.iter().map(|f| &*f.name).filter(|name| spot.has(name)).collect();
+        let set: Vec<&str> = members.iter().map(|f| &*f.name).filter(|name| spot.has(name)).collect();
         match set.len() {
             1 => {}
             0 => spot.invalid_as("", "", format!("must specify one of: {}", all.join(", ")), &mut self.errors),
