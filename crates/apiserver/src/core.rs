@@ -23,6 +23,7 @@ use crate::flow::Flow;
 use crate::http::{Anonymous, RequestHeader};
 use crate::metrics::Metrics;
 use crate::openapi::OpenApi;
+use crate::swagger::Swagger;
 
 /// How long a read waits for a revision that a client named and that is not here yet
 /// (`apiserver/pkg/storage/cacher/watch_cache.go`, `blockTimeout`).
@@ -48,6 +49,7 @@ pub(crate) struct Core {
     pub flow: Flow,
     pub metrics: Metrics,
     pub openapi: OpenApi,
+    pub swagger: Swagger,
     pub discovery: Discovery,
     /// Certificates and keys.
     pub material: Arc<Material>,
@@ -98,6 +100,7 @@ impl Core {
             flow: Flow::default(),
             metrics: Metrics::default(),
             openapi: OpenApi::default(),
+            swagger: Swagger::default(),
             discovery: Discovery::default(),
             material: parts.material,
             anonymous: parts.anonymous,

@@ -16,6 +16,7 @@ mod pipeline;
 mod reviews;
 mod server;
 mod streams;
+mod swagger;
 mod tokens;
 
 pub use bootstrap::VERSION;

@@ -130,7 +130,6 @@ async fn discovery_and_openapi() {
     assert_eq!(groups.str_at("kind"), "APIGroupDiscoveryList");
     assert_eq!(client.get("/openapi/v3", &[]).await.0, 200);
     assert_eq!(client.get("/openapi/v3/apis/apps/v1", &[]).await.0, 200);
-    assert_eq!(client.get("/openapi/v2", &[]).await.0, 404);
     assert_eq!(client.get("/apis/apps/v1/nonsense", &[]).await.0, 404);
     let (code, metrics) = client.get("/metrics", &[]).await;
     assert!(code == 200 && metrics.to_string().contains("apiserver_request_total"));

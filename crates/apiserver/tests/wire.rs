@@ -465,6 +465,33 @@ async fn discovery_and_openapi_have_etags() {
 }
 
 #[tokio::test]
+async fn openapi_v2_as_json_and_as_protobuf() {
+    let fixture = Fixture::start().await;
+    let mut client = Client::connect(&fixture, true).await;
+    let (code, document) = client.get("/openapi/v2", &[]).await;
+    assert_eq!((code, document.str_at("swagger")), (200, "2.0"));
+    let pod = document.at(&["definitions", "io.k8s.api.core.v1.Pod"]).unwrap();
+    let spec = pod.at(&["properties", "spec", "$ref"]).and_then(Tree::as_str);
+    assert_eq!(spec, Some("#/definitions/io.k8s.api.core.v1.PodSpec"));
+    let path = document.at(&["paths", "/apis/apps/v1/namespaces/{namespace}/deployments/{name}", "patch"]).unwrap();
+    assert!(path.list_at("consumes").iter().any(|c| c.as_str() == Some("application/strategic-merge-patch+json")));
+    // Every reference leads somewhere.
+    let text = document.to_json_string();
+    for reference in text.split("\"#/definitions/").skip(1) {
+        let name = reference.split('"').next().unwrap();
+        assert!(document.at(&["definitions", name]).is_some(), "{name}");
+    }
+    let accept = [("accept", "application/com.github.proto-openapi.spec.v2@v1.0+protobuf")];
+    let response = client.send(Method::GET, "/openapi/v2", &accept, b"").await;
+    let etag = response.headers()["etag"].to_str().unwrap().to_owned();
+    assert_eq!(response.headers()["content-type"], "application/com.github.proto-openapi.spec.v2.v1.0+protobuf");
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(&bytes[..5], b"\x0a\x032.0");
+    let again = [accept[0], ("if-none-match", etag.as_str())];
+    assert_eq!(ask(&mut client, "GET", "/openapi/v2", &again, "").await.0, 304);
+}
+
+#[tokio::test]
 async fn health_checks_by_name_with_exclude_and_verbose() {
     let fixture = Fixture::start().await;
     let mut client = Client::connect(&fixture, true).await;

@@ -225,6 +225,7 @@ async fn plain(core: &Arc<Core>, call: &Call, path: &str) -> Result<Response<Bod
         return Ok(response);
     }
     match path.trim_end_matches('/') {
+        "/openapi/v2" => openapi_v2(core, call),
         "/version" => Ok(raw_json(200, &bootstrap::version())),
         "/metrics" => Ok(respond(200, "text/plain; version=0.0.4; charset=utf-8", full(core.metrics.text()))),
         "/.well-known/openid-configuration" => {
@@ -291,6 +292,23 @@ fn openapi_v3(core: &Core, call: &Call, path: &str) -> Response<Body> {
         headers.insert(header::EXPIRES, expires);
     }
     response
+}
+
+/// `/openapi/v2` in the form that the client asks for (`kube-openapi/pkg/handler/handler.go`).
+fn openapi_v2(core: &Core, call: &Call) -> Result<Response<Body>, Status> {
+    const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+    const PROTOBUF_OLD: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+    let document = core.swagger.get(&core.registry.now(), &core.openapi);
+    for clause in negotiate::accepted(&call.headers) {
+        return Ok(match clause.media.as_str() {
+            "application/json" | "application/*" | "*/*" => {
+                tagged(call, "application/json", document.json, &document.etag)
+            }
+            PROTOBUF | PROTOBUF_OLD => tagged(call, PROTOBUF, document.protobuf, &document.etag),
+            _ => continue,
+        });
+    }
+    Ok(respond(406, "text/plain; charset=utf-8", full(Bytes::new())))
 }
 
 fn discovery_v2(call: &Call, body: Bytes) -> Response<Body> {

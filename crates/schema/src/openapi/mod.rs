@@ -6,7 +6,9 @@
 mod components;
 mod custom;
 mod descriptions;
+pub mod gnostic;
 mod paths;
+pub mod v2;
 
 use corten_tree::{Map, Tree, tree};
 
