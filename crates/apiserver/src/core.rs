@@ -193,19 +193,10 @@ impl Core {
         self.builtin.stored(kind)
     }
 
-    /// An old object as a write sees it: at the storage version, or of a custom resource at the version of the request, as whose
-    /// schema validates it.
-    pub fn working_tree(&self, request: &crate::pipeline::Request<'_>, object: &Object) -> Tree {
-        let mut tree = object.to_tree();
-        if request.kind.custom.is_some() && !is_at_version(request.kind, request.version) {
-            from_storage(request.kind, request.version, &mut tree);
-        }
-        tree
-    }
-
     /// The object's JSON at a version: its own bytes where that is how it is stored.
     pub fn at_version(&self, kind: &Kind, version: &str, object: &Object) -> Option<Tree> {
-        if is_at_version(kind, version) {
+        // What a webhook converts was converted before it comes here.
+        if is_at_version(kind, version) || crate::pipeline::is_by_webhook(kind) {
             return None;
         }
         let mut tree = object.to_tree();

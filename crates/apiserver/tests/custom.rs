@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
 
 mod common;
+mod hook;
 mod http_client;
 
 use std::sync::Arc;
@@ -15,6 +16,8 @@ use corten_kinds::id;
 use corten_manager::Manager;
 use corten_object::ObjectKey;
 use corten_tree::{Tree, tree};
+use hook::Hook;
+use http_body_util::BodyExt;
 use http_client::{Client, path_of};
 
 /// A server with the controller that gives definitions their names.
@@ -518,4 +521,97 @@ async fn validation_rules_of_custom_resources() {
         status.str_at("message").contains("estimated rule cost exceeds budget by factor of more than 100x"),
         "{status}"
     );
+}
+
+/// `host` and `port` in v1 are `hostPort` in v2.
+fn convert(question: &Tree) -> Tree {
+    let wanted = question.str_at("desiredAPIVersion").to_owned();
+    let converted = question.list_at("objects").iter().map(|object| {
+        let mut object = object.clone();
+        object.set("apiVersion", wanted.as_str());
+        object.remove("metadata.generation");
+        if wanted.ends_with("/v2") {
+            let (host, port) = (object.str_at("spec.host").to_owned(), object.str_at("spec.port").to_owned());
+            object.set("spec", tree!({"hostPort": (format!("{host}:{port}"))}));
+        } else {
+            let both = object.str_at("spec.hostPort").to_owned();
+            let (host, port) = both.split_once(':').unwrap_or((&both, ""));
+            object.set("spec", tree!({"host": host, "port": port}));
+        }
+        object
+    });
+    let converted: Vec<Tree> = converted.collect();
+    tree!({"result": {"status": "Success"}, "convertedObjects": (Tree::List(converted))})
+}
+
+#[tokio::test]
+async fn a_webhook_converts_custom_resources_between_versions() {
+    let mut server = Server::start().await;
+    let hook = Hook::start(&server.fixture, convert).await;
+    let schema = |names: &[&str]| {
+        let properties = names.iter().map(|name| ((*name).to_owned().into(), tree!({"type": "string"})));
+        let properties = Tree::Map(properties.collect());
+        tree!({"openAPIV3Schema": {"type": "object", "properties": {"spec": {"type": "object", "properties": properties}}}})
+    };
+    let mut wanted = definition(widget_schema());
+    wanted.set(
+        "spec.versions",
+        vec![
+            tree!({"name": "v1", "served": true, "storage": true, "schema": (schema(&["host", "port"]))}),
+            tree!({"name": "v2", "served": true, "storage": false, "schema": (schema(&["hostPort"]))}),
+        ],
+    );
+    wanted.set(
+        "spec.conversion",
+        tree!({"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"],
+        "clientConfig": {"url": (hook.url.as_str()), "caBundle": (hook.ca_bundle.as_str())}}}),
+    );
+    server.define(&wanted).await;
+    let second = WIDGETS.replace("/v1/", "/v2/");
+    let mut writer = Client::connect(&server.fixture, true).await;
+    let client = &mut server.client;
+    let mut watch = client.send(hyper::Method::GET, &format!("{second}?watch=true"), &[], b"").await.into_body();
+    let sent = widget("a", tree!({"host": "h", "port": "1"}));
+    let (code, made) = writer.post(WIDGETS, &sent.to_json_string()).await;
+    assert_eq!(code, 201, "{made}");
+    let event = watch.frame().await.unwrap().unwrap().into_data().unwrap();
+    let event = corten_tree::json::parse(&event).unwrap();
+    let seen = (event.str_at("object.apiVersion"), event.str_at("object.spec.hostPort"));
+    assert_eq!(seen, ("example.com/v2", "h:1"), "a watcher sees its version");
+    drop(watch);
+    let client = &mut writer;
+    let (_, shown) = client.get(&path_of(&second, "a"), &[]).await;
+    assert_eq!(shown.path("spec").unwrap().to_string(), r#"{"hostPort":"h:1"}"#);
+    assert_eq!(shown.i64_at("metadata.generation"), Some(1), "metadata is not the webhook's to change");
+    let mut other = widget("b", tree!({"hostPort": "x:2"}));
+    other.set("apiVersion", "example.com/v2");
+    let (code, made) = client.post(&second, &other.to_json_string()).await;
+    assert_eq!((code, made.str_at("spec.hostPort")), (201, "x:2"), "{made}");
+    let (_, list) = client.get(WIDGETS, &[]).await;
+    let hosts: Vec<&str> = list.list_at("items").iter().map(|item| item.str_at("spec.host")).collect();
+    assert_eq!(hosts, ["h", "x"]);
+    let mut next = made.clone();
+    next.set("spec.hostPort", "y:3");
+    let (code, changed) = client.put(&path_of(&second, "b"), &next.to_json_string()).await;
+    assert_eq!((code, changed.i64_at("metadata.generation")), (200, Some(2)), "{changed}");
+    let headers = [("content-type", "application/merge-patch+json")];
+    let (_, patched) = client.patch(&path_of(&second, "b"), &headers, br#"{"spec":{"hostPort":"z:4"}}"#).await;
+    assert_eq!(patched.str_at("spec.hostPort"), "z:4");
+    assert!(!hook.asked().is_empty());
+    // Another storage version: what is stored at the old one is converted when it is read.
+    let path = path_of(DEFINITIONS, "widgets.example.com");
+    let (_, mut stored) = client.get(&path, &[]).await;
+    let mut versions = stored.list_at("spec.versions").to_vec();
+    versions[0].set("storage", false);
+    versions[1].set("storage", true);
+    stored.set("spec.versions", versions);
+    let (code, stored) = client.put(&path, &stored.to_json_string()).await;
+    assert_eq!(code, 200, "{stored}");
+    assert_eq!(stored.path("status.storedVersions").unwrap().to_string(), r#"["v1","v2"]"#);
+    for (collection, field, value) in [(WIDGETS, "spec.host", "z"), (second.as_str(), "spec.hostPort", "z:4")] {
+        let (_, shown) = client.get(&path_of(collection, "b"), &[]).await;
+        assert_eq!(shown.str_at(field), value, "{shown}");
+    }
+    let (code, _) = client.delete(&path_of(&second, "b")).await;
+    assert_eq!(code, 200);
 }

@@ -181,7 +181,7 @@ impl Exchange<'_> {
             "deletecollection" => return self.delete_collection(&media, bytes).await,
             _ => return Err(Status::method_not_allowed()),
         };
-        self.respond(answer)
+        self.respond(answer).await
     }
 
     /// What was read of the request; if that failed, who may not ask is told that first.
@@ -219,11 +219,11 @@ impl Exchange<'_> {
         let request = self.request(&options);
         if let Some(SubresourceKind::Scale { .. }) = self.sub {
             let answer = self.core.get_scale(request).await?;
-            return self.respond(answer);
+            return self.respond(answer).await;
         }
         let revision = self.allowed("get", options::get_revision(&self.call.query))?;
         let object = self.core.get(request, revision).await?;
-        self.respond(Answer::of(200, object, Revision::ZERO, Vec::new()))
+        self.respond(Answer::of(200, object, Revision::ZERO, Vec::new())).await
     }
 
     async fn list(&self) -> Result<Response<HttpBody>, Status> {
@@ -237,6 +237,8 @@ impl Exchange<'_> {
                 Listed { items: Vec::new(), revision: self.core.cache.revision(), next: None, remaining: None }
             }
         };
+        let items = self.core.objects_at(&self.kind, &self.r.version, listed.items).await?;
+        let listed = Listed { items, ..listed };
         let response = respond(200, self.encoder.form.format.content_type(), self.encoder.list(listed)?);
         Ok(finish(&self.call, response))
     }
@@ -284,6 +286,8 @@ impl Exchange<'_> {
         let options = WriteOptions { dry_run: parameters.dry_run, ..WriteOptions::default() };
         let (user, version) = (&self.call.user, &self.r.version);
         let listed = self.core.delete_collection(user, &self.kind, version, &list, &parameters, &options).await?;
+        let items = self.core.objects_at(&self.kind, &self.r.version, listed.items).await?;
+        let listed = Listed { items, ..listed };
         let response = respond(200, self.encoder.form.format.content_type(), self.encoder.list(listed)?);
         Ok(finish(&self.call, response))
     }
@@ -297,10 +301,13 @@ impl Exchange<'_> {
         options::delete(&options)
     }
 
-    fn respond(&self, answer: Answer) -> Result<Response<HttpBody>, Status> {
+    async fn respond(&self, answer: Answer) -> Result<Response<HttpBody>, Status> {
         let form = self.encoder.form;
         let bytes = match (&answer.object, &answer.tree) {
-            (Some(object), _) => self.encoder.object(object)?,
+            (Some(object), _) => {
+                let shown = self.core.objects_at(&self.kind, &self.r.version, vec![object.clone()]).await?;
+                self.encoder.object(shown.first().unwrap_or(object))?
+            }
             (None, Some(tree)) => tree_bytes(self.core, form.format, tree),
             (None, None) => bytes::Bytes::new(),
         };

@@ -11,7 +11,7 @@ use futures::stream::{self, Stream};
 
 use super::encode::{Encoder, IncludeObject, tree_bytes};
 use super::negotiate::{Format, Shape};
-use crate::pipeline::{WatchItem, Watching};
+use crate::pipeline::{WatchItem, Watching, is_by_webhook};
 
 /// Frames that are ready are sent together up to this size.
 const CHUNK: usize = 64 * 1024;
@@ -50,7 +50,7 @@ pub(super) fn frames(
         let (mut watching, mut stopping) = match state {
             Ok(running) => running,
             Err(status) => {
-                let bytes = framer.frame(WatchItem::Error(status?));
+                let bytes = framer.error(&status?);
                 return Some((message(&framer, bytes, how), (framer, Err(None))));
             }
         };
@@ -59,7 +59,7 @@ pub(super) fn frames(
             item = watching.next() => item?,
             () = &mut stopping => return None,
         };
-        let first = framer.frame(item);
+        let first = framer.frame(item).await;
         if how == Frames::Messages {
             return Some((message(&framer, first, how), (framer, Ok((watching, stopping)))));
         }
@@ -71,7 +71,7 @@ pub(super) fn frames(
             if out.is_empty() {
                 out.put(std::mem::take(&mut chunk));
             }
-            out.put(framer.frame(item));
+            out.put(framer.frame(item).await);
         }
         let bytes = if out.is_empty() { chunk } else { out.freeze() };
         Some((bytes, (framer, Ok((watching, stopping)))))
@@ -100,6 +100,14 @@ fn kind_changed(encoder: &Encoder) -> impl Future<Output = ()> + Send + use<> {
     }
 }
 
+fn name_of(transition: Transition) -> &'static str {
+    match transition {
+        Transition::Added => "ADDED",
+        Transition::Modified => "MODIFIED",
+        Transition::Deleted => "DELETED",
+    }
+}
+
 struct Framer {
     encoder: Encoder,
     /// Whether the next Table still needs its column definitions.
@@ -107,15 +115,14 @@ struct Framer {
 }
 
 impl Framer {
-    fn frame(&mut self, item: WatchItem) -> Bytes {
+    async fn frame(&mut self, item: WatchItem) -> Bytes {
+        if is_by_webhook(&self.encoder.kind) {
+            return self.converted(item).await;
+        }
         match item {
             WatchItem::Initial(object) => self.object("ADDED", &object),
             WatchItem::Change(seen) => {
-                let name = match seen.transition {
-                    Transition::Added => "ADDED",
-                    Transition::Modified => "MODIFIED",
-                    Transition::Deleted => "DELETED",
-                };
+                let name = name_of(seen.transition);
                 match self.shared() {
                     Some(encoding) => seen.event.frame(seen.transition, encoding, |object| self.encode(name, object)),
                     None => self.object(name, seen.object()),
@@ -123,6 +130,21 @@ impl Framer {
             }
             WatchItem::Bookmark(revision, initial_end) => self.bookmark(revision, initial_end),
             WatchItem::Error(status) => self.error(&status),
+        }
+    }
+
+    /// The frame of an object that a webhook of its definition converts.
+    async fn converted(&mut self, item: WatchItem) -> Bytes {
+        let (name, object) = match &item {
+            WatchItem::Initial(object) => ("ADDED", object),
+            WatchItem::Change(seen) => (name_of(seen.transition), seen.object()),
+            WatchItem::Bookmark(revision, initial_end) => return self.bookmark(*revision, *initial_end),
+            WatchItem::Error(status) => return self.error(status),
+        };
+        let (core, kind, version) = (&self.encoder.core, &self.encoder.kind, &self.encoder.version);
+        match core.objects_at(kind, version, vec![object.clone()]).await {
+            Ok(objects) => objects.first().map(|object| self.object(name, object)).unwrap_or_default(),
+            Err(status) => self.error(&status),
         }
     }
 

@@ -42,10 +42,7 @@ impl Core {
             };
             // Faults of the applied state itself are reported as its own.
             let applied = self.decode(&request, Body::Tree(body.clone()))?;
-            let mut tree = old.to_tree();
-            if self.at_version(request.kind, request.version, &old).is_some() {
-                crate::core::from_storage(request.kind, request.version, &mut tree);
-            }
+            let mut tree = self.request_tree(&request, &old).await?;
             Merge(&request.kind.schema).structure(ty, &mut tree, &body);
             match self.replace_with(request, tree, Admit::Object).await {
                 Err(status) if status.is_conflict() => last = status,

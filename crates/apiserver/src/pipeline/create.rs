@@ -88,7 +88,7 @@ impl Core {
         let reservation = self.prepare_new(&request, &stored, &key, &mut tree, admitting, warnings)?;
         admitting.validate(Some(&tree), None).await?;
         warnings.extend(admitting.notes.take_warnings());
-        let json = self.encode(&stored, &mut tree)?;
+        let json = self.encode_at_rest(&stored, &mut tree).await?;
         let taken = || Status::already_exists(&request.kind.group, &request.kind.plural, &name);
         let mut attempts = BOOKING_ATTEMPTS;
         let revision = loop {

@@ -175,7 +175,8 @@ impl Core {
     /// The canonical bytes of a stored kind's tree, without resourceVersion.
     pub fn encode(&self, stored: &Kind, tree: &mut Tree) -> Result<Bytes, Status> {
         tree.remove("metadata.resourceVersion");
-        if stored.custom.is_some() && tree.str_at("apiVersion") != stored.api_version() {
+        let renamed = stored.custom.as_ref().is_some_and(|custom| custom.webhook.is_none());
+        if renamed && tree.str_at("apiVersion") != stored.api_version() {
             stored.rename_version(tree, &stored.versions[0]);
         }
         let ty = stored.type_for(tree).ok_or_else(Status::no_such_resource)?;

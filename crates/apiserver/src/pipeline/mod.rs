@@ -6,6 +6,7 @@
 mod admit;
 mod apply;
 mod commit;
+mod convert;
 mod create;
 mod decode;
 mod delete;
@@ -26,6 +27,7 @@ use corten_kinds::{Kind, Subresource};
 use corten_object::{Object, ObjectKey, Status};
 use corten_tree::Tree;
 
+pub(crate) use convert::is_by_webhook;
 pub(crate) use decode::Body;
 pub(crate) use delete::parameters_of;
 pub(crate) use read::{ListRequest, Listed, RevisionMatch, parse_continue};

@@ -10,7 +10,7 @@ use corten_tree::Tree;
 
 use super::commit::{Commit, CommitError};
 use super::{Answer, Body, Request, metadata, unstored};
-use crate::core::{Core, attributes, from_storage};
+use crate::core::{Core, attributes};
 
 /// How often a change is applied to a newer state when another write came between
 /// (`apiserver/pkg/endpoints/handlers/patch.go`, `maxRetryWhenPatchConflicts`).
@@ -87,8 +87,13 @@ impl Core {
             self.fresh().await?;
             let old = self.cache.get(&key).ok_or_else(|| request.not_found())?;
             let mut found = warnings.clone();
-            let (mut new, conditional) = self.changed(&request, &stored, &change, &old, &mut found)?;
-            let old_tree = self.working_tree(&request, &old);
+            let old_tree = self.working_tree(&request, &old).await?;
+            let shown = match &change {
+                Change::Put(_) => Tree::Null,
+                Change::Patch(_) if stored.custom.is_some() => old_tree.clone(),
+                Change::Patch(_) => self.request_tree(&request, &old).await?,
+            };
+            let (mut new, conditional) = self.changed(&request, &stored, &change, (&old, shown), &mut found)?;
             let admitting = self.admitting(&request, Operation::Update);
             if admit == Admit::Object {
                 stored.fill_defaults(&mut new);
@@ -105,7 +110,7 @@ impl Core {
                 Admit::Object => admitting.book(&new, Some(&old_tree))?,
                 Admit::Done => Vec::new(),
             };
-            let json = self.encode(&stored, &mut new)?;
+            let json = self.encode_at_rest(&stored, &mut new).await?;
             if json == *old.stored() {
                 return Ok(Answer::of(200, old, self.cache.revision(), found));
             }
@@ -148,13 +153,13 @@ impl Core {
         request: &Request<'_>,
         stored: &Kind,
         change: &Change,
-        old: &Object,
+        (old, shown): (&Object, Tree),
         warnings: &mut Vec<String>,
     ) -> Result<(Tree, bool), Status> {
         let mut new = match change {
             Change::Put(tree) => tree.clone(),
             Change::Patch(patch) => {
-                let decoded = self.patched(request, patch, old)?;
+                let decoded = self.patched(request, patch, shown)?;
                 warnings.extend(decoded.warnings);
                 decoded.tree
             }
@@ -187,16 +192,7 @@ impl Core {
     }
 
     /// The patched object, decoded as a body would be.
-    fn patched(
-        &self,
-        request: &Request<'_>,
-        patch: &PatchBody,
-        old: &Object,
-    ) -> Result<super::decode::Decoded, Status> {
-        let mut tree = old.to_tree();
-        if self.at_version(request.kind, request.version, old).is_some() {
-            from_storage(request.kind, request.version, &mut tree);
-        }
+    fn patched(&self, request: &Request<'_>, patch: &PatchBody, tree: Tree) -> Result<super::decode::Decoded, Status> {
         let ty = request.kind.type_of(request.version).ok_or_else(Status::no_such_resource)?;
         let (patched, strict) = self.apply_patch(request, patch, tree, (&request.kind.schema, ty))?;
         self.decode_patched(request, ty, &patched, strict, || match patch.kind {

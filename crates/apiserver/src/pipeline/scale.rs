@@ -1,11 +1,9 @@
 //! The scale subresource: a few fields of the object as an `autoscaling/v1 Scale`.
 
-use std::sync::Arc;
-
 use corten_admission::Operation;
 use corten_client::WriteOptions;
 use corten_kinds::ScalePaths;
-use corten_object::{FieldError, LabelSelector, Object, Reason, Status};
+use corten_object::{FieldError, LabelSelector, Reason, Status};
 use corten_tree::{FieldPath, Tree, tree};
 
 use super::read::RevisionMatch;
@@ -22,7 +20,7 @@ impl Core {
         let paths = paths(&request)?;
         let object = self.get(request, RevisionMatch::MostRecent).await?;
         let revision = object.head.revision;
-        let tree = self.working_tree(&request, &object);
+        let tree = self.working_tree(&request, &object).await?;
         if request.kind.custom.is_some() && tree.path(&paths.spec).is_none() {
             return Err(Status::internal(format!("the spec replicas field \".{}\" does not exist", paths.spec)));
         }
@@ -44,12 +42,7 @@ impl Core {
         let paths = paths(&request)?;
         let ty = self.schema.gvk("autoscaling", "v1", "Scale").ok_or_else(Status::no_such_resource)?;
         self.write_scale(request, |object| {
-            let (patched, _) = self.apply_patch(
-                &request,
-                &patch,
-                scale(&self.working_tree(&request, object), &paths),
-                (self.schema, ty),
-            )?;
+            let (patched, _) = self.apply_patch(&request, &patch, scale(object, &paths), (self.schema, ty))?;
             self.decode_scale(&request, Body::Tree(patched))
         })
         .await
@@ -63,7 +56,7 @@ impl Core {
     async fn write_scale(
         &self,
         request: Request<'_>,
-        wanted: impl Fn(&Arc<Object>) -> Result<Tree, Status>,
+        wanted: impl Fn(&Tree) -> Result<Tree, Status>,
     ) -> Result<Answer, Status> {
         let paths = paths(&request)?;
         let key = request.key(self.stored(request.kind));
@@ -71,8 +64,9 @@ impl Core {
         for _ in 0..CONFLICT_RETRIES {
             self.fresh().await?;
             let old = self.cache.get(&key).ok_or_else(|| request.not_found())?;
-            let mut wanted = wanted(&old)?;
-            let old_scale = scale(&old.to_tree(), &paths);
+            let mut new = self.working_tree(&request, &old).await?;
+            let mut wanted = wanted(&new)?;
+            let old_scale = scale(&new, &paths);
             let admitting = self.admitting(&request, Operation::Update).with_body("autoscaling", "v1", "Scale");
             admitting.mutate(Some(&mut wanted), Some(&old_scale)).await?;
             let replicas = wanted.i64_at("spec.replicas").unwrap_or(0);
@@ -86,7 +80,6 @@ impl Core {
                 return Err(Status::modified(&request.kind.group, &request.kind.plural, request.name));
             }
             admitting.validate(Some(&wanted), Some(&old_scale)).await?;
-            let mut new = self.working_tree(&request, &old);
             new.set(&paths.spec, replicas);
             // The scale's right was checked; the write to the object is the server's own.
             let inner = Request { subresource: "", ..request };
@@ -96,11 +89,10 @@ impl Core {
                 Ok(answer) => {
                     let warnings = [admitting.notes.take_warnings(), answer.warnings].concat();
                     let answer = Answer { warnings, ..answer };
-                    let tree = answer
-                        .object
-                        .as_ref()
-                        .map(|o| scale(&self.working_tree(&request, o), &paths))
-                        .unwrap_or_default();
+                    let tree = match &answer.object {
+                        Some(object) => scale(&self.working_tree(&request, object).await?, &paths),
+                        None => Tree::Null,
+                    };
                     return Ok(Answer { object: None, tree: Some(tree), ..answer });
                 }
                 Err(status) if status.reason == Reason::Conflict && conditional.is_empty() => last = status,
