@@ -15,6 +15,7 @@ mod node;
 mod node_restriction;
 mod plugins;
 mod pod;
+mod pod_resize;
 mod pod_security;
 pub mod policy;
 pub mod quota;

@@ -4,7 +4,7 @@ use corten_object::Status;
 use corten_tree::Tree;
 
 use crate::{
-    Request, certificates, limits, namespace, node, node_restriction, pod, pod_security, runtime_class,
+    Request, certificates, limits, namespace, node, node_restriction, pod, pod_resize, pod_security, runtime_class,
     service_account, storage,
 };
 
@@ -54,6 +54,7 @@ pub(crate) static PLUGINS: &[Plugin] = &[
     validating("CertificateSubjectRestriction", certificates::subject),
     mutating("DefaultIngressClass", storage::default_ingress_class),
     mutating("PodTopologyLabels", pod::topology_labels),
+    validating("PodResizeValidator", pod_resize::validate),
 ];
 
 #[cfg(test)]
