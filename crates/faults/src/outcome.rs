@@ -109,7 +109,8 @@ fn flatten(value: &Value, path: String, out: &mut BTreeMap<String, Value>) {
 }
 
 fn shown(path: &str, value: &Value) -> String {
-    let port = value.as_i64().is_some_and(|n| (30_000..=32_767).contains(&n));
+    // A dry run allocates no port in upstream: it counts on from the range's end.
+    let port = value.as_i64().is_some_and(|n| (30_000..=33_000).contains(&n));
     if port && (path.ends_with(".nodePort") || path.ends_with("healthCheckNodePort")) {
         return "<port>".into();
     }

@@ -17,7 +17,14 @@ pub(crate) const ENDPOINTS: KindSpec = KindSpec {
     create_on_update: true,
     columns: &[Column::NAME, column("Endpoints", &Of(endpoints)), Column::AGE],
     served_by: Some("controllers"),
-    hooks: Hooks { default: Some(default), validate: Some(validate), ..Hooks::NONE },
+    hooks: Hooks {
+        default: Some(default),
+        validate: Some(validate),
+        warnings: Some(|_, _| {
+            vec!["v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".to_owned()]
+        }),
+        ..Hooks::NONE
+    },
     ..KindSpec::NAMESPACED
 };
 
@@ -66,6 +73,9 @@ fn validate(endpoints: &Tree, errors: &mut Errors) {
             if !address.str("hostname").is_empty() {
                 address.each("hostname", names::dns_label(address.str("hostname")), errors);
             }
+            if !address.str("nodeName").is_empty() {
+                address.each("nodeName", names::dns_subdomain(address.str("nodeName")), errors);
+            }
             service::endpoint_ip(&address, "ip", errors);
         }
         let ports = subset.items("ports");
@@ -77,6 +87,9 @@ fn validate(endpoints: &Tree, errors: &mut Errors) {
             }
             port.each("port", names::port_number(port.int("port").unwrap_or_default()), errors);
             port.one_of("protocol", &["SCTP", "TCP", "UDP"], errors);
+            if port.has("appProtocol") {
+                port.each("appProtocol", names::label_key(port.str("appProtocol")), errors);
+            }
         }
     }
 }

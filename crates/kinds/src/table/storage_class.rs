@@ -48,7 +48,16 @@ fn validate(class: &Tree, errors: &mut Errors) {
     let provisioner = at("provisioner");
     match provisioner.str("") {
         "" => provisioner.required("", "", errors),
-        name => provisioner.each("", names::label_key(&name.to_lowercase()), errors),
+        name => {
+            let lower = name.to_lowercase();
+            for message in names::label_key(&lower) {
+                provisioner.invalid_as("", lower.as_str(), message, errors);
+            }
+        }
+    }
+    let parameters = at("parameters");
+    if parameters.map("").keys().any(str::is_empty) {
+        parameters.invalid_as("", "", "field can not be empty.", errors);
     }
     at("reclaimPolicy").optional_one_of("", &["Delete", "Retain"], errors);
     let mode = at("volumeBindingMode");
@@ -56,4 +65,35 @@ fn validate(class: &Tree, errors: &mut Errors) {
         mode.required("", "", errors);
     }
     mode.optional_one_of("", &["Immediate", "WaitForFirstConsumer"], errors);
+    topologies(&at("allowedTopologies"), errors);
+}
+
+/// `validateAllowedTopologies` and `ValidateTopologySelectorTerm`
+fn topologies(list: &Spot<'_>, errors: &mut Errors) {
+    let terms = list.items("");
+    let mut seen: Vec<std::collections::BTreeMap<&str, std::collections::BTreeSet<&str>>> = Vec::new();
+    for term in &terms {
+        let mut keys = std::collections::BTreeMap::new();
+        for expression in term.items("matchLabelExpressions") {
+            let mut values = std::collections::BTreeSet::new();
+            if expression.list("values").is_empty() {
+                expression.required("values", "", errors);
+            }
+            for value in expression.items("values") {
+                if !values.insert(value.str("")) {
+                    value.duplicate("", errors);
+                }
+            }
+            let key = expression.str("key");
+            expression.each("key", names::label_key(key), errors);
+            if keys.insert(key, values).is_some() {
+                expression.duplicate("key", errors);
+            }
+        }
+        if keys.is_empty() || seen.contains(&keys) {
+            let path = term.path.child("matchLabelExpressions");
+            errors.push(corten_object::FieldError::duplicate(&path, &Tree::from("")));
+        }
+        seen.push(keys);
+    }
 }
