@@ -2,17 +2,37 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// Upper bounds of the duration buckets, in seconds.
-const BUCKETS: [f64; 10] = [0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 1.0, 2.0, 5.0, 10.0];
+/// Upper bounds of the duration buckets, in seconds (`apiserver/pkg/endpoints/metrics/metrics.go`).
+const BUCKETS: [f64; 23] = [
+    0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0,
+    45.0, 60.0,
+];
 /// How many label sets are kept; what comes after is counted as `other`.
 const SERIES_MAX: usize = 2000;
+
+/// What a request was about, as it is counted.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Labels<'a> {
+    /// API group, version, resource and subresource; empty for other paths.
+    pub group: &'a str,
+    pub version: &'a str,
+    pub resource: &'a str,
+    pub subresource: &'a str,
+    /// `resource`, `namespace` or `cluster`; empty for other paths.
+    pub scope: &'static str,
+    /// `All` for a dry run.
+    pub dry_run: &'static str,
+}
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Series {
     verb: &'static str,
+    scope: &'static str,
+    dry_run: &'static str,
     group: String,
     version: String,
     resource: String,
@@ -31,26 +51,40 @@ struct Measured {
 #[derive(Default)]
 pub(crate) struct Metrics {
     series: Mutex<BTreeMap<Series, Measured>>,
+    /// Requests being answered: those that change something, and the others.
+    in_flight: [AtomicU64; 2],
+}
+
+/// A request being answered, until this is dropped.
+pub(crate) struct InFlight<'m>(&'m AtomicU64);
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Metrics {
+    /// Counts a request for as long as it is being answered.
+    pub fn enter(&self, mutating: bool) -> InFlight<'_> {
+        let counter = &self.in_flight[usize::from(!mutating)];
+        counter.fetch_add(1, Ordering::Relaxed);
+        InFlight(counter)
+    }
+
     /// Counts one answered request.
-    pub fn count(
-        &self,
-        verb: &'static str,
-        (group, version, resource, subresource): (&str, &str, &str, &str),
-        code: u16,
-        took: Duration,
-    ) {
+    pub fn count(&self, verb: &'static str, labels: Labels<'_>, code: u16, took: Duration) {
         let mut all = self.series.lock().unwrap_or_else(PoisonError::into_inner);
         let full = all.len() >= SERIES_MAX;
         let text = |t: &str| if full { String::from("other") } else { t.to_owned() };
         let series = Series {
             verb,
-            group: text(group),
-            version: text(version),
-            resource: text(resource),
-            subresource: text(subresource),
+            scope: labels.scope,
+            dry_run: labels.dry_run,
+            group: text(labels.group),
+            version: text(labels.version),
+            resource: text(labels.resource),
+            subresource: text(labels.subresource),
             code,
         };
         let measured = all.entry(series).or_default();
@@ -62,14 +96,14 @@ impl Metrics {
         }
     }
 
-    /// The text that `/metrics` answers.
-    pub fn text(&self) -> String {
+    /// The text that `/metrics` answers; `objects` are groups and resources with the number of their objects.
+    pub fn text<'o>(&self, objects: impl Iterator<Item = (&'o str, &'o str, usize)>) -> String {
         let all = self.series.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut out = String::from("# TYPE apiserver_request_total counter\n");
         let labels = |s: &Series| {
             format!(
-                "verb=\"{}\",group=\"{}\",version=\"{}\",resource=\"{}\",subresource=\"{}\"",
-                s.verb, s.group, s.version, s.resource, s.subresource
+                "component=\"apiserver\",dry_run=\"{}\",group=\"{}\",resource=\"{}\",scope=\"{}\",subresource=\"{}\",verb=\"{}\",version=\"{}\"",
+                s.dry_run, s.group, s.resource, s.scope, s.subresource, s.verb, s.version
             )
         };
         for (series, measured) in &all {
@@ -100,6 +134,22 @@ impl Metrics {
             let _ = writeln!(out, "{NAME}_sum{{{labels}}} {}", measured.sum);
             let _ = writeln!(out, "{NAME}_count{{{labels}}} {}", measured.count);
         }
+        out.push_str("# TYPE apiserver_current_inflight_requests gauge\n");
+        for (kind, counter) in ["mutating", "readOnly"].into_iter().zip(&self.in_flight) {
+            let now = counter.load(Ordering::Relaxed);
+            let _ = writeln!(out, "apiserver_current_inflight_requests{{request_kind=\"{kind}\"}} {now}");
+        }
+        // The older name goes by the resource with its group, the newer one has labels for both.
+        let (mut old, mut new) = (String::new(), String::new());
+        for (group, resource, count) in objects {
+            let dot = if group.is_empty() { "" } else { "." };
+            let _ = writeln!(old, "apiserver_storage_objects{{resource=\"{resource}{dot}{group}\"}} {count}");
+            let _ = writeln!(new, "apiserver_resource_objects{{group=\"{group}\",resource=\"{resource}\"}} {count}");
+        }
+        out.push_str("# TYPE apiserver_resource_objects gauge\n");
+        out.push_str(&new);
+        out.push_str("# TYPE apiserver_storage_objects gauge\n");
+        out.push_str(&old);
         out
     }
 }

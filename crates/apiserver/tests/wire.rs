@@ -492,6 +492,24 @@ async fn openapi_v2_as_json_and_as_protobuf() {
 }
 
 #[tokio::test]
+async fn metrics_have_upstreams_names_and_labels() {
+    let fixture = Fixture::start().await;
+    let mut client = Client::connect(&fixture, true).await;
+    assert_eq!(client.post(&format!("{MAPS}?dryRun=All"), "{\"metadata\":{\"name\":\"one\"}}").await.0, 201);
+    client.get("/api/v1/namespaces", &[]).await;
+    let (_, _, text) = ask(&mut client, "GET", "/metrics", &[], "").await;
+    for line in [
+        "apiserver_request_total{code=\"201\",component=\"apiserver\",dry_run=\"All\",group=\"\",resource=\"configmaps\",scope=\"namespace\",subresource=\"\",verb=\"POST\",version=\"v1\"} 1\n",
+        "apiserver_request_duration_seconds_bucket{component=\"apiserver\",dry_run=\"\",group=\"\",resource=\"namespaces\",scope=\"cluster\",subresource=\"\",verb=\"LIST\",version=\"v1\",le=\"60\"} 1\n",
+        "apiserver_current_inflight_requests{request_kind=\"readOnly\"} 1\n",
+        "apiserver_resource_objects{group=\"\",resource=\"namespaces\"} 4\n",
+        "apiserver_storage_objects{resource=\"priorityclasses.scheduling.k8s.io\"} 2\n",
+    ] {
+        assert!(text.contains(line), "{line} in {text}");
+    }
+}
+
+#[tokio::test]
 async fn health_checks_by_name_with_exclude_and_verbose() {
     let fixture = Fixture::start().await;
     let mut client = Client::connect(&fixture, true).await;

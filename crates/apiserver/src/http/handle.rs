@@ -21,6 +21,7 @@ use super::respond::{failure, object, page_not_found, raw_json, respond, tagged}
 use super::route::{Resource, Route, parse};
 use super::{Peer, health, negotiate, resource};
 use crate::core::Core;
+use crate::metrics::Labels;
 use crate::openapi::hash;
 use crate::{bootstrap, discovery};
 
@@ -36,15 +37,21 @@ pub(crate) struct Answered {
     pub response: Response<Body>,
     pub verb: &'static str,
     pub what: Option<Resource>,
+    pub dry_run: bool,
 }
 
 impl Answered {
-    /// Group, version, resource and subresource.
-    pub fn labels(&self) -> (&str, &str, &str, &str) {
-        match &self.what {
-            Some(r) => (&r.group, &r.version, &r.resource, &r.subresource),
-            None => ("", "", "", ""),
-        }
+    /// What the request is counted under.
+    pub fn labels(&self) -> Labels<'_> {
+        let dry_run = if self.dry_run { "All" } else { "" };
+        let Some(r) = &self.what else { return Labels { dry_run, ..Labels::default() } };
+        let scope = match (r.name.as_str(), r.namespace.as_str()) {
+            ("", "") => "cluster",
+            ("", _) => "namespace",
+            _ => "resource",
+        };
+        let (group, version, resource) = (r.group.as_str(), r.version.as_str(), r.resource.as_str());
+        Labels { group, version, resource, subresource: &r.subresource, scope, dry_run }
     }
 }
 
@@ -72,6 +79,8 @@ pub(crate) async fn handle(core: &Arc<Core>, peer: &Peer, request: Request<Incom
         _ => None,
     };
     let long = verb == "watch" || what.as_ref().is_some_and(|r| LONG_RUNNING.contains(&r.subresource.as_str()));
+    let mutating = !matches!(verb, "get" | "list" | "watch" | "head");
+    let _one = (!long).then(|| core.metrics.enter(mutating));
     let answered = match deadline(&query, long) {
         Err(status) => Err(status),
         Ok(None) => answer(core, peer, request, route, verb).await,
@@ -102,7 +111,7 @@ pub(crate) async fn handle(core: &Arc<Core>, peer: &Peer, request: Request<Incom
         "deletecollection" => "DELETECOLLECTION",
         other => other,
     };
-    Answered { response, verb: counted, what }
+    Answered { response, verb: counted, what, dry_run: query.get("dryRun") == "All" }
 }
 
 /// How long a request may take: what it says itself, up to the server's own bound; `None` for what is made to last
@@ -227,7 +236,7 @@ async fn plain(core: &Arc<Core>, call: &Call, path: &str) -> Result<Response<Bod
     match path.trim_end_matches('/') {
         "/openapi/v2" => openapi_v2(core, call),
         "/version" => Ok(raw_json(200, &bootstrap::version())),
-        "/metrics" => Ok(respond(200, "text/plain; version=0.0.4; charset=utf-8", full(core.metrics.text()))),
+        "/metrics" => Ok(respond(200, "text/plain; version=0.0.4; charset=utf-8", full(metrics(core)))),
         "/.well-known/openid-configuration" => {
             let issuer = core.authenticator.signer().issuer();
             let tree = tree!({"issuer": issuer, "jwks_uri": (core.jwks_uri.as_str()),
@@ -242,6 +251,17 @@ async fn plain(core: &Arc<Core>, call: &Call, path: &str) -> Result<Response<Bod
         "" => Ok(raw_json(200, &index(core))),
         _ => Ok(page_not_found()),
     }
+}
+
+/// What has been counted, and what there is.
+fn metrics(core: &Core) -> String {
+    let registry = core.registry.now();
+    let counts: Vec<usize> = {
+        let world = core.cache.read();
+        registry.iter().map(|kind| world.count(kind.id)).collect()
+    };
+    let stored = registry.iter().zip(counts).filter(|(kind, _)| kind.verbs.stored() && kind.stored_as.is_none());
+    core.metrics.text(stored.map(|(kind, count)| (&*kind.group, &*kind.plural, count)))
 }
 
 /// What anybody may keep for an hour (`pkg/routes/openidmetadata.go`).
