@@ -5,6 +5,7 @@
 //! cluster through [`Cluster`], and keeps nothing. What has to be kept (addresses and ports of Services) is in
 //! [`ServiceAllocator`], which the pipeline calls itself.
 
+pub mod asking;
 mod certificates;
 pub mod chain;
 mod cidr;

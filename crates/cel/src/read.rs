@@ -16,7 +16,7 @@ pub(crate) fn dynamic(tree: &Tree) -> Value<'_> {
         Tree::Int(n) => Value::Int(*n),
         Tree::Float(n) => Value::Double(*n),
         Tree::Str(text) => Value::Str(Text::Borrowed(text)),
-        Tree::List(_) | Tree::Map(_) => Value::Tree(tree, None),
+        _ => Value::Tree(tree, None),
     }
 }
 
@@ -90,6 +90,6 @@ fn go_type(tree: &Tree) -> &'static str {
         Tree::Float(_) => "float64",
         Tree::Str(_) => "string",
         Tree::List(_) => "[]interface {}",
-        Tree::Map(_) => "map[string]interface {}",
+        _ => "map[string]interface {}",
     }
 }

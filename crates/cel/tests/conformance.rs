@@ -2,6 +2,8 @@
 //!
 //! Out of scope are protocol buffer messages, enums and wrappers, and libraries that Kubernetes' environments do not have.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
@@ -376,7 +378,7 @@ fn run(test: &Message) -> Outcome {
     let program = match env.compile(&source) {
         Ok(program) => program,
         Err(_) if fails => return Outcome::Pass,
-        Err(issues) => return Outcome::Fail(format!("{}", issues.list()[0].message)),
+        Err(issues) => return Outcome::Fail(issues.list()[0].message.clone()),
     };
     if let Some(ty) = typed.and_then(|typed| typed.message("deduced_type")) {
         let Some(ty) = declared(ty) else { return Outcome::OutOfScope };

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use corten_cel::{AUTHORIZER, Decl, Env, Field, RESOURCE_CHECK, Type, Version};
+use corten_cel::{AUTHORIZER, Decl, Env, Field, Format, Object, RESOURCE_CHECK, Type, Version};
 use corten_tree::Tree;
 
 use crate::Errors;
@@ -20,19 +20,66 @@ pub fn admission_env(stored: bool) -> &'static Env {
     &ENVS[usize::from(stored)]
 }
 
+/// What an environment of a policy has besides the request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct With {
+    /// `params`
+    pub params: bool,
+    /// `authorizer`
+    pub authorizer: bool,
+    /// `Object{…}` and `JSONPatch{…}`
+    pub patches: bool,
+}
+
+/// The environment of a policy's expressions, without its variables (`createEnvForOpts`).
+pub fn policy_env(stored: bool, with: With) -> Env {
+    let mut env = base(if stored { Version::STORED } else { Version::NEW });
+    if with.authorizer {
+        env = with_authorizer(env);
+    }
+    if with.params {
+        env = env.variable("params", Type::Dyn);
+    }
+    if with.patches {
+        let field = |name: &str, ty: Type| (name.to_owned(), Field { key: name.to_owned(), decl: Decl::simple(ty, 1) });
+        let texts = ["op", "path", "from"].map(|name| field(name, Type::String));
+        let fields = texts.into_iter().chain([field("value", Type::Dyn)]).collect();
+        env = env.object(Object { name: "Object".into(), open: true, ..Object::default() }).object(Object {
+            name: "JSONPatch".into(),
+            fields,
+            open: false,
+        });
+    }
+    env
+}
+
+/// How a Namespace is read as `namespaceObject`.
+pub fn namespace_decl() -> &'static Decl {
+    static DECL: LazyLock<Decl> = LazyLock::new(|| Decl::simple(namespace_type(), 2));
+    &DECL
+}
+
 fn build(version: Version) -> Env {
+    with_authorizer(base(version))
+}
+
+fn base(version: Version) -> Env {
     Env::new(version)
         .variable("object", Type::Dyn)
         .variable("oldObject", Type::Dyn)
         .variable("namespaceObject", namespace_type())
         .variable("request", request_type())
-        .variable("authorizer", Type::Opaque(AUTHORIZER))
+}
+
+fn with_authorizer(env: Env) -> Env {
+    env.variable("authorizer", Type::Opaque(AUTHORIZER))
         .variable("authorizer.requestResource", Type::Opaque(RESOURCE_CHECK))
 }
 
 fn object(name: &str, fields: &[(&str, Type)]) -> Type {
     let field = |(key, ty): &(&str, Type)| {
-        ((*key).to_owned(), Field { key: (*key).to_owned(), decl: Decl::simple(ty.clone(), 1) })
+        let format = if *ty == Type::Timestamp { Format::DateTime } else { Format::Plain };
+        ((*key).to_owned(), Field { key: (*key).to_owned(), decl: Decl { format, ..Decl::simple(ty.clone(), 1) } })
     };
     Type::object(name, fields.iter().map(field).collect::<BTreeMap<String, Field>>())
 }

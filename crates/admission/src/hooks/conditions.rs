@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use corten_auth::{Attributes, User};
-use corten_cel::{Authorizer, Authz, Budget, Check, Decision, PER_CALL_LIMIT, Program, Value};
+use corten_cel::{Authz, Budget, PER_CALL_LIMIT, Program, Value};
 use corten_kinds::expressions::admission_env;
 use corten_object::Status;
 use corten_tree::Tree;
@@ -12,6 +11,7 @@ use super::config::Hook;
 use super::matching::{Invocation, Objects};
 use super::review;
 use crate::Request;
+use crate::asking::Asking;
 
 /// What all conditions of one webhook may cost (`RuntimeCELCostBudgetMatchConditions`).
 const BUDGET: u64 = 2_500_000;
@@ -50,14 +50,7 @@ pub(crate) async fn hold(
 
 fn decide(hook: &Hook, request: &Request<'_>, object: &Tree, old: &Tree, described: &Tree) -> Result<bool, String> {
     let authorizer = Asking { request };
-    let own = Check {
-        group: request.asked.group.to_string(),
-        resource: request.asked.plural.to_string(),
-        subresource: request.subresource.into(),
-        namespace: request.namespace.into(),
-        name: request.name.into(),
-        ..Check::default()
-    };
+    let own = authorizer.of_request();
     let vars = [
         ("object", Value::of_tree(object)),
         ("oldObject", Value::of_tree(old)),
@@ -94,35 +87,5 @@ fn decide(hook: &Hook, request: &Request<'_>, object: &Tree, old: &Tree, describ
         [] => Ok(true),
         [one] => Err(one.clone()),
         many => Err(format!("[{}]", many.join(", "))),
-    }
-}
-
-/// The server's authorizer, asked for the request's user or a service account.
-struct Asking<'a> {
-    request: &'a Request<'a>,
-}
-
-impl Authorizer for Asking<'_> {
-    fn authorize(&self, check: &Check) -> Decision {
-        let account = check.service_account.as_ref().map(|(namespace, name)| User::service_account(namespace, name));
-        let user = account.as_ref().unwrap_or(self.request.user);
-        let attributes = match &check.path {
-            Some(path) => Attributes::path(user, &check.verb, path),
-            None => Attributes {
-                user,
-                verb: &check.verb,
-                group: &check.group,
-                resource: &check.resource,
-                subresource: &check.subresource,
-                namespace: &check.namespace,
-                name: &check.name,
-                path: "",
-                fields: &[],
-            },
-        };
-        match self.request.cluster.may(&attributes) {
-            Some(reason) => Decision { allowed: true, reason, error: None },
-            None => Decision::default(),
-        }
     }
 }

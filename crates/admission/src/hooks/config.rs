@@ -39,7 +39,8 @@ pub(crate) struct Hook {
     pub review_version: Option<&'static str>,
 }
 
-/// One rule of a webhook (`RuleWithOperations`).
+/// One rule of a webhook or a policy (`RuleWithOperations`).
+#[derive(Clone)]
 pub(crate) struct Rule {
     operations: Vec<String>,
     groups: Vec<String>,

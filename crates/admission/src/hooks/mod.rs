@@ -4,7 +4,7 @@ mod call;
 mod conditions;
 pub(crate) mod config;
 pub(crate) mod matching;
-mod review;
+pub(crate) mod review;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -53,7 +53,7 @@ fn hooks_of(kept: &Mutex<Compiled>, request: &Request<'_>, kind: KindId) -> Arc<
 
 /// What no webhook is asked about: its own kind, so that nobody is locked out, and reviews, so that nobody waits for himself
 /// (`IsExemptAdmissionConfigurationResource`, `ExcludeAdmissionWebhookVirtualResources`).
-fn is_exempt(request: &Request<'_>) -> bool {
+pub(crate) fn is_exempt(request: &Request<'_>) -> bool {
     const CONFIGURATION: [KindId; 6] = [
         id::MUTATING_WEBHOOK_CONFIGURATION,
         id::VALIDATING_WEBHOOK_CONFIGURATION,
