@@ -39,6 +39,7 @@ pub mod root_ca;
 pub mod service_account;
 pub mod stateful_set;
 pub mod taint_eviction;
+pub mod validating_policy_status;
 pub mod volume_binder;
 pub mod volume_protection;
 
@@ -128,6 +129,7 @@ pub fn all(config: &Config) -> Vec<Box<dyn Controller>> {
         Box::new(volume_protection::VolumeProtection),
         Box::new(disruption::DisruptionController),
         Box::new(custom_resource_definition::CustomResourceDefinitionController),
+        Box::new(validating_policy_status::ValidatingPolicyStatus),
         Box::new(role_aggregation::RoleAggregation),
         Box::new(certificate_signing::Cleaner),
         Box::new(certificate_signing::PodRequestCleaner),

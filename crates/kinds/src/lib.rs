@@ -8,6 +8,7 @@ pub mod cron;
 pub mod custom;
 pub mod defaults;
 pub mod expressions;
+pub mod object_types;
 mod kind;
 pub mod print;
 pub mod qos;

@@ -1,10 +1,9 @@
 //! Expressions over a request: what they may use, and their evaluation (`apiserver/pkg/admission/plugin/cel`).
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use corten_cel::{Authz, Budget, Decl, Env, EvalError, Field, Lazy, PER_CALL_LIMIT, Program, Type, Value, Vars};
+use corten_cel::{Authz, Budget, Env, EvalError, Lazy, PER_CALL_LIMIT, Program, Type, Value, Vars};
 use corten_kinds::expressions::namespace_decl;
 use corten_tree::Tree;
 
@@ -79,16 +78,13 @@ impl Expression {
     }
 }
 
-/// The environment with these variables of a policy (`composition.go`).
+/// The environment with these variables of a policy.
 pub(crate) fn with_variables(env: Env, variables: &[(String, Expression)]) -> Env {
-    let fields: BTreeMap<String, Field> = variables
+    let types: Vec<(String, Type)> = variables
         .iter()
-        .map(|(name, of)| {
-            let ty = of.program.as_ref().map_or(Type::Dyn, |program| program.result_type().clone());
-            (name.clone(), Field { key: name.clone(), decl: Decl::simple(ty, 0) })
-        })
+        .map(|(name, of)| (name.clone(), of.program.as_ref().map_or(Type::Dyn, |program| program.result_type().clone())))
         .collect();
-    env.variable("variables", Type::object("kubernetes.variables", fields))
+    corten_kinds::expressions::with_variables(env, &types)
 }
 
 /// Trees that expressions read.
