@@ -151,8 +151,10 @@ mod tests {
             ]
         });
         let warnings = check(&spec, &Registry::builtin());
-        let shown: Vec<(&str, &str)> =
-            warnings.iter().map(|w| (w.str_at("fieldRef"), w.str_at("warning").lines().next().unwrap_or_default())).collect();
+        let shown: Vec<(&str, &str)> = warnings
+            .iter()
+            .map(|w| (w.str_at("fieldRef"), w.str_at("warning").lines().next().unwrap_or_default()))
+            .collect();
         assert_eq!(
             shown,
             [

@@ -55,9 +55,8 @@ pub fn policy_env(stored: bool, with: With) -> Env {
 
 /// The environment with a policy's variables, by name and type (`composition.go`).
 pub fn with_variables(env: Env, variables: &[(String, Type)]) -> Env {
-    let field = |(name, ty): &(String, Type)| {
-        (name.clone(), Field { key: name.clone(), decl: Decl::simple(ty.clone(), 0) })
-    };
+    let field =
+        |(name, ty): &(String, Type)| (name.clone(), Field { key: name.clone(), decl: Decl::simple(ty.clone(), 0) });
     env.variable("variables", Type::object("kubernetes.variables", variables.iter().map(field).collect()))
 }
 

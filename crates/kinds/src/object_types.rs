@@ -60,10 +60,15 @@ mod tests {
         let registry = Registry::builtin();
         let kind = registry.gvk("apps/v1", "Deployment").unwrap();
         let env = Env::new(Version::STORED).variable("object", object_type(kind, "v1").unwrap());
-        let first = |source: &str| env.compile(source).map_err(|issues| issues.list()[0].message.clone()).map(|p| p.result_type().clone());
+        let first = |source: &str| {
+            env.compile(source).map_err(|issues| issues.list()[0].message.clone()).map(|p| p.result_type().clone())
+        };
         assert_eq!(first("object.spec.replicas > 1"), Ok(Type::Bool));
         assert_eq!(first("object.metadata.creationTimestamp"), Ok(Type::Timestamp));
-        assert_eq!(first("object.spec.template.spec.containers[0].ports.map(p, p.containerPort)"), Ok(Type::list(Type::Int)));
+        assert_eq!(
+            first("object.spec.template.spec.containers[0].ports.map(p, p.containerPort)"),
+            Ok(Type::list(Type::Int))
+        );
         let why = "found no matching overload for '_>_' applied to '(int, string)'";
         assert_eq!(first("object.spec.replicas > '1'"), Err(why.into()));
         assert_eq!(first("object.spec.maxRetries"), Err("undefined field 'maxRetries'".into()));

@@ -82,7 +82,9 @@ impl Expression {
 pub(crate) fn with_variables(env: Env, variables: &[(String, Expression)]) -> Env {
     let types: Vec<(String, Type)> = variables
         .iter()
-        .map(|(name, of)| (name.clone(), of.program.as_ref().map_or(Type::Dyn, |program| program.result_type().clone())))
+        .map(|(name, of)| {
+            (name.clone(), of.program.as_ref().map_or(Type::Dyn, |program| program.result_type().clone()))
+        })
         .collect();
     corten_kinds::expressions::with_variables(env, &types)
 }
