@@ -22,6 +22,14 @@ impl Cluster {
     /// # Errors
     /// If this is not root, or the cluster does not start.
     pub fn up(binary: &Path, name: &str) -> Result<Cluster> {
+        Cluster::up_with(binary, name, |_| Ok(()))
+    }
+
+    /// As [`Cluster::up`], with a data directory that `prepare` has put something in.
+    ///
+    /// # Errors
+    /// As [`Cluster::up`], or if preparing fails.
+    pub fn up_with(binary: &Path, name: &str, prepare: impl FnOnce(&Path) -> Result<()>) -> Result<Cluster> {
         if !rustix::process::geteuid().is_root() {
             bail!("this test needs root: it makes namespaces, mounts and cgroups");
         }
@@ -31,6 +39,7 @@ impl Cluster {
         if cluster.data.exists() {
             cluster.corten(&["down", "--purge"])?;
         }
+        prepare(&cluster.data)?;
         cluster.start()?;
         Ok(cluster)
     }

@@ -1,6 +1,7 @@
 //! The project's own commands: `cargo xtask COMMAND`.
 
 mod bench;
+mod conformance;
 mod deny;
 mod faults;
 mod oracle;
@@ -28,6 +29,8 @@ enum Command {
     Tidy,
     /// Measure a release build: start times, pods, idleness, reads, writes, lists (needs root)
     Bench(bench::BenchArgs),
+    /// Run upstream's conformance tests on a cluster of this machine and write docs/conformance.md (needs root and Go)
+    Conformance(conformance::ConformanceArgs),
     /// Check licences and bans of the dependency tree (installs cargo-deny below target/)
     Deny,
     /// Compare the answers to faulty manifests with those of upstream's kube-apiserver, built from its Go modules
@@ -49,6 +52,7 @@ fn main() -> Result<()> {
         Command::Test(args) => test::run(&args),
         Command::Tidy => tidy::run(),
         Command::Bench(args) => bench::run(&args),
+        Command::Conformance(args) => conformance::run(&args),
         Command::Deny => deny::run(),
         Command::Faults(args) => faults::run(&args),
         Command::Schema { check } => schema::run(check),
