@@ -191,7 +191,7 @@ fn run_suite(
     let mut command = match ginkgo {
         Some(ginkgo) => {
             let mut command = Command::new(ginkgo);
-            command.args(["--no-color", "--timeout", &format!("{}m", args.minutes)]);
+            command.args(["--no-color", "-v", "--timeout", &format!("{}m", args.minutes)]);
             command.arg(format!("--procs={}", args.procs));
             // The runner's own flags have no prefix.
             command.args(args.selection().iter().map(|flag| flag.replacen("--ginkgo.", "--", 1)));
