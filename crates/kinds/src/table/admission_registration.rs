@@ -50,6 +50,7 @@ pub(crate) const MUTATING_WEBHOOK_CONFIGURATION: KindSpec = KindSpec {
     columns: WEBHOOK_COLUMNS,
     hooks: Hooks {
         default: Some(mutating_default),
+        validate: Some(crate::validate::webhook::validate),
         validate_create: Some(|new, errors| validate_webhooks(new, None, errors)),
         validate_update: Some(|new, old, errors| validate_webhooks(new, Some(old), errors)),
         ..Hooks::NONE
@@ -90,6 +91,7 @@ pub(crate) const VALIDATING_WEBHOOK_CONFIGURATION: KindSpec = KindSpec {
     columns: WEBHOOK_COLUMNS,
     hooks: Hooks {
         default: Some(webhooks_default),
+        validate: Some(crate::validate::webhook::validate),
         validate_create: Some(|new, errors| validate_webhooks(new, None, errors)),
         validate_update: Some(|new, old, errors| validate_webhooks(new, Some(old), errors)),
         ..Hooks::NONE

@@ -2,8 +2,10 @@
 
 use corten_tree::Tree;
 
+use crate::Errors;
 use crate::defaults;
 use crate::spec::{Hooks, KindSpec, Subresource};
+use crate::validate::{Spot, names};
 use crate::{Column, Of, RowContext, column};
 
 /// `apiregistration.k8s.io/v1 APIService`
@@ -18,6 +20,7 @@ pub(crate) const API_SERVICE: KindSpec = KindSpec {
     columns: &[Column::NAME, column("Service", &Of(service)), column("Available", &Of(available)), Column::AGE],
     hooks: Hooks {
         default: Some(|o| defaults::at(o, "spec.service", |s| defaults::value(s, "port", 443))),
+        validate: Some(validate),
         ..Hooks::NONE
     },
     ..KindSpec::CLUSTER
@@ -38,4 +41,55 @@ fn available(object: &Tree, _: &RowContext) -> Tree {
         Some(("True", _)) => "True".to_owned(),
         Some((status, reason)) => format!("{status} ({reason})"),
     })
+}
+
+const GROUP_PRIORITY_MAX: i64 = 20_000;
+const VERSION_PRIORITY_MAX: i64 = 1_000;
+
+/// `ValidateAPIService` (`k8s.io/kube-aggregator/pkg/apis/apiregistration/validation/validation.go`)
+fn validate(object: &Tree, errors: &mut Errors) {
+    let (meta, spec) = (Spot::of(object, "metadata"), Spot::of(object, "spec"));
+    let (group, version) = (spec.str("group"), spec.str("version"));
+    let name = format!("{version}.{group}");
+    if meta.str("name") != name {
+        meta.invalid("name", format!("must be `spec.version+\".\"+spec.group`: {name:?}"), errors);
+    }
+    if !group.is_empty() {
+        spec.each("group", names::dns_subdomain(group), errors);
+    }
+    spec.each("version", names::dns_1035_label(version), errors);
+    for (field, max) in [("groupPriorityMinimum", GROUP_PRIORITY_MAX), ("versionPriority", VERSION_PRIORITY_MAX)] {
+        let priority = spec.int(field).unwrap_or_default();
+        if !(1..=max).contains(&priority) {
+            spec.invalid_as(field, priority, format!("must be positive and less than {max}"), errors);
+        }
+    }
+    let bundle = spec.str("caBundle");
+    match spec.some("service") {
+        None => {
+            if !bundle.is_empty() {
+                let bytes = bundle.len() / 4 * 3 - bundle.bytes().filter(|b| *b == b'=').count();
+                let shown = format!("{bytes} bytes");
+                spec.invalid_as("caBundle", shown, "local APIServices may not have a caBundle", errors);
+            }
+            if spec.bool("insecureSkipTLSVerify") {
+                let detail = "local APIServices may not have insecureSkipTLSVerify";
+                spec.invalid("insecureSkipTLSVerify", detail, errors);
+            }
+            return;
+        }
+        Some(service) => {
+            for field in ["namespace", "name"] {
+                if service.str(field).is_empty() {
+                    service.required(field, "", errors);
+                }
+            }
+            for message in names::port_number(service.int("port").unwrap_or_default()) {
+                service.invalid("port", format!("port is not valid: {message}"), errors);
+            }
+        }
+    }
+    if spec.bool("insecureSkipTLSVerify") && !bundle.is_empty() {
+        spec.invalid("insecureSkipTLSVerify", "may not be true if caBundle is present", errors);
+    }
 }

@@ -2,8 +2,10 @@
 
 use corten_tree::Tree;
 
+use crate::Errors;
 use crate::defaults;
 use crate::spec::{Generation, Hooks, KindSpec, Subresource};
+use crate::validate::{Spot, names};
 use crate::{Column, Of, RowContext, TextOr, column, print};
 
 /// `networking.k8s.io/v1 IngressClass`
@@ -18,7 +20,8 @@ pub(crate) const INGRESS_CLASS: KindSpec = KindSpec {
         column("Parameters", &Of(parameters)),
         Column::AGE,
     ],
-    hooks: Hooks { default: Some(class_default), ..Hooks::NONE },
+    immutable: &["spec.controller"],
+    hooks: Hooks { default: Some(class_default), validate: Some(class_validate), ..Hooks::NONE },
     ..KindSpec::CLUSTER
 };
 
@@ -29,6 +32,8 @@ pub(crate) const IP_ADDRESS: KindSpec = KindSpec {
     plural: "ipaddresses",
     short: &["ip"],
     columns: &[Column::NAME, column("ParentRef", &Of(parent))],
+    name_check: names::ip,
+    hooks: Hooks { validate: Some(address_validate), ..Hooks::NONE },
     ..KindSpec::CLUSTER
 };
 
@@ -74,4 +79,72 @@ fn parent(address: &Tree, _: &RowContext) -> Tree {
 
 fn class_default(class: &mut Tree) {
     defaults::at(class, "spec.parameters", |parameters| defaults::value(parameters, "scope", "Cluster"));
+}
+
+/// The longest controller of an ingress class.
+const CONTROLLER_MAX: usize = 250;
+
+/// `ValidateIngressClass` (`pkg/apis/networking/validation/validation.go`)
+fn class_validate(class: &Tree, errors: &mut Errors) {
+    let spec = Spot::of(class, "spec");
+    match spec.str("controller") {
+        "" => spec.required("controller", "", errors),
+        controller => {
+            if controller.len() > CONTROLLER_MAX {
+                spec.too_long("controller", CONTROLLER_MAX, errors);
+            }
+            domain_prefixed_path(&spec, controller, errors);
+        }
+    }
+    let Some(parameters) = spec.some("parameters") else { return };
+    if parameters.has("apiGroup") {
+        parameters.each("apiGroup", names::dns_subdomain(parameters.str("apiGroup")), errors);
+    }
+    for field in ["kind", "name"] {
+        match parameters.str(field) {
+            "" => parameters.required(field, format!("{field} is required"), errors),
+            text => parameters.each(field, names::path_segment(text), errors),
+        }
+    }
+    match (parameters.str("scope"), parameters.some("namespace")) {
+        ("Namespace", None) => {
+            parameters.required("namespace", "`parameters.scope` is set to 'Namespace'", errors);
+        }
+        ("Cluster", Some(_)) => {
+            parameters.forbidden("namespace", "`parameters.scope` is set to 'Cluster'", errors);
+        }
+        ("Namespace", Some(_)) => {
+            parameters.each("namespace", names::dns_label(parameters.str("namespace")), errors);
+        }
+        ("Cluster", None) => {}
+        ("", _) => parameters.required("scope", "", errors),
+        _ => parameters.unsupported("scope", &["Cluster", "Namespace"], errors),
+    }
+}
+
+/// `IsDomainPrefixedPath`
+fn domain_prefixed_path(spec: &Spot<'_>, text: &str, errors: &mut Errors) {
+    let Some((domain, path)) = text.split_once('/').filter(|(domain, path)| !domain.is_empty() && !path.is_empty())
+    else {
+        spec.invalid("controller", "must be a domain-prefixed path (such as \"acme.io/foo\")", errors);
+        return;
+    };
+    for message in names::dns_subdomain(domain) {
+        spec.invalid_as("controller", domain, message, errors);
+    }
+    if !path.bytes().all(|c| c.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&c)) {
+        let detail = "Invalid path (regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')";
+        spec.invalid_as("controller", path, detail, errors);
+    }
+}
+
+/// `ValidateIPAddress`; what the types declare comes from the schema table.
+fn address_validate(address: &Tree, errors: &mut Errors) {
+    let Some(parent) = Spot::of(address, "spec").some("parentRef") else { return };
+    if !parent.str("group").is_empty() {
+        parent.each("group", names::dns_subdomain(parent.str("group")), errors);
+    }
+    for field in ["resource", "name", "namespace"] {
+        parent.each(field, names::path_segment(parent.str(field)), errors);
+    }
 }

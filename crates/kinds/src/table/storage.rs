@@ -2,8 +2,10 @@
 
 use corten_tree::Tree;
 
+use crate::Errors;
 use crate::print;
-use crate::spec::{Generation, Hooks, KindSpec, Subresource};
+use crate::spec::{Hooks, KindSpec, Subresource};
+use crate::validate::{Spot, names};
 use crate::{Column, Count, Of, RowContext, TextOr, column};
 
 const GROUP: &str = "storage.k8s.io";
@@ -15,7 +17,6 @@ pub(crate) const CSI_DRIVER: KindSpec = KindSpec {
     returns_deleted: true,
     unconditional_update: false,
     plural: "csidrivers",
-    generation: Generation::OnChangeOf(&["spec"]),
     columns: &[
         Column::NAME,
         column("AttachRequired", &Of(|o, _| flag(o, "spec.attachRequired", true))).boolean(),
@@ -83,6 +84,11 @@ pub(crate) const VOLUME_ATTRIBUTES_CLASS: KindSpec = KindSpec {
     plural: "volumeattributesclasses",
     short: &["vac"],
     columns: &[Column::NAME, column("DriverName", &TextOr("driverName", "")), Column::AGE],
+    hooks: Hooks {
+        validate: Some(attributes_validate),
+        validate_update: Some(attributes_validate_update),
+        ..Hooks::NONE
+    },
     ..KindSpec::CLUSTER
 };
 
@@ -106,10 +112,37 @@ fn modes(driver: &Tree, _: &RowContext) -> Tree {
 fn driver_default(driver: &mut Tree) {
     driver.set_default("spec.attachRequired", true);
     driver.set_default("spec.fsGroupPolicy", "ReadWriteOnceWithFSType");
-    for flag in ["podInfoOnMount", "storageCapacity", "requiresRepublish", "seLinuxMount"] {
+    for flag in
+        ["podInfoOnMount", "storageCapacity", "requiresRepublish", "seLinuxMount", "preventPodSchedulingIfMissing"]
+    {
         driver.set_default(&format!("spec.{flag}"), false);
     }
     if driver.list_at("spec.volumeLifecycleModes").is_empty() {
         driver.set("spec.volumeLifecycleModes", vec!["Persistent"]);
+    }
+}
+
+/// `ValidateVolumeAttributesClass` (`pkg/apis/storage/validation/validation.go`)
+fn attributes_validate(class: &Tree, errors: &mut Errors) {
+    let driver = Spot::of(class, "driverName");
+    match driver.str("") {
+        "" => driver.required("", "", errors),
+        name => driver.each("", names::label_key(&name.to_lowercase()), errors),
+    }
+    let parameters = Spot::of(class, "parameters");
+    if parameters.map("").is_empty() {
+        parameters.required("", "must contain at least one key/value pair", errors);
+    }
+    if parameters.map("").keys().any(str::is_empty) {
+        parameters.invalid_as("", "", "field can not be empty.", errors);
+    }
+}
+
+fn attributes_validate_update(new: &Tree, old: &Tree, errors: &mut Errors) {
+    for field in ["driverName", "parameters"] {
+        let (new, old) = (Spot::of(new, field), Spot::of(old, field));
+        if !new.tree.semantically_equal(old.tree) {
+            new.forbidden("", format!("updates to {field} are forbidden."), errors);
+        }
     }
 }

@@ -22,6 +22,7 @@ pub(crate) mod resources;
 pub(crate) mod security;
 pub(crate) mod service;
 pub(crate) mod volume;
+pub(crate) mod webhook;
 pub(crate) mod workload;
 
 use std::fmt::Display;
