@@ -67,12 +67,19 @@ pub struct Running {
     store: Option<SqliteStore>,
 }
 
-/// Makes and starts all parts; `stage` is told what has been reached.
+/// What begins a stage's text that is a warning about the host.
+pub const WARNING: &str = "warning: ";
+
+/// Makes and starts all parts; `stage` is told what has been reached, and what about this host ([`WARNING`]) would break pods
+/// quietly.
 ///
 /// # Errors
 /// What keeps a part from starting. Nothing goes on then.
 pub async fn start(plan: Plan, mut stage: impl FnMut(&str)) -> Result<Running> {
     let ranges = Ranges::new(&plan.addresses)?;
+    if plan.node_name.is_some() {
+        check_network(&plan, &ranges, &mut stage)?;
+    }
     // Parts stop before the API that they write to.
     let (api_tasks, part_tasks) = (Tasks::tokio(), Tasks::tokio());
     let clock = Arc::new(SystemClock);
@@ -304,7 +311,6 @@ async fn start_agent(
     apis: [Arc<dyn Api>; 2],
     tasks: &Tasks,
 ) -> Result<Agent> {
-    check_network(plan, ranges)?;
     let images = image::open_at(&plan.cluster.data)?;
     image::ensure_builtin(&images)?;
     let config = corten_node::Config {
@@ -344,8 +350,8 @@ async fn label_control_plane(api: &Arc<dyn Api>, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Tells what on this host would break pods quietly; stops if pods could not be networked at all.
-fn check_network(plan: &Plan, ranges: &Ranges) -> Result<()> {
+/// Tells what on this host would break pods quietly; stops, before anything is done, if pods could not be networked at all.
+fn check_network(plan: &Plan, ranges: &Ranges, stage: &mut impl FnMut(&str)) -> Result<()> {
     let config = corten_net::NetConfig {
         cluster: plan.cluster.name.clone(),
         pod_cidr: ranges.pod_cidr(),
@@ -358,7 +364,7 @@ fn check_network(plan: &Plan, ranges: &Ranges) -> Result<()> {
     for finding in corten_net::preflight(&config) {
         match finding.severity {
             Severity::Fatal => bail!("{} {}", finding.summary, finding.next_step),
-            Severity::Warning => tracing::warn!("{} {}", finding.summary, finding.next_step),
+            Severity::Warning => stage(&format!("{WARNING}{} {}", finding.summary, finding.next_step)),
             Severity::Info => tracing::info!("{} {}", finding.summary, finding.next_step),
         }
     }

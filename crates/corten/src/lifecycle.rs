@@ -81,6 +81,7 @@ fn follow(reader: OwnedFd, step: &Step) -> Result<bool> {
     for line in BufReader::new(File::from(reader)).lines() {
         match line?.as_str() {
             "ready" => return Ok(true),
+            warning if warning.starts_with(assembly::WARNING) => step.warn(warning),
             stage => step.note(stage),
         }
     }

@@ -38,6 +38,11 @@ impl Step {
         }
     }
 
+    /// Says something that stays on the screen.
+    pub fn warn(&self, text: &str) {
+        self.bar.suspend(|| eprintln!("{text}"));
+    }
+
     /// Ends the step.
     pub fn done(self) {
         let seconds = self.began.elapsed().as_secs_f64();

@@ -63,7 +63,10 @@ async fn serve(plan: Plan, mut ready: Option<File>) -> Result<()> {
     let (mut term, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let pid_file = plan.cluster.pid_file();
     let mut tell = |stage: &str| {
-        tracing::info!("{stage}");
+        match stage.strip_prefix(assembly::WARNING) {
+            Some(warning) => tracing::warn!("{warning}"),
+            None => tracing::info!("{stage}"),
+        }
         if let Some(pipe) = &mut ready {
             // Whoever waited may have gone.
             let _ = writeln!(pipe, "{stage}");
