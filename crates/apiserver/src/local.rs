@@ -106,7 +106,7 @@ impl Api for LocalApi {
         Box::pin(async move {
             let kind = self.core.registry.get(kind);
             let request = LocalApi::list_request(options, RevisionMatch::MostRecent);
-            let listed = self.core.list(&self.user, &kind, &request).await?;
+            let listed = self.core.list(&self.user, (&kind, &kind.versions[0]), &request).await?;
             Ok(ApiList { items: listed.items, revision: listed.revision })
         })
     }

@@ -557,8 +557,10 @@ async fn a_webhook_converts_custom_resources_between_versions() {
     wanted.set(
         "spec.versions",
         vec![
-            tree!({"name": "v1", "served": true, "storage": true, "schema": (schema(&["host", "port"]))}),
-            tree!({"name": "v2", "served": true, "storage": false, "schema": (schema(&["hostPort"]))}),
+            tree!({"name": "v1", "served": true, "storage": true, "schema": (schema(&["host", "port"])),
+            "selectableFields": [{"jsonPath": ".spec.host"}]}),
+            tree!({"name": "v2", "served": true, "storage": false, "schema": (schema(&["hostPort"])),
+            "selectableFields": [{"jsonPath": ".spec.hostPort"}]}),
         ],
     );
     wanted.set(
@@ -598,6 +600,25 @@ async fn a_webhook_converts_custom_resources_between_versions() {
     let (_, patched) = client.patch(&path_of(&second, "b"), &headers, br#"{"spec":{"hostPort":"z:4"}}"#).await;
     assert_eq!(patched.str_at("spec.hostPort"), "z:4");
     assert!(!hook.asked().is_empty());
+    // Each version has selectable fields of its own.
+    let (_, found) = client.get(&format!("{second}?fieldSelector=spec.hostPort%3Dz:4"), &[]).await;
+    let names: Vec<&str> = found.list_at("items").iter().map(|item| item.str_at("metadata.name")).collect();
+    assert_eq!(names, ["b"], "{found}");
+    let (code, _) = client.get(&format!("{WIDGETS}?fieldSelector=spec.hostPort%3Dz:4"), &[]).await;
+    assert_eq!(code, 400, "the field of another version");
+    let mut selecting = Client::connect(&server.fixture, true).await;
+    let path = format!("{second}?watch=true&fieldSelector=spec.hostPort%3Dz:4");
+    let mut watch = selecting.send(hyper::Method::GET, &path, &[], b"").await.into_body();
+    let mut next_event = async || {
+        let event = watch.frame().await.unwrap().unwrap().into_data().unwrap();
+        let event = corten_tree::json::parse(&event).unwrap();
+        format!("{} {}", event.str_at("type"), event.str_at("object.metadata.name"))
+    };
+    assert_eq!(next_event().await, "ADDED b");
+    client.patch(&path_of(&second, "a"), &headers, br#"{"spec":{"hostPort":"z:4"}}"#).await;
+    assert_eq!(next_event().await, "ADDED a", "it came into the selection");
+    client.patch(&path_of(&second, "a"), &headers, br#"{"spec":{"hostPort":"h:1"}}"#).await;
+    assert_eq!(next_event().await, "DELETED a", "it left the selection");
     // Another storage version: what is stored at the old one is converted when it is read.
     let path = path_of(DEFINITIONS, "widgets.example.com");
     let (_, mut stored) = client.get(&path, &[]).await;

@@ -317,6 +317,14 @@ impl Kind {
         aliases.iter().find(|(alias, _)| *alias == label).map_or(label, |(_, fact)| fact)
     }
 
+    /// Whether clients may select by a label at a version: definitions may differ by version.
+    pub fn selects_at(&self, version: &str, label: &str) -> bool {
+        match (self.field_label(label), self.version_index(version)) {
+            (Some(FieldLabel::Fact { index, .. }), Some(at)) => self.facts[index].versions & (1 << at.min(63)) != 0,
+            (found, _) => found.is_some(),
+        }
+    }
+
     /// The index of a fact in the head, by path.
     pub fn fact_index(&self, path: &str) -> Option<usize> {
         self.fact_paths.iter().position(|p| **p == *path)

@@ -42,6 +42,8 @@ impl IncludeObject {
 /// How answers about objects of one kind are written for one client.
 #[derive(Clone)]
 pub(crate) struct Encoder {
+    /// What a watch selects by after its objects were converted; see `Core::late_filter`.
+    pub late: Option<corten_cache::Filter>,
     pub core: Arc<Core>,
     pub kind: Arc<Kind>,
     pub version: Arc<str>,

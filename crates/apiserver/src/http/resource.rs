@@ -83,7 +83,7 @@ pub(super) async fn serve(
         (Err(status), _) | (_, Err(status)) => return Err(allowed().err().unwrap_or(status)),
     };
     let version = r.version.as_str().into();
-    let encoder = Encoder { core: core.clone(), version, form, include, kind: kind.clone() };
+    let encoder = Encoder { late: None, core: core.clone(), version, form, include, kind: kind.clone() };
     let exchange = Exchange { core, call, kind, r, sub: sub.map(|s| s.kind), encoder };
     let deprecation = deprecation(&exchange);
     let mut response = exchange.run(verb, request).await?;
@@ -231,7 +231,7 @@ impl Exchange<'_> {
         let asked = self.allowed("list", options::list(&self.call.query, false, ""))?;
         let request = self.allowed("list", asked.request(&self.r.namespace))?;
         let listed = match self.kind.verbs.stored() {
-            true => self.core.list(&self.call.user, &self.kind, &request).await?,
+            true => self.core.list(&self.call.user, (&self.kind, &self.r.version), &request).await?,
             false => {
                 self.core.authorize(&attributes(&self.call.user, "list", &self.kind, (&self.r.namespace, "", "")))?;
                 Listed { items: Vec::new(), revision: self.core.cache.revision(), next: None, remaining: None }
@@ -243,7 +243,7 @@ impl Exchange<'_> {
         Ok(finish(&self.call, response))
     }
 
-    async fn watch(self, http: HttpRequest<Incoming>) -> Result<Response<HttpBody>, Status> {
+    async fn watch(mut self, http: HttpRequest<Incoming>) -> Result<Response<HttpBody>, Status> {
         let asked = self.allowed("watch", options::list(&self.call.query, true, &self.r.name))?;
         let (list, start) = self.allowed("watch", asked.watch(&self.r.namespace))?;
         let seconds = match asked.timeout_seconds {
@@ -251,6 +251,11 @@ impl Exchange<'_> {
             _ => WATCH_SECONDS_MIN + self.core.entropy.u64() % WATCH_SECONDS_MIN,
         };
         let timeout = Some(Duration::from_secs(seconds));
+        let (late, list) = match self.core.late_filter((&self.kind, &self.r.version), &list)? {
+            Some((late, early)) => (Some(late), early),
+            None => (None, list),
+        };
+        self.encoder.late = late;
         let request = WatchRequest { list, start, bookmarks: asked.bookmarks, timeout };
         let watching = match self.core.watch(&self.call.user, &self.kind, &request).await {
             Ok(watching) => Ok(watching),

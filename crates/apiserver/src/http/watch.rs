@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use corten_base::Revision;
-use corten_cache::{Encoding, Transition};
+use corten_cache::{Encoding, Seen, Transition};
 use corten_object::{Object, Status};
 use corten_tree::{Tree, tree};
 use futures::stream::{self, Stream};
@@ -54,12 +54,18 @@ pub(super) fn frames(
                 return Some((message(&framer, bytes, how), (framer, Err(None))));
             }
         };
-        let item = tokio::select! {
-            biased;
-            item = watching.next() => item?,
-            () = &mut stopping => return None,
+        let first = loop {
+            let item = tokio::select! {
+                biased;
+                item = watching.next() => item?,
+                () = &mut stopping => return None,
+            };
+            let frame = framer.frame(item).await;
+            // What a selection of converted objects does not see has none.
+            if !frame.is_empty() {
+                break frame;
+            }
         };
-        let first = framer.frame(item).await;
         if how == Frames::Messages {
             return Some((message(&framer, first, how), (framer, Ok((watching, stopping)))));
         }
@@ -133,19 +139,53 @@ impl Framer {
         }
     }
 
-    /// The frame of an object that a webhook of its definition converts.
+    /// The frame of an object that a webhook of its definition converts; empty if the selection does not see it.
     async fn converted(&mut self, item: WatchItem) -> Bytes {
-        let (name, object) = match &item {
-            WatchItem::Initial(object) => ("ADDED", object),
-            WatchItem::Change(seen) => (name_of(seen.transition), seen.object()),
-            WatchItem::Bookmark(revision, initial_end) => return self.bookmark(*revision, *initial_end),
-            WatchItem::Error(status) => return self.error(status),
+        let shown = match item {
+            WatchItem::Initial(object) => self.at_version(&object).await.map(|object| Some(("ADDED", object))),
+            WatchItem::Change(seen) => self.seen(seen).await,
+            WatchItem::Bookmark(revision, initial_end) => return self.bookmark(revision, initial_end),
+            WatchItem::Error(status) => return self.error(&status),
         };
-        let (core, kind, version) = (&self.encoder.core, &self.encoder.kind, &self.encoder.version);
-        match core.objects_at(kind, version, vec![object.clone()]).await {
-            Ok(objects) => objects.first().map(|object| self.object(name, object)).unwrap_or_default(),
+        match shown {
+            Ok(Some(("ADDED", object))) if !self.sees(&object) => Bytes::new(),
+            Ok(Some((name, object))) => self.object(name, &object),
+            Ok(None) => Bytes::new(),
             Err(status) => self.error(&status),
         }
+    }
+
+    fn sees(&self, object: &Object) -> bool {
+        self.encoder.late.as_ref().is_none_or(|late| late.matches(object))
+    }
+
+    async fn at_version(&self, object: &Arc<Object>) -> Result<Arc<Object>, Status> {
+        let Encoder { core, kind, version, .. } = &self.encoder;
+        let mut objects = core.objects_at(kind, version, vec![object.clone()]).await?;
+        objects.pop().ok_or_else(|| Status::internal("a converted object is missing"))
+    }
+
+    /// What a selection of converted objects sees of a change.
+    async fn seen(&self, seen: Seen) -> Result<Option<(&'static str, Arc<Object>)>, Status> {
+        if self.encoder.late.is_none() {
+            let object = self.at_version(seen.object()).await?;
+            return Ok(Some((name_of(seen.transition), object)));
+        }
+        let event = &seen.event;
+        let before = match &event.previous {
+            Some(object) => self.sees(&*self.at_version(object).await?),
+            None => false,
+        };
+        let after = match &event.object {
+            Some(object) => Some(self.at_version(object).await?).filter(|object| self.sees(object)),
+            None => None,
+        };
+        Ok(match (before, after) {
+            (false, Some(object)) => Some(("ADDED", object)),
+            (true, Some(object)) => Some(("MODIFIED", object)),
+            (true, None) => Some(("DELETED", self.at_version(event.shown(Transition::Deleted)).await?)),
+            (false, None) => None,
+        })
     }
 
     /// Whether all watchers of this form get the same bytes.

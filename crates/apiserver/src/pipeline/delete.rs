@@ -135,7 +135,7 @@ impl Core {
     ) -> Result<Listed, Status> {
         let about = attributes(user, "deletecollection", kind, (&list.namespace, "", ""));
         self.authorize(&corten_auth::Attributes { fields: &list.fields.terms, ..about })?;
-        let listed = self.list_authorized(kind, list).await?;
+        let listed = self.list_authorized((kind, version), list).await?;
         for object in &listed.items {
             let request = Request {
                 user,

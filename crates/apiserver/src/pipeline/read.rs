@@ -87,14 +87,29 @@ impl Core {
     }
 
     /// Lists objects.
-    pub async fn list(&self, user: &User, kind: &Arc<Kind>, list: &ListRequest) -> Result<Listed, Status> {
+    pub async fn list(
+        &self,
+        user: &User,
+        (kind, version): (&Arc<Kind>, &str),
+        list: &ListRequest,
+    ) -> Result<Listed, Status> {
         let name = list.fields.exact("metadata.name").unwrap_or_default();
         let about = attributes(user, "list", kind, (&list.namespace, name, ""));
         self.authorize(&Attributes { fields: &list.fields.terms, ..about })?;
-        self.list_authorized(kind, list).await
+        self.list_authorized((kind, version), list).await
     }
 
-    pub(super) async fn list_authorized(&self, kind: &Arc<Kind>, list: &ListRequest) -> Result<Listed, Status> {
+    pub(super) async fn list_authorized(
+        &self,
+        (kind, version): (&Arc<Kind>, &str),
+        list: &ListRequest,
+    ) -> Result<Listed, Status> {
+        if let Some((late, early)) = self.late_filter((kind, version), list)? {
+            let mut listed = Box::pin(self.list_authorized((kind, version), &early)).await?;
+            listed.items = self.objects_at(kind, version, listed.items).await?;
+            listed.items.retain(|object| late.matches(object));
+            return Ok(listed);
+        }
         let stored = self.stored(kind);
         let filter = self.filter(kind, list)?;
         self.wait_for(list.revision).await?;
@@ -117,6 +132,29 @@ impl Core {
             next = items.last().map(|last| continue_token(stored, &list.namespace, found.revision, last, remaining));
         }
         Ok(Listed { items, revision: found.revision, next, remaining })
+    }
+
+    /// Where objects are converted by a webhook, what a client selects by are fields of its version: the whole selection,
+    /// for converted objects, and the request without those fields, for stored ones. `None` where stored objects can be
+    /// selected by all of it.
+    pub fn late_filter(
+        &self,
+        (kind, version): (&Arc<Kind>, &str),
+        list: &ListRequest,
+    ) -> Result<Option<(Filter, ListRequest)>, Status> {
+        if kind.custom.is_none() {
+            return Ok(None);
+        }
+        if let Some(term) = list.fields.terms.iter().find(|term| !kind.selects_at(version, &term.path)) {
+            return Err(Status::bad_request(UnsupportedField(term.path.clone()).to_string()));
+        }
+        let stays = |term: &&FieldTerm| term.path.starts_with("metadata.");
+        if !super::is_by_webhook(kind) || list.fields.terms.iter().all(|term| stays(&term)) {
+            return Ok(None);
+        }
+        let terms = list.fields.terms.iter().filter(stays).cloned().collect();
+        let early = ListRequest { fields: FieldSelector { terms }, ..list.clone() };
+        Ok(Some((self.filter(kind, list)?, early)))
     }
 
     /// The selection of a list or a watch.
