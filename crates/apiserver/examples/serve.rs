@@ -84,6 +84,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         tasks: tasks.clone(),
         node_api: Arc::new(EchoNode),
         authentication: corten_apiserver::Authentication::default(),
+        sealer: None,
     })
     .await?;
     let address = server.addresses()[0];

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use corten_admission::{Admission, ServiceAllocator};
 use corten_auth::{
-    Attributes, Authenticated, Authenticator, AuthnError, Decision, Material, Rbac, Source, User, authorizer, denial,
+    Attributes, Authenticated, Authenticator, AuthnError, Decision, Material, Rbac, Sealer, Source, User, authorizer, denial,
 };
 use corten_base::{Clock, Entropy, Revision, Tasks};
 use corten_cache::Cache;
@@ -51,6 +51,8 @@ pub(crate) struct Core {
     pub openapi: OpenApi,
     pub swagger: Swagger,
     pub discovery: Discovery,
+    /// Seals what is sealed at rest; `None` keeps everything as it is.
+    pub sealer: Option<Arc<Sealer>>,
     /// Certificates and keys.
     pub material: Arc<Material>,
     /// Who may ask without proof.
@@ -75,6 +77,7 @@ pub(crate) struct Parts {
     pub authenticator: Authenticator,
     pub node_api: Arc<dyn NodeApi>,
     pub services: ServiceAllocator,
+    pub sealer: Option<Arc<Sealer>>,
     pub material: Arc<Material>,
     pub anonymous: Anonymous,
     pub request_header: Option<RequestHeader>,
@@ -102,6 +105,7 @@ impl Core {
             openapi: OpenApi::default(),
             swagger: Swagger::default(),
             discovery: Discovery::default(),
+            sealer: parts.sealer,
             material: parts.material,
             anonymous: parts.anonymous,
             request_header: parts.request_header,

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use corten_admission::{Cidr, ServiceAllocator};
-use corten_auth::{Attributes, Authenticator, Material, PkiError, User};
+use corten_auth::{Attributes, Authenticator, Material, PkiError, Sealer, User};
 use corten_base::{Clock, Entropy, Tasks};
 use corten_cache::Cache;
 use corten_client::{Api, NodeApi};
@@ -43,6 +43,8 @@ pub struct ServerConfig {
     pub node_api: Arc<dyn NodeApi>,
     /// Who may call, and how they prove who they are.
     pub authentication: Authentication,
+    /// Seals Secrets at rest; the cache must open with the same. `None` keeps them as they are.
+    pub sealer: Option<Arc<Sealer>>,
 }
 
 /// How callers prove who they are, besides client certificates and service account tokens.
@@ -111,6 +113,7 @@ impl Server {
             authenticator,
             node_api: config.node_api,
             services,
+            sealer: config.sealer,
             material: config.material.clone(),
             anonymous: authentication.anonymous,
             request_header: authentication.request_header,
@@ -120,6 +123,7 @@ impl Server {
         let listeners = http::listen(&config.listen).await?;
         let addresses: Vec<SocketAddr> = listeners.iter().map(|(_, address)| *address).collect();
         let port = addresses.first().map_or(6443, SocketAddr::port);
+        core.reseal().await?;
         bootstrap::ensure(&core, config.advertise, port).await?;
         http::serve(&core, listeners, Arc::new(config.material.server_tls()?));
         Ok(Server { core, addresses })

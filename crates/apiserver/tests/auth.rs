@@ -380,3 +380,26 @@ async fn certificate_admission_asks_for_the_signer() {
     grant(&mut admin, "alice", "approver", rules).await;
     assert_eq!(alice.merge(&format!("{requests}/r/approval"), &approved).await.0, 200);
 }
+
+#[tokio::test]
+async fn secrets_are_sealed_at_rest_and_nothing_else() {
+    let fixture = Fixture::start().await;
+    let mut admin = Caller::admin(&fixture).await;
+    let secret = tree!({"metadata": {"name": "s"}, "stringData": {"password": "correct horse"}});
+    assert_eq!(admin.post("/api/v1/namespaces/default/secrets", &secret).await.0, 201);
+    let map = tree!({"metadata": {"name": "m"}, "data": {"password": "correct horse"}});
+    assert_eq!(admin.post("/api/v1/namespaces/default/configmaps", &map).await.0, 201);
+    let kept = async |plural: &str| {
+        let range = corten_store::KeyRange::prefix(format!("/registry/core/{plural}/default/"));
+        let page = fixture.store.scan(range, None, 10).await.unwrap();
+        page.entries.iter().find(|e| e.key.ends_with(b"/s") || e.key.ends_with(b"/m")).unwrap().value.clone()
+    };
+    assert!(kept("secrets").await.starts_with(b"corten:aesgcm:v1:"));
+    assert!(kept("configmaps").await.starts_with(b"{"));
+    let (code, read) = admin.get("/api/v1/namespaces/default/secrets/s").await;
+    assert_eq!((code, read.str_at("data.password")), (200, "Y29ycmVjdCBob3JzZQ=="));
+    let patch = tree!({"metadata": {"labels": {"a": "b"}}});
+    assert_eq!(admin.merge("/api/v1/namespaces/default/secrets/s", &patch).await.0, 200);
+    let (_, list) = admin.get("/api/v1/namespaces/default/secrets?labelSelector=a%3Db").await;
+    assert_eq!(list.list_at("items").len(), 1);
+}

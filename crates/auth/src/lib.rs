@@ -13,6 +13,7 @@ mod issue;
 pub mod node;
 mod pki;
 mod rbac;
+mod seal;
 mod token;
 mod user;
 
@@ -20,6 +21,7 @@ pub use authn::{Authenticated, Authenticator, AuthnError, user_of_certificate};
 pub use issue::Issuing;
 pub use pki::{Material, PROXY_NAME, PkiError, PkiNames, SignedPair};
 pub use rbac::{Attributes, Binding, Decision, Rbac, Rule, denial, denial_message};
+pub use seal::Sealer;
 pub use token::{BoundRef, Claims, DEFAULT_ISSUER, KubernetesClaims, TokenError, TokenSigner};
 pub use user::{User, group};
 

@@ -390,7 +390,7 @@ fn san_text(name: &GeneralName<'_>) -> Option<String> {
     }
 }
 
-fn read(path: &Path) -> Result<Option<String>, PkiError> {
+pub(crate) fn read(path: &Path) -> Result<Option<String>, PkiError> {
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -399,7 +399,7 @@ fn read(path: &Path) -> Result<Option<String>, PkiError> {
 }
 
 /// Writes beside and renames, so that a crash leaves the old file or the new one.
-fn write_private(path: &Path, text: &str) -> Result<(), PkiError> {
+pub(crate) fn write_private(path: &Path, text: &str) -> Result<(), PkiError> {
     let beside = path.with_extension("new");
     let write = || {
         let mut options = std::fs::OpenOptions::new();

@@ -52,6 +52,9 @@ pub enum Command {
     /// Import, build, list and remove container images
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Look after the keys with which Secrets are sealed in the data directory
+    #[command(subcommand)]
+    SecretsEncrypt(SecretsEncryptCommand),
     #[command(flatten)]
     Client(ClientCommand),
     /// Print the version
@@ -160,6 +163,16 @@ pub struct DemoArgs {
     /// Name of the demo's cluster
     #[arg(long, default_value = "demo")]
     pub name: String,
+}
+
+/// The commands for Secrets at rest.
+#[derive(Debug, Subcommand)]
+pub enum SecretsEncryptCommand {
+    /// Make a new key; the server seals all Secrets anew with it when it starts next
+    RotateKeys {
+        #[command(flatten)]
+        cluster: NameArgs,
+    },
 }
 
 /// The image commands.

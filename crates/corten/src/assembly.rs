@@ -10,9 +10,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow, bail};
 use corten_admission::Cidr;
 use corten_apiserver::{Server, ServerConfig};
-use corten_auth::{Material, PkiNames, User};
+use corten_auth::{Material, PkiNames, Sealer, User};
 use corten_base::{Clock as _, OnError, OnStop, SystemClock, SystemEntropy, Tasks};
-use corten_cache::{Cache, CacheOptions};
+use corten_cache::{Cache, CacheOptions, Unseal};
 use corten_client::{
     Api, Duplex, ExecRequest, ExecSession, ListOptions, LogRequest, NodeApi, PatchKind, PortForwardRequest, Target,
     Write, WriteOptions,
@@ -85,7 +85,10 @@ pub async fn start(plan: Plan, mut stage: impl FnMut(&str)) -> Result<Running> {
     let clock = Arc::new(SystemClock);
     let (store, sqlite) = open_store(&plan)?;
     let registry = Arc::new(Registry::builtin());
-    let cache = Cache::new(registry, CacheOptions::default());
+    let sealer = Arc::new(Sealer::load_or_create(&plan.cluster.encryption_keys()).context("the keys of Secrets at rest")?);
+    let opener = sealer.clone();
+    let unseal: Unseal = Arc::new(move |_, place, kept| opener.open(place, kept));
+    let cache = Cache::new(registry, CacheOptions { unseal: Some(unseal), ..CacheOptions::default() });
     feed(&cache, &store, &api_tasks).await?;
     let material = Arc::new(material(&plan, &ranges)?);
     let node_api = Arc::new(LateNode::default());
@@ -102,6 +105,7 @@ pub async fn start(plan: Plan, mut stage: impl FnMut(&str)) -> Result<Running> {
         tasks: api_tasks.clone(),
         node_api: node_api.clone(),
         authentication: plan.authentication.clone(),
+        sealer: Some(sealer),
     })
     .await?;
     write_kubeconfig(&plan, &material, &server)?;

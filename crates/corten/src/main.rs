@@ -21,7 +21,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{CommandFactory as _, Parser as _};
 
-use args::{Arguments, Command};
+use args::{Arguments, Command, SecretsEncryptCommand};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -63,6 +63,12 @@ fn run(arguments: Arguments) -> Result<u8> {
         Command::Down(args) => lifecycle::down(args).map(|()| 0),
         Command::Demo(args) => demo::run(args).map(|()| 0),
         Command::Image(args) => image::run(args).map(|()| 0),
+        Command::SecretsEncrypt(SecretsEncryptCommand::RotateKeys { cluster }) => {
+            let file = paths::Cluster::new(&cluster)?.encryption_keys();
+            corten_auth::Sealer::rotate(&file)?;
+            println!("{} has a new key: the server seals all Secrets anew with it when it starts next", file.display());
+            Ok(0)
+        }
         Command::Client(command) => async_runtime()?.block_on(corten_cli::run(command, &arguments.connect)),
         Command::Version => {
             println!("corten {VERSION}");

@@ -46,6 +46,11 @@ impl Cluster {
         self.data.join("kubeconfig")
     }
 
+    /// The keys with which Secrets are sealed at rest.
+    pub fn encryption_keys(&self) -> PathBuf {
+        self.data.join("encryption.key")
+    }
+
     /// The server's log when `up` started it.
     pub fn log(&self) -> PathBuf {
         self.data.join("server.log")

@@ -191,6 +191,11 @@ impl Kind {
         &self.columns[self.version_index(version).unwrap_or(0)]
     }
 
+    /// Whether objects are sealed at rest.
+    pub fn sealed(&self) -> bool {
+        self.spec.is_some_and(|spec| spec.sealed)
+    }
+
     /// Whether objects live in namespaces.
     pub fn namespaced(&self) -> bool {
         self.scope == Scope::Namespaced

@@ -351,6 +351,8 @@ pub struct KindSpec {
     pub defines_kinds: bool,
     /// Whether a delete that removes the object answers with it, not with a Status (upstream's `ReturnDeletedObject`).
     pub returns_deleted: bool,
+    /// Whether objects are sealed at rest.
+    pub sealed: bool,
     /// What is special about writes.
     pub hooks: Hooks,
 }
@@ -384,6 +386,7 @@ impl KindSpec {
         status_on_create: false,
         defines_kinds: false,
         returns_deleted: false,
+        sealed: false,
         hooks: Hooks::NONE,
     };
 

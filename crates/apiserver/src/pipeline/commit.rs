@@ -13,6 +13,9 @@ use corten_tree::Tree;
 
 use crate::core::{Core, store_error};
 
+/// How many entries are looked at together when they are sealed anew.
+const RESEAL_PAGE: usize = 500;
+
 /// Why a commit did not happen.
 pub(crate) enum CommitError {
     /// Someone else was faster: read again.
@@ -58,7 +61,10 @@ impl Core {
             batch = batch.expect(booked.clone(), quota.head.revision).put(booked, json);
         }
         batch = match commit.value {
-            Some(value) => batch.put(key, value),
+            Some(value) => {
+                let value = self.at_rest(commit.kind, &key, value)?;
+                batch.put(key, value)
+            }
             None => batch.delete(key),
         };
         let revision = match self.store.commit(batch).await {
@@ -69,6 +75,43 @@ impl Core {
         self.cache.wait_for(revision).await;
         self.note_write(commit.key.kind);
         Ok(revision)
+    }
+
+    /// An object's bytes as they are kept under a key.
+    fn at_rest(&self, kind: &Kind, key: &[u8], json: Bytes) -> Result<Bytes, Status> {
+        match &self.sealer {
+            Some(sealer) if kind.sealed() => sealer.seal(key, &json).map_err(Status::internal),
+            _ => Ok(json),
+        }
+    }
+
+    /// Seals what lies open, or under an older key: once, at the start. Nothing of the objects changes.
+    pub async fn reseal(&self) -> Result<(), Status> {
+        let Some(sealer) = &self.sealer else { return Ok(()) };
+        let kinds: Vec<Arc<Kind>> = self.registry.now().iter().filter(|kind| kind.sealed()).cloned().collect();
+        for kind in kinds {
+            let mut range = keys::kind(&kind);
+            loop {
+                let page = self.store.scan(range.clone(), None, RESEAL_PAGE).await.map_err(store_error)?;
+                for entry in page.entries.iter().filter(|entry| !sealer.is_current(&entry.value)) {
+                    let sealed = sealer
+                        .open(&entry.key, entry.value.clone())
+                        .and_then(|json| sealer.seal(&entry.key, &json))
+                        .map_err(Status::internal)?;
+                    let batch = Batch::new().expect(entry.key.clone(), entry.mod_revision).put(entry.key.clone(), sealed);
+                    match self.store.commit(batch).await {
+                        // Who was faster has sealed it.
+                        Ok(_) | Err(corten_store::Error::Conflict(_)) => {}
+                        Err(other) => return Err(store_error(other)),
+                    }
+                }
+                match page.entries.last() {
+                    Some(last) if page.more => range = range.after(&last.key),
+                    _ => break,
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Writes a changed tree in place of an object; `None` if someone else was faster.

@@ -127,7 +127,10 @@ impl Fixture {
         let material = Arc::new(Material::load_or_create(dir.path(), &names, SystemClock.now()).unwrap());
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
         let registry = Arc::new(Registry::builtin());
-        let cache = Cache::new(registry, options);
+        let sealer = Arc::new(corten_auth::Sealer::load_or_create(&dir.path().join("encryption.key")).unwrap());
+        let opener = sealer.clone();
+        let unseal: corten_cache::Unseal = Arc::new(move |_, place, kept| opener.open(place, kept));
+        let cache = Cache::new(registry, CacheOptions { unseal: Some(unseal), ..options });
         let tasks = Tasks::tokio();
         let watch = Mutex::new(Some(cache.load(&*store).await.unwrap()));
         let (feeding, source) = (cache.clone(), store.clone());
@@ -148,6 +151,7 @@ impl Fixture {
             tasks: tasks.clone(),
             node_api: Arc::new(EchoNode),
             authentication: corten_apiserver::Authentication::default(),
+            sealer: Some(sealer),
         })
         .await
         .unwrap();

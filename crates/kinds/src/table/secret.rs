@@ -19,6 +19,7 @@ pub(crate) const SECRET: KindSpec = KindSpec {
     facts: &[Fact::selectable("type")],
     counting: crate::quota::Counting::ObjectsAndPlural,
     served_by: Some("node"),
+    sealed: true,
     hooks: Hooks {
         default: Some(default),
         prepare_create: Some(|secret, _| string_data(secret)),
