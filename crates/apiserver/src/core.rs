@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use corten_admission::{Admission, ServiceAllocator};
 use corten_auth::{
-    Attributes, Authenticated, Authenticator, AuthnError, Decision, Material, Rbac, Sealer, Source, User, authorizer, denial,
+    Attributes, Authenticated, Authenticator, AuthnError, Decision, Material, Rbac, Sealer, Source, User, authorizer,
+    denial,
 };
 use corten_base::{Clock, Entropy, Revision, Tasks};
 use corten_cache::Cache;

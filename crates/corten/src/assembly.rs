@@ -85,7 +85,8 @@ pub async fn start(plan: Plan, mut stage: impl FnMut(&str)) -> Result<Running> {
     let clock = Arc::new(SystemClock);
     let (store, sqlite) = open_store(&plan)?;
     let registry = Arc::new(Registry::builtin());
-    let sealer = Arc::new(Sealer::load_or_create(&plan.cluster.encryption_keys()).context("the keys of Secrets at rest")?);
+    let sealer =
+        Arc::new(Sealer::load_or_create(&plan.cluster.encryption_keys()).context("the keys of Secrets at rest")?);
     let opener = sealer.clone();
     let unseal: Unseal = Arc::new(move |_, place, kept| opener.open(place, kept));
     let cache = Cache::new(registry, CacheOptions { unseal: Some(unseal), ..CacheOptions::default() });

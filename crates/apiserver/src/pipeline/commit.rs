@@ -98,7 +98,8 @@ impl Core {
                         .open(&entry.key, entry.value.clone())
                         .and_then(|json| sealer.seal(&entry.key, &json))
                         .map_err(Status::internal)?;
-                    let batch = Batch::new().expect(entry.key.clone(), entry.mod_revision).put(entry.key.clone(), sealed);
+                    let batch =
+                        Batch::new().expect(entry.key.clone(), entry.mod_revision).put(entry.key.clone(), sealed);
                     match self.store.commit(batch).await {
                         // Who was faster has sealed it.
                         Ok(_) | Err(corten_store::Error::Conflict(_)) => {}
