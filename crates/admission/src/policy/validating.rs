@@ -246,7 +246,7 @@ fn annotate(policy: &Policy, input: &Input<'_>, verdict: &mut Verdict) {
             Ok(Ok(value)) => {
                 let text = value.as_str().map(str::trim).unwrap_or_default();
                 if !text.is_empty() {
-                    let end = text.floor_char_boundary(ANNOTATION_BYTES_MAX);
+                    let end = (0..=ANNOTATION_BYTES_MAX).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
                     verdict.annotations.push((key.clone(), text[..end].to_owned()));
                 }
             }
