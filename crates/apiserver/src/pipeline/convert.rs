@@ -82,7 +82,8 @@ impl Core {
         objects.into_iter().map(place).collect()
     }
 
-    async fn tree_at(&self, kind: &Arc<Kind>, version: &str, tree: Tree) -> Result<Tree, Status> {
+    /// A custom resource at a version; at that one already it comes back as it is.
+    pub(super) async fn tree_at(&self, kind: &Arc<Kind>, version: &str, tree: Tree) -> Result<Tree, Status> {
         if tree.str_at("apiVersion") == kind.gvk(version).api_version() {
             return Ok(tree);
         }
