@@ -5,6 +5,7 @@
 
 mod head;
 mod id;
+pub mod managed;
 mod object;
 pub mod patch;
 pub mod selector;

@@ -4,8 +4,8 @@ use std::any::{Any, TypeId};
 use std::sync::{Arc, OnceLock};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use corten_tree::json::JsonError;
-use corten_tree::{Tree, json};
+use corten_tree::json::{JsonError, Kind, Reader};
+use corten_tree::{Key, MapBuilder, Tree};
 
 use crate::{Head, KindId, ObjectKey, Revision, head};
 
@@ -121,9 +121,10 @@ impl Object {
         out.freeze()
     }
 
-    /// A tree to work on, with its resourceVersion.
+    /// A tree to work on, with its resourceVersion. The field sets in its managed fields are not taken apart
+    /// ([`Tree::Raw`]).
     pub fn to_tree(&self) -> Tree {
-        json::parse(&self.to_json()).expect("an object's bytes were read when it was made")
+        read(&self.to_json()).expect("an object's bytes were read when it was made")
     }
 
     /// The typed view. The first type asked for is kept with the object; another is decoded anew.
@@ -140,6 +141,48 @@ impl Object {
             source: source.expect("a view of the type that the slot names downcasts to it"),
         })
     }
+}
+
+/// Parses an object, all but the field sets of its managed fields.
+fn read(bytes: &[u8]) -> Result<Tree, JsonError> {
+    let mut reader = Reader::new(bytes);
+    let tree = map(&mut reader, |reader, key| match (key, reader.peek()?) {
+        ("metadata", Kind::Map) => map(reader, |reader, key| match (key, reader.peek()?) {
+            ("managedFields", Kind::List) => managed_fields(reader),
+            _ => reader.tree(),
+        }),
+        _ => reader.tree(),
+    })?;
+    reader.end()?;
+    Ok(tree)
+}
+
+fn map(
+    reader: &mut Reader<'_>,
+    mut value: impl FnMut(&mut Reader<'_>, &str) -> Result<Tree, JsonError>,
+) -> Result<Tree, JsonError> {
+    let mut entries = MapBuilder::new();
+    reader.begin_map()?;
+    while let Some(key) = reader.next_key()? {
+        let value = value(reader, &key)?;
+        entries.insert(Key::from(key.into_owned()), value);
+    }
+    Ok(Tree::Map(entries.finish()))
+}
+
+fn managed_fields(reader: &mut Reader<'_>) -> Result<Tree, JsonError> {
+    let mut items = Vec::new();
+    reader.begin_list()?;
+    while reader.next_item()? {
+        items.push(match reader.peek()? {
+            Kind::Map => map(reader, |reader, key| match (key, reader.peek()?) {
+                ("fieldsV1", Kind::Map) => reader.raw(),
+                _ => reader.tree(),
+            })?,
+            _ => reader.tree()?,
+        });
+    }
+    Ok(Tree::List(items))
 }
 
 impl std::fmt::Debug for Object {

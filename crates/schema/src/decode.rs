@@ -428,6 +428,7 @@ impl<'a, I: Input<'a>> Decoder<'_, I> {
                 Kind::Str => Ok(Tree::Str(self.input.string()?.into_owned())),
                 _ => self.integer(i32::MIN.into(), i32::MAX.into()),
             },
+            Scalar::FieldsV1 if self.input.peek()? == Kind::Map => Ok(self.input.raw()?),
             Scalar::Raw | Scalar::FieldsV1 | Scalar::Json | Scalar::Any => Ok(self.input.tree()?),
             Scalar::SchemaOrBool | Scalar::SchemaOrArray | Scalar::SchemaOrStrings => self.schema_or(scalar),
         }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use corten_tree::json::{DEPTH_MAX, JsonError, Kind, Reader, write_float};
-use corten_tree::{Key, Tree};
+use corten_tree::{Key, RawJson, Tree};
 
 /// A pull reader over one JSON value, as [`Reader`] is.
 pub(crate) trait Input<'a> {
@@ -18,6 +18,8 @@ pub(crate) trait Input<'a> {
     fn next_item(&mut self) -> Result<bool, JsonError>;
     fn skip(&mut self) -> Result<(), JsonError>;
     fn tree(&mut self) -> Result<Tree, JsonError>;
+    /// A value that is not taken apart.
+    fn raw(&mut self) -> Result<Tree, JsonError>;
     fn end(&mut self) -> Result<(), JsonError>;
 }
 
@@ -57,6 +59,9 @@ impl<'a> Input<'a> for Reader<'a> {
     }
     fn tree(&mut self) -> Result<Tree, JsonError> {
         Reader::tree(self)
+    }
+    fn raw(&mut self) -> Result<Tree, JsonError> {
+        Reader::raw(self)
     }
     fn end(&mut self) -> Result<(), JsonError> {
         Reader::end(self)
@@ -104,7 +109,7 @@ impl<'a> Input<'a> for TreeReader<'a> {
             Tree::Int(_) | Tree::Float(_) => Kind::Number,
             Tree::Str(_) => Kind::Str,
             Tree::List(_) => Kind::List,
-            Tree::Map(_) => Kind::Map,
+            Tree::Map(_) | Tree::Raw(_) => Kind::Map,
         })
     }
 
@@ -171,6 +176,13 @@ impl<'a> Input<'a> for TreeReader<'a> {
 
     fn tree(&mut self) -> Result<Tree, JsonError> {
         self.take().cloned()
+    }
+
+    fn raw(&mut self) -> Result<Tree, JsonError> {
+        Ok(match self.take()? {
+            map @ Tree::Map(_) => Tree::Raw(RawJson::new_unchecked(&map.to_json_string())),
+            other => other.clone(),
+        })
     }
 
     fn end(&mut self) -> Result<(), JsonError> {

@@ -2,7 +2,7 @@
 //!
 //! Bounds: nesting is limited to [`DEPTH_MAX`]; text must be UTF-8. Errors carry the byte offset.
 
-use crate::{Key, MapBuilder, Tree};
+use crate::{Key, MapBuilder, RawJson, Tree};
 
 /// How deep arrays and objects may nest (Go's decoder: 10,000; a stack-safe bound here).
 pub const DEPTH_MAX: usize = 512;
@@ -392,6 +392,16 @@ impl<'a> Reader<'a> {
         })
     }
 
+    /// Reads one value without taking it apart. White space between its parts is dropped.
+    pub fn raw(&mut self) -> Result<Tree, JsonError> {
+        let bytes = self.skip()?;
+        if bytes.iter().any(u8::is_ascii_whitespace) {
+            return Ok(Tree::Raw(RawJson::new_unchecked(&parse(bytes)?.to_json_string())));
+        }
+        let text = std::str::from_utf8(bytes).map_err(|_| self.error("invalid UTF-8 in string literal"))?;
+        Ok(Tree::Raw(RawJson::new_unchecked(text)))
+    }
+
     /// Checks that nothing but white space is left.
     pub fn end(&mut self) -> Result<(), JsonError> {
         self.skip_space();
@@ -428,6 +438,16 @@ pub fn parse(bytes: &[u8]) -> Result<Tree, JsonError> {
 }
 
 impl Tree {
+    /// Takes apart what is kept as text ([`Tree::Raw`]), at any depth.
+    pub fn read_raw(&mut self) {
+        match self {
+            Tree::Raw(raw) => *self = parse(raw.as_str().as_bytes()).unwrap_or_else(|_| Tree::map()),
+            Tree::List(items) => items.iter_mut().for_each(Tree::read_raw),
+            Tree::Map(map) => map.iter_mut().for_each(|(_, value)| value.read_raw()),
+            _ => {}
+        }
+    }
+
     /// Compact JSON in the tree's own key order, with Go's escapes.
     pub fn to_json(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(256);
@@ -450,6 +470,7 @@ pub fn write(out: &mut Vec<u8>, tree: &Tree) {
         Tree::Int(n) => write_int(out, *n),
         Tree::Float(n) => write_float(out, *n),
         Tree::Str(text) => write_str(out, text),
+        Tree::Raw(raw) => out.extend_from_slice(raw.as_str().as_bytes()),
         Tree::List(items) => {
             out.push(b'[');
             for (i, item) in items.iter().enumerate() {
@@ -593,6 +614,16 @@ mod tests {
         ] {
             assert_eq!(round(input), output, "{input}");
         }
+    }
+
+    #[test]
+    fn raw_values_are_written_as_they_stand() {
+        let mut reader = Reader::new(br#" {"f:a" : {"b": [1, {}]}} "#);
+        let mut raw = reader.raw().unwrap();
+        assert_eq!((raw.to_string().as_str(), raw.get("f:a")), (r#"{"f:a":{"b":[1,{}]}}"#, None));
+        raw.read_raw();
+        assert_eq!(raw.str_at("f:a.b.0"), "");
+        assert!(raw.at(&["f:a", "b"]).is_some());
     }
 
     #[test]

@@ -12,7 +12,7 @@ mod value;
 
 pub use builder::MapBuilder;
 pub use field_path::FieldPath;
-pub use value::{Key, Map, Tree};
+pub use value::{Key, Map, RawJson, Tree};
 
 /// Builds a [`Tree`] from a literal: `tree!({"a": 1, "b": [true, null], "c": (expression)})`.
 ///

@@ -68,12 +68,12 @@ fn go_type(tree: &Tree) -> &'static str {
         Tree::Float(_) => "float64",
         Tree::Str(_) => "string",
         Tree::List(_) => "[]interface {}",
-        Tree::Map(_) => "map[string]interface {}",
+        Tree::Map(_) | Tree::Raw(_) => "map[string]interface {}",
     }
 }
 
 /// A value as Go's `%v` prints it.
-pub(super) fn go_value(tree: &Tree) -> String {
+pub(crate) fn go_value(tree: &Tree) -> String {
     match tree {
         Tree::Null => "<nil>".into(),
         Tree::Str(text) => text.clone(),

@@ -238,6 +238,11 @@ impl Decoder<'_> {
             (Scalar::Quantity, Value::Bytes(bytes)) => quantity(bytes)?,
             (Scalar::IntOrString, Value::Bytes(bytes)) => int_or_string(bytes)?,
             (Scalar::Raw | Scalar::FieldsV1 | Scalar::Json, Value::Bytes(bytes)) => match wrapped(bytes, 1)? {
+                Some(raw) if scalar == Scalar::FieldsV1 && raw.first() == Some(&b'{') => {
+                    let mut reader = json::Reader::new(raw);
+                    let read = reader.raw().and_then(|tree| reader.end().map(|()| tree));
+                    read.map_err(|error| ProtobufError::Json(error.message.clone()))?
+                }
                 Some(raw) if !raw.is_empty() => {
                     json::parse(raw).map_err(|error| ProtobufError::Json(error.message.clone()))?
                 }
