@@ -42,6 +42,14 @@ impl LocalApi {
 
     async fn do_write(&self, write: Write, options: &WriteOptions) -> Result<Answer, Status> {
         let _place = self.core.flow.enter(&self.user, true, &*self.core.clock).await?;
+        let named;
+        let options = match options.field_manager.is_empty() {
+            true => {
+                named = WriteOptions { field_manager: manager_of(&self.user).into(), ..options.clone() };
+                &named
+            }
+            false => options,
+        };
         let (key, subresource) = match &write {
             Write::Create { target, .. } | Write::Update { target, .. } | Write::Patch { target, .. } => {
                 let Target { key, subresource } = target;
@@ -81,6 +89,18 @@ impl LocalApi {
             }
             Write::Delete { options, .. } => self.core.delete(request, &parameters_of(&options)).await,
         }
+    }
+}
+
+/// The name under which a component of this process owns fields: that of upstream's program, which its client sends as user agent.
+fn manager_of(user: &User) -> &'static str {
+    match user.name.as_str() {
+        "system:kube-scheduler" => "kube-scheduler",
+        "system:apiserver" => "kube-apiserver",
+        name if name.starts_with("system:node:") => "kubelet",
+        name if name.starts_with("system:serviceaccount:kube-system:") => "kube-controller-manager",
+        "system:kube-controller-manager" => "kube-controller-manager",
+        _ => "corten",
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use corten_object::managed::Ownable;
 use corten_object::{GroupVersionKind, KindId, Object};
 use corten_schema::{Options, Schema, TypeId, UnknownFields, canonicalise};
 use corten_tree::Tree;
@@ -240,6 +241,15 @@ impl Kind {
             _ => true,
         };
         there.then_some(found)
+    }
+
+    /// Which fields a write through a subresource (none: to the object itself) may own.
+    pub fn ownable(&self, subresource: Option<&Subresource>) -> Ownable<'static> {
+        match subresource {
+            Some(sub) => sub.ownable,
+            None if self.has_status() => Ownable::Except(&["status"]),
+            None => Ownable::All,
+        }
     }
 
     /// Whether status is written through a subresource of its own.

@@ -1,6 +1,7 @@
 //! What a row of the kind table says.
 
 use corten_base::Timestamp;
+use corten_object::managed::Ownable;
 use corten_object::{FieldError, KindId};
 use corten_tree::Tree;
 
@@ -129,11 +130,25 @@ pub struct Subresource {
     pub verbs: &'static [&'static str],
     /// Group, version and kind of its body; `None` for the object's own.
     pub body: Option<BodyKind>,
+    /// Which fields a write through it may own (strategies' `GetResetFields`).
+    pub ownable: Ownable<'static>,
 }
 
 impl Subresource {
     /// `…/status`
-    pub const STATUS: Subresource = Subresource::of("status", SubresourceKind::Status, &["get", "patch", "update"]);
+    pub const STATUS: Subresource = Subresource {
+        ownable: Ownable::Except(&["spec"]),
+        ..Subresource::of("status", SubresourceKind::Status, &["get", "patch", "update"])
+    };
+
+    /// `…/status` of a kind whose metadata nobody owns by a write through it.
+    pub const STATUS_WITHOUT_METADATA: Subresource =
+        Subresource::STATUS.owning(Ownable::Except(&["metadata", "spec"]));
+
+    /// The same for writers that may own these fields.
+    pub const fn owning(self, ownable: Ownable<'static>) -> Subresource {
+        Subresource { ownable, ..self }
+    }
 
     /// `…/scale`
     pub const fn scale(spec: &'static str, status: &'static str, selector: &'static str) -> Subresource {
@@ -161,7 +176,7 @@ impl Subresource {
 
     /// A subresource with the object's own kind as body.
     pub const fn of(name: &'static str, kind: SubresourceKind, verbs: &'static [&'static str]) -> Subresource {
-        Subresource { name, kind, verbs, body: None }
+        Subresource { name, kind, verbs, body: None, ownable: Ownable::All }
     }
 }
 

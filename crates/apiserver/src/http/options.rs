@@ -200,6 +200,20 @@ pub(super) fn get_revision(query: &Query) -> Result<RevisionMatch, Status> {
     })
 }
 
+/// The manager of a client that names none: the program in its user agent, printable and not too long
+/// (`apiserver/pkg/endpoints/handlers/create.go`, `prefixFromUserAgent`).
+pub(super) fn manager_of_agent(agent: &str) -> String {
+    let printable = |c: &char| *c == ' ' || !(c.is_control() || c.is_whitespace());
+    let mut name = String::new();
+    for c in agent.split('/').next().unwrap_or_default().chars().filter(printable) {
+        if name.len() + c.len_utf8() > MANAGER_BYTES_MAX {
+            break;
+        }
+        name.push(c);
+    }
+    name
+}
+
 /// The options of a create, an update or a patch.
 pub(super) fn write(query: &Query, verb: &str, patch: Option<PatchKind>) -> Result<WriteOptions, Status> {
     let (manager, mut errors) = (query.get("fieldManager"), Vec::new());

@@ -146,7 +146,15 @@ impl Exchange<'_> {
         let bytes = self.allowed(verb, read_body(http).await)?;
         let options = match verb {
             "delete" | "deletecollection" => WriteOptions::default(),
-            _ => self.allowed(verb, options::write(&self.call.query, verb, patch))?,
+            _ => {
+                let mut options = self.allowed(verb, options::write(&self.call.query, verb, patch))?;
+                if options.field_manager.is_empty() {
+                    let agent = self.call.headers.get(hyper::header::USER_AGENT);
+                    let agent = agent.map(|value| String::from_utf8_lossy(value.as_bytes()));
+                    options.field_manager = options::manager_of_agent(&agent.unwrap_or_default());
+                }
+                options
+            }
         };
         let request = self.request(&options);
         let answer = match verb {

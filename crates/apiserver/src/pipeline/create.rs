@@ -8,7 +8,7 @@ use corten_tree::Tree;
 
 use super::admit::Admitting;
 use super::commit::{Commit, CommitError};
-use super::{Answer, Body, Request, metadata, unstored};
+use super::{Answer, Body, Request, managed, metadata, unstored};
 use crate::core::{Core, attributes};
 
 /// How often a generated name is tried (`registry/generic/registry/store.go`, `maxNameGenerationCreateAttempts`).
@@ -20,13 +20,22 @@ const SUFFIX: usize = 5;
 /// Longest part of a generateName that is kept (`apiserver/pkg/storage/names/generate.go`).
 const GENERATED_BASE_MAX: usize = 58;
 
+/// Whether the managed fields of a new object are still to be found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fields {
+    /// They are.
+    Untracked,
+    /// An apply has set them.
+    Tracked,
+}
+
 impl Core {
     /// Makes an object.
     pub async fn create(&self, request: Request<'_>, body: Body) -> Result<Answer, Status> {
         let names = (request.namespace, request.name, "");
         self.authorize(&attributes(request.user, "create", request.kind, names))?;
         let decoded = self.decode(&request, body)?;
-        self.create_decoded(request, decoded.tree, decoded.warnings).await
+        self.create_decoded(request, decoded.tree, decoded.warnings, Fields::Untracked).await
     }
 
     /// The part of a create after authorization and decoding; an apply or an update of a missing object comes here, too.
@@ -35,6 +44,7 @@ impl Core {
         request: Request<'_>,
         body: Tree,
         mut warnings: Vec<String>,
+        fields: Fields,
     ) -> Result<Answer, Status> {
         if !body.str_at("metadata.resourceVersion").is_empty() {
             return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
@@ -47,7 +57,12 @@ impl Core {
         stored.fill_defaults(&mut tree);
         let mut admitting = self.admitting(&request, Operation::Create);
         admitting.name(tree.str_at("metadata.name"));
+        if fields == Fields::Untracked {
+            self.track(&request, None, &mut tree, admitting.now);
+        }
+        let managed = tree.at(&managed::PATH).cloned();
         admitting.mutate(Some(&mut tree), None).await?;
+        warnings.extend(managed::keep_readable(&mut tree, managed));
         metadata::match_request(&request, &stored, &mut tree)?;
         metadata::strip_for_create(&mut tree);
         let base = tree.str_at("metadata.generateName").to_owned();

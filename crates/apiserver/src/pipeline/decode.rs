@@ -27,6 +27,24 @@ pub(crate) fn yaml(bytes: &[u8]) -> Result<Tree, Status> {
     json::parse(value.to_string().as_bytes()).map_err(|e| Status::bad_request(e.message))
 }
 
+/// The configuration of an apply, and its repeated fields.
+pub(crate) fn apply_body(bytes: &[u8]) -> Result<(Tree, Vec<String>), Status> {
+    let decoding = |why: String| Status::bad_request(format!("error decoding patch: {why}"));
+    let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
+    let (tree, strict) = match first {
+        Some(b'{') => corten_object::patch::document(bytes).map_err(|error| decoding(error.message))?,
+        _ => (yaml(bytes)?, Vec::new()),
+    };
+    match tree {
+        Tree::Map(_) => Ok((tree, strict)),
+        Tree::Null => Ok((Tree::map(), strict)),
+        other => Err(decoding(format!(
+            "json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
+            other.type_name()
+        ))),
+    }
+}
+
 /// A decoded body.
 pub(crate) struct Decoded {
     /// At the storage version of the stored kind (or of the subresource's own type).

@@ -26,7 +26,6 @@ pub(super) fn strip_for_create(tree: &mut Tree) {
         "deletionGracePeriodSeconds",
         "generation",
         "selfLink",
-        "managedFields",
     ] {
         metadata.remove(key);
     }
@@ -86,7 +85,6 @@ pub(super) fn keep_system_fields(new: &mut Tree, old: &Tree) {
     if old.at(&["metadata", "generateName"]).is_none() && new.str_at("metadata.generateName").is_empty() {
         new.make_map_at("metadata").remove("generateName");
     }
-    new.make_map_at("metadata").remove("managedFields");
 }
 
 /// Whether the part of the object that its generation counts has changed.

@@ -11,6 +11,7 @@ mod create;
 mod decode;
 mod delete;
 mod guard;
+mod managed;
 mod metadata;
 mod read;
 mod replace;

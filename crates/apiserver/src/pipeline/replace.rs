@@ -9,12 +9,16 @@ use corten_schema::{Options, canonicalise};
 use corten_tree::Tree;
 
 use super::commit::{Commit, CommitError};
-use super::{Answer, Body, Request, metadata, unstored};
+use super::create::Fields;
+use super::{Answer, Body, Request, managed, metadata, unstored};
 use crate::core::{Core, attributes};
 
 /// How often a change is applied to a newer state when another write came between
 /// (`apiserver/pkg/endpoints/handlers/patch.go`, `maxRetryWhenPatchConflicts`).
 const CONFLICT_RETRIES: usize = 5;
+
+/// A patch that says this may look into field sets.
+const FIELDS: &[u8] = b"fieldsV1";
 
 /// A patch as it arrived.
 #[derive(Debug, Clone)]
@@ -24,11 +28,13 @@ pub(crate) struct PatchBody {
 }
 
 /// What makes a new state of an old one.
-enum Change {
+pub(super) enum Change {
     /// This is the new state (at the storage version).
     Put(Tree),
     /// A patch of the state at the request's version.
     Patch(PatchBody),
+    /// A configuration to merge into the state at the request's version.
+    Apply(Tree),
 }
 
 /// What goes through admission.
@@ -51,7 +57,7 @@ impl Core {
             self.authorize(&attributes(request.user, "create", request.kind, (request.namespace, request.name, "")))?;
             let mut tree = decoded.tree;
             tree.remove("metadata.resourceVersion");
-            return self.create_decoded(request, tree, decoded.warnings).await;
+            return self.create_decoded(request, tree, decoded.warnings, Fields::Untracked).await;
         }
         self.replace(request, Change::Put(decoded.tree), decoded.warnings, Admit::Object).await
     }
@@ -61,7 +67,8 @@ impl Core {
         let names = (request.namespace, request.name, request.subresource);
         self.authorize(&attributes(request.user, "patch", request.kind, names))?;
         if patch.kind == PatchKind::Apply {
-            return self.apply(request, super::decode::yaml(&patch.body)?).await;
+            let (body, strict) = super::decode::apply_body(&patch.body)?;
+            return self.apply(request, body, strict).await;
         }
         self.replace(request, Change::Patch(patch), Vec::new(), Admit::Object).await
     }
@@ -73,7 +80,7 @@ impl Core {
         self.replace(request, Change::Put(decoded.tree), decoded.warnings, admit).await
     }
 
-    async fn replace(
+    pub(super) async fn replace(
         &self,
         request: Request<'_>,
         change: Change,
@@ -90,14 +97,19 @@ impl Core {
             let old_tree = self.working_tree(&request, &old).await?;
             let shown = match &change {
                 Change::Put(_) => Tree::Null,
-                Change::Patch(_) if stored.custom.is_some() => old_tree.clone(),
-                Change::Patch(_) => self.request_tree(&request, &old).await?,
+                Change::Patch(_) | Change::Apply(_) if stored.custom.is_some() => old_tree.clone(),
+                Change::Patch(_) | Change::Apply(_) => self.request_tree(&request, &old).await?,
             };
             let (mut new, conditional) = self.changed(&request, &stored, &change, (&old, shown), &mut found)?;
             let admitting = self.admitting(&request, Operation::Update);
             if admit == Admit::Object {
                 stored.fill_defaults(&mut new);
+                if !matches!(change, Change::Apply(_)) {
+                    self.track(&request, Some(&old_tree), &mut new, admitting.now);
+                }
+                let managed = new.at(&managed::PATH).cloned();
                 admitting.mutate(Some(&mut new), Some(&old_tree)).await?;
+                found.extend(managed::keep_readable(&mut new, managed));
                 metadata::match_request(&request, &stored, &mut new)?;
             }
             let now = admitting.now;
@@ -110,10 +122,10 @@ impl Core {
                 Admit::Object => admitting.book(&new, Some(&old_tree))?,
                 Admit::Done => Vec::new(),
             };
-            let json = self.encode_at_rest(&stored, &mut new).await?;
-            if json == *old.stored() {
-                return Ok(Answer::of(200, old, self.cache.revision(), found));
-            }
+            let json = match self.unchanged(&stored, &old, &old_tree, &mut new).await? {
+                None => return Ok(Answer::of(200, old, self.cache.revision(), found)),
+                Some(json) => json,
+            };
             if request.options.dry_run {
                 let shown = unstored(&stored, json, old.head.revision)?;
                 return Ok(Answer::of(200, shown, self.cache.revision(), found));
@@ -147,6 +159,25 @@ impl Core {
         Err(modified())
     }
 
+    /// The bytes of the new state; `None` if it is the old one but for the times of its managed fields.
+    async fn unchanged(
+        &self,
+        stored: &std::sync::Arc<Kind>,
+        old: &Object,
+        old_tree: &Tree,
+        new: &mut Tree,
+    ) -> Result<Option<Bytes>, Status> {
+        let managed = new.at(&managed::PATH).cloned();
+        if corten_object::managed::keep_times(old_tree, new) {
+            if self.encode_at_rest(stored, new).await? == *old.stored() {
+                return Ok(None);
+            }
+            managed::set(new, managed);
+        }
+        let json = self.encode_at_rest(stored, new).await?;
+        Ok((json != *old.stored()).then_some(json))
+    }
+
     /// The state that the change makes of `old`, at the storage version, and whether it insists on the old's revision.
     fn changed(
         &self,
@@ -163,13 +194,18 @@ impl Core {
                 warnings.extend(decoded.warnings);
                 decoded.tree
             }
+            Change::Apply(body) => {
+                let tree = self.applied(request, Some(&shown), body, self.clock.now())?;
+                let options = corten_client::WriteOptions { field_validation: "Ignore".into(), ..request.options.clone() };
+                self.decode(&Request { options: &options, ..*request }, Body::Tree(tree))?.tree
+            }
         };
         metadata::match_request(request, stored, &mut new)?;
         let wanted = new.str_at("metadata.resourceVersion");
         let conditional = match change {
             Change::Put(_) => !wanted.is_empty() && wanted != "0",
             // A patch works on the state that it finds; its resourceVersion is that one's unless the patch sets it.
-            Change::Patch(_) => wanted != old.head.revision.to_string() && !wanted.is_empty(),
+            Change::Patch(_) | Change::Apply(_) => wanted != old.head.revision.to_string() && !wanted.is_empty(),
         };
         let (group, plural) = (&request.kind.group, &request.kind.plural);
         if conditional && wanted != old.head.revision.to_string() {
@@ -192,9 +228,13 @@ impl Core {
     }
 
     /// The patched object, decoded as a body would be.
-    fn patched(&self, request: &Request<'_>, patch: &PatchBody, tree: Tree) -> Result<super::decode::Decoded, Status> {
+    fn patched(&self, request: &Request<'_>, patch: &PatchBody, mut tree: Tree) -> Result<super::decode::Decoded, Status> {
+        if patch.body.windows(FIELDS.len()).any(|part| part == FIELDS) {
+            tree.read_raw();
+        }
         let ty = request.kind.type_of(request.version).ok_or_else(Status::no_such_resource)?;
-        let (patched, strict) = self.apply_patch(request, patch, tree, (&request.kind.schema, ty))?;
+        let (mut patched, strict) = self.apply_patch(request, patch, tree, (&request.kind.schema, ty))?;
+        managed::mark_reset(&mut patched);
         self.decode_patched(request, ty, &patched, strict, || match patch.kind {
             PatchKind::Strategic => corten_object::patch::shown(&patch.body),
             _ => patched.to_json_string(),
@@ -242,6 +282,7 @@ impl Core {
         warnings: &mut Vec<String>,
     ) -> Result<Reservation<'_>, Status> {
         let mut errors = Vec::new();
+        let managed = new.at(&managed::PATH).cloned();
         metadata::keep_system_fields(new, old);
         let part = request.sub().map(|s| s.kind);
         match part {
@@ -257,6 +298,7 @@ impl Core {
             }
             Some(_) => return Err(Status::method_not_allowed()),
         }
+        managed::set(new, managed);
         stored.fill_defaults(new);
         let prepare = match part {
             None => stored.hooks.prepare_update,

@@ -1,7 +1,7 @@
 //! The scale subresource: a few fields of the object as an `autoscaling/v1 Scale`.
 
 use corten_admission::Operation;
-use corten_client::WriteOptions;
+use corten_client::{PatchKind, WriteOptions};
 use corten_kinds::ScalePaths;
 use corten_object::{FieldError, LabelSelector, Reason, Status};
 use corten_tree::{FieldPath, Tree, tree};
@@ -13,6 +13,15 @@ use crate::core::{Core, attributes};
 
 /// How often a change without a revision is tried.
 const CONFLICT_RETRIES: usize = 5;
+
+/// Whether the managed fields of a write are still to be found.
+#[derive(Clone, Copy, PartialEq)]
+enum Tracking {
+    /// They are.
+    Track,
+    /// An apply has set them.
+    Tracked,
+}
 
 impl Core {
     /// Reads an object's scale.
@@ -32,20 +41,28 @@ impl Core {
         let names = (request.namespace, request.name, request.subresource);
         self.authorize(&attributes(request.user, "update", request.kind, names))?;
         let decoded = self.decode_scale(&request, body)?;
-        self.write_scale(request, |_| Ok(decoded.clone())).await
+        self.write_scale(request, |_| Ok(decoded.clone()), Tracking::Track).await
     }
 
     /// Patches an object's scale.
     pub async fn patch_scale(&self, request: Request<'_>, patch: PatchBody) -> Result<Answer, Status> {
         let names = (request.namespace, request.name, request.subresource);
         self.authorize(&attributes(request.user, "patch", request.kind, names))?;
-        let paths = paths(&request)?;
+        paths(&request)?;
         let ty = self.schema.gvk("autoscaling", "v1", "Scale").ok_or_else(Status::no_such_resource)?;
-        self.write_scale(request, |object| {
-            let (patched, _) = self.apply_patch(&request, &patch, scale(object, &paths), (self.schema, ty))?;
+        if patch.kind == PatchKind::Apply {
+            let (body, _) = super::decode::apply_body(&patch.body)?;
+            let applied = |old: &Tree| {
+                let tree = self.applied_scale(&request, old, &body, self.clock.now())?;
+                self.decode_scale(&request, Body::Tree(tree))
+            };
+            return self.write_scale(request, applied, Tracking::Tracked).await;
+        }
+        let patched = |old: &Tree| {
+            let (patched, _) = self.apply_patch(&request, &patch, old.clone(), (self.schema, ty))?;
             self.decode_scale(&request, Body::Tree(patched))
-        })
-        .await
+        };
+        self.write_scale(request, patched, Tracking::Track).await
     }
 
     fn decode_scale(&self, request: &Request<'_>, body: Body) -> Result<Tree, Status> {
@@ -57,6 +74,7 @@ impl Core {
         &self,
         request: Request<'_>,
         wanted: impl Fn(&Tree) -> Result<Tree, Status>,
+        tracking: Tracking,
     ) -> Result<Answer, Status> {
         let paths = paths(&request)?;
         let key = request.key(self.stored(request.kind));
@@ -65,9 +83,13 @@ impl Core {
             self.fresh().await?;
             let old = self.cache.get(&key).ok_or_else(|| request.not_found())?;
             let mut new = self.working_tree(&request, &old).await?;
-            let mut wanted = wanted(&new)?;
-            let old_scale = scale(&new, &paths);
+            let mut old_scale = scale(&new, &paths);
+            super::managed::set(&mut old_scale, self.scale_fields(&request, &new, &paths.spec));
+            let mut wanted = wanted(&old_scale)?;
             let admitting = self.admitting(&request, Operation::Update).with_body("autoscaling", "v1", "Scale");
+            if tracking == Tracking::Track {
+                self.track_scale(&request, &old_scale, &mut wanted, admitting.now);
+            }
             admitting.mutate(Some(&mut wanted), Some(&old_scale)).await?;
             let replicas = wanted.i64_at("spec.replicas").unwrap_or(0);
             if replicas < 0 {
@@ -81,6 +103,7 @@ impl Core {
             }
             admitting.validate(Some(&wanted), Some(&old_scale)).await?;
             new.set(&paths.spec, replicas);
+            self.take_scale_fields(&request, &wanted, &mut new, &paths.spec);
             // The scale's right was checked; the write to the object is the server's own.
             let inner = Request { subresource: "", ..request };
             let options = WriteOptions { field_validation: "Ignore".into(), ..request.options.clone() };

@@ -155,7 +155,7 @@ pub(crate) fn kind(id: KindId, definition: &Tree, digest: u64) -> Result<Kind, L
     }
     kind.schema = Arc::new(builder.build());
     if versions.iter().any(|v| v.status) {
-        kind.subresources.push(Subresource::STATUS);
+        kind.subresources.push(Subresource::STATUS_WITHOUT_METADATA);
         kind.generation = Generation::OnChange;
     }
     kind.scale = versions.iter().find_map(|v| v.scale.clone());

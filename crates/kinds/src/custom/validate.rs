@@ -123,6 +123,6 @@ fn go_type(value: &Tree) -> &'static str {
         Tree::Float(_) => "float64",
         Tree::Str(_) => "string",
         Tree::List(_) => "[]interface {}",
-        Tree::Map(_) => "map[string]interface {}",
+        Tree::Map(_) | Tree::Raw(_) => "map[string]interface {}",
     }
 }

@@ -149,7 +149,7 @@ fn type_of(value: &Tree) -> (&'static str, &'static str) {
         Tree::Float(_) => ("number", "float64"),
         Tree::Str(_) => ("string", ""),
         Tree::List(_) => ("array", ""),
-        Tree::Map(_) => ("object", ""),
+        Tree::Map(_) | Tree::Raw(_) => ("object", ""),
     }
 }
 

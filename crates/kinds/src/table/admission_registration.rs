@@ -62,7 +62,7 @@ pub(crate) const MUTATING_WEBHOOK_CONFIGURATION: KindSpec = KindSpec {
 pub(crate) const VALIDATING_ADMISSION_POLICY: KindSpec = KindSpec {
     kind: "ValidatingAdmissionPolicy",
     plural: "validatingadmissionpolicies",
-    subresources: &[Subresource::STATUS],
+    subresources: &[Subresource::STATUS_WITHOUT_METADATA],
     columns: &[
         Column::NAME,
         column("Validations", &Count("spec.validations")).integer(),

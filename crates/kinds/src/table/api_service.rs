@@ -16,7 +16,7 @@ pub(crate) const API_SERVICE: KindSpec = KindSpec {
     plural: "apiservices",
     categories: &["api-extensions"],
     name_check: crate::validate::names::path_segment,
-    subresources: &[Subresource::STATUS],
+    subresources: &[Subresource::STATUS_WITHOUT_METADATA],
     columns: &[Column::NAME, column("Service", &Of(service)), column("Available", &Of(available)), Column::AGE],
     hooks: Hooks {
         default: Some(|o| defaults::at(o, "spec.service", |s| defaults::value(s, "port", 443))),

@@ -1,5 +1,6 @@
 //! The kinds of `certificates.k8s.io`.
 
+use corten_object::managed::Ownable;
 use corten_tree::Tree;
 
 use crate::print;
@@ -17,7 +18,10 @@ pub(crate) const CERTIFICATE_SIGNING_REQUEST: KindSpec = KindSpec {
     kind: "CertificateSigningRequest",
     plural: "certificatesigningrequests",
     short: &["csr"],
-    subresources: &[Subresource::update("approval"), Subresource::STATUS],
+    subresources: &[
+        Subresource::update("approval").owning(Ownable::Except(&["spec", "status.certificate"])),
+        Subresource::STATUS.owning(Ownable::Except(&["spec", "status.conditions"])),
+    ],
     columns: &[
         Column::NAME,
         Column::AGE,
@@ -68,7 +72,7 @@ pub(crate) const POD_CERTIFICATE_REQUEST: KindSpec = KindSpec {
     kind: "PodCertificateRequest",
     unconditional_update: false,
     plural: "podcertificaterequests",
-    subresources: &[Subresource::STATUS],
+    subresources: &[Subresource::STATUS_WITHOUT_METADATA],
     columns: &[
         Column::NAME,
         column("PodName", &TextOr("spec.podName", "")),

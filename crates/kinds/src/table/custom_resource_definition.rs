@@ -21,7 +21,7 @@ pub(crate) const CUSTOM_RESOURCE_DEFINITION: KindSpec = KindSpec {
     short: &["crd", "crds"],
     categories: &["api-extensions"],
     generation: Generation::OnChangeOf(&["spec"]),
-    subresources: &[Subresource::STATUS],
+    subresources: &[Subresource::STATUS_WITHOUT_METADATA],
     columns: &[Column::NAME, Column::CREATED_AT],
     served_by: Some("custom-resource-definition"),
     defines_kinds: true,

@@ -1,5 +1,6 @@
 //! Deployment.
 
+use corten_object::managed::Ownable;
 use corten_object::LabelSelector;
 use corten_tree::Tree;
 
@@ -17,7 +18,10 @@ pub(crate) const DEPLOYMENT: KindSpec = KindSpec {
     short: &["deploy"],
     categories: &["all"],
     generation: Generation::OnChangeOf(&["spec"]),
-    subresources: &[Subresource::scale("spec.replicas", "status.replicas", "spec.selector"), Subresource::STATUS],
+    subresources: &[
+        Subresource::scale("spec.replicas", "status.replicas", "spec.selector"),
+        Subresource::STATUS.owning(Ownable::Except(&["spec", "metadata.labels"])),
+    ],
     columns: &[
         Column::NAME,
         column("Ready", &Of(ready)),

@@ -14,7 +14,7 @@ pub(crate) const FLOW_SCHEMA: KindSpec = KindSpec {
     kind: "FlowSchema",
     plural: "flowschemas",
     generation: Generation::OnChangeOf(&["spec"]),
-    subresources: &[Subresource::STATUS],
+    subresources: &[Subresource::STATUS_WITHOUT_METADATA],
     columns: &[
         Column::NAME,
         column("PriorityLevel", &TextOr("spec.priorityLevelConfiguration.name", "")),
@@ -39,7 +39,7 @@ pub(crate) const PRIORITY_LEVEL_CONFIGURATION: KindSpec = KindSpec {
     kind: "PriorityLevelConfiguration",
     plural: "prioritylevelconfigurations",
     generation: Generation::OnChangeOf(&["spec"]),
-    subresources: &[Subresource::STATUS],
+    subresources: &[Subresource::STATUS_WITHOUT_METADATA],
     columns: &[
         Column::NAME,
         column("Type", &TextOr("spec.type", "")),

@@ -1,5 +1,6 @@
 //! Namespace.
 
+use corten_object::managed::Ownable;
 use corten_tree::{Tree, tree};
 
 use crate::defaults;
@@ -16,7 +17,10 @@ pub(crate) const NAMESPACE: KindSpec = KindSpec {
     short: &["ns"],
     verbs: Verbs::OneByOne,
     name_check: names::dns_label,
-    subresources: &[Subresource::of("finalize", SubresourceKind::Update, &["update"]), Subresource::STATUS],
+    subresources: &[
+        Subresource::of("finalize", SubresourceKind::Update, &["update"]).owning(Ownable::Except(&["status"])),
+        Subresource::STATUS,
+    ],
     columns: &[Column::NAME, column("Status", &TextOr("status.phase", "")), Column::AGE],
     facts: &[Fact::selectable("status.phase")],
     served_by: Some("controllers"),

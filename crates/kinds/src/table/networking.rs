@@ -42,7 +42,7 @@ pub(crate) const SERVICE_CIDR: KindSpec = KindSpec {
     group: "networking.k8s.io",
     kind: "ServiceCIDR",
     plural: "servicecidrs",
-    subresources: &[Subresource::STATUS],
+    subresources: &[Subresource::STATUS_WITHOUT_METADATA],
     columns: &[
         Column::NAME,
         column("CIDRs", &Of(|o, _| Tree::from(print::joined(o.list_at("spec.cidrs"), ",")))),

@@ -1,5 +1,6 @@
 //! Pod.
 
+use corten_object::managed::Ownable;
 use corten_object::time;
 use corten_tree::{Tree, tree};
 
@@ -23,14 +24,23 @@ pub(crate) const POD: KindSpec = KindSpec {
     subresources: &[
         Subresource::connect("attach", "PodAttachOptions", STREAM),
         Subresource::action("binding", ("", "v1", "Binding")),
-        Subresource::update("ephemeralcontainers"),
+        Subresource::update("ephemeralcontainers").owning(Ownable::Only(&["spec.ephemeralContainers"])),
         Subresource::action("eviction", ("policy", "v1", "Eviction")),
         Subresource::connect("exec", "PodExecOptions", STREAM),
         Subresource::of("log", SubresourceKind::Connect, &["get"]),
         Subresource::connect("portforward", "PodPortForwardOptions", STREAM),
         Subresource::connect("proxy", "PodProxyOptions", PROXY),
-        Subresource::update("resize"),
-        Subresource::STATUS,
+        Subresource::update("resize").owning(Ownable::Only(&[
+            "spec.containers.*.resources",
+            "spec.containers.*.resizePolicy",
+            "spec.initContainers.*.resources",
+            "spec.initContainers.*.resizePolicy",
+        ])),
+        Subresource::STATUS.owning(Ownable::Except(&[
+            "spec",
+            "metadata.deletionTimestamp",
+            "metadata.ownerReferences",
+        ])),
     ],
     columns: &[
         Column::NAME,

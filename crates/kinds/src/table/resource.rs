@@ -24,7 +24,7 @@ pub(crate) const DEVICE_TAINT_RULE: KindSpec = KindSpec {
     kind: "DeviceTaintRule",
     plural: "devicetaintrules",
     generation: Generation::OnChangeOf(&["spec"]),
-    subresources: &[Subresource::STATUS],
+    subresources: &[Subresource::STATUS_WITHOUT_METADATA],
     columns: &[
         Column::NAME,
         column("Key", &TextOr("spec.taint.key", "")),
@@ -43,7 +43,7 @@ pub(crate) const RESOURCE_CLAIM: KindSpec = KindSpec {
     returns_deleted: true,
     plural: "resourceclaims",
     counting: crate::quota::Counting::Evaluated(&crate::quota::RESOURCE_CLAIMS),
-    subresources: &[Subresource::STATUS],
+    subresources: &[Subresource::STATUS_WITHOUT_METADATA],
     columns: &[Column::NAME, column("State", &Of(state)), Column::AGE],
     ..KindSpec::NAMESPACED
 };

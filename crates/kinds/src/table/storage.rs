@@ -38,7 +38,7 @@ pub(crate) const CSI_NODE: KindSpec = KindSpec {
     returns_deleted: true,
     unconditional_update: false,
     plural: "csinodes",
-    subresources: &[Subresource::STATUS],
+    subresources: &[Subresource::STATUS_WITHOUT_METADATA],
     columns: &[Column::NAME, column("Drivers", &Count("spec.drivers")).integer(), Column::AGE],
     ..KindSpec::CLUSTER
 };
@@ -64,7 +64,7 @@ pub(crate) const VOLUME_ATTACHMENT: KindSpec = KindSpec {
     returns_deleted: true,
     unconditional_update: false,
     plural: "volumeattachments",
-    subresources: &[Subresource::STATUS],
+    subresources: &[Subresource::STATUS_WITHOUT_METADATA],
     columns: &[
         Column::NAME,
         column("Attacher", &TextOr("spec.attacher", "")).format("name"),

@@ -13,7 +13,7 @@ pub(crate) const STORAGE_VERSION_MIGRATION: KindSpec = KindSpec {
     kind: "StorageVersionMigration",
     unconditional_update: false,
     plural: "storageversionmigrations",
-    subresources: &[Subresource::STATUS],
+    subresources: &[Subresource::STATUS_WITHOUT_METADATA],
     columns: &[Column { format: "", ..Column::NAME }, column("Resource", &Of(resource)), column("Status", &Of(status))],
     hooks: Hooks { validate: Some(validate), ..Hooks::NONE },
     ..KindSpec::CLUSTER

@@ -191,7 +191,7 @@ fn key_default(schema: &Schema, item: Ty<'_>, name: &str) -> Option<Tree> {
     if !field.default.is_empty() {
         return json::parse(field.default.as_bytes()).ok();
     }
-    if field.omit_empty || field.pointer || schema.def(ty).open {
+    if field.omit_empty || field.pointer || schema.def(ty).custom {
         return None;
     }
     Some(match field.ty {

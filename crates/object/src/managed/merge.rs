@@ -56,10 +56,9 @@ fn members(
         }
         Ok(())
     };
-    let entries = |map: Option<&'_ Map>| map.map_or_else(Vec::new, |m| m.as_slice().iter().collect::<Vec<_>>());
-    let (left, right) = (entries(live), entries(applied));
+    let (left, right) = (live.map_or(&[][..], Map::as_slice), applied.map_or(&[][..], Map::as_slice));
     let index: BTreeMap<&str, &Tree> = right.iter().map(|(key, value)| (&**key, value)).collect();
-    for (key, value) in &left {
+    for (key, value) in left {
         merged(key, Some(value), index.get(&**key).copied())?;
     }
     let known: BTreeMap<&str, ()> = left.iter().map(|(key, _)| (&**key, ())).collect();

@@ -172,12 +172,19 @@ pub fn keep_times(old: &Tree, new: &mut Tree) -> bool {
         fields.iter().all(|key| a.get(key) == b.get(key))
     };
     let equal = before.len() == after.len() && !after.is_empty() && before.iter().zip(after).all(|(a, b)| same(a, b));
-    if !equal || before == after {
+    if !equal || before == after || !same_content(old, new) {
         return false;
     }
     let before = Tree::List(before.clone());
     new.make_map_at("metadata").insert("managedFields", before);
     true
+}
+
+/// Whether nothing but metadata differs.
+fn same_content(old: &Tree, new: &Tree) -> bool {
+    let (old, new) = (old.fields(), new.fields());
+    let content = |map: &'_ corten_tree::Map| map.keys().filter(|key| *key != "metadata").count();
+    content(old) == content(new) && old.iter().all(|(key, value)| key == "metadata" || new.get(key) == Some(value))
 }
 
 /// The union of sets, by the version that they were written at.

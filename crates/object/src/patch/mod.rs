@@ -108,7 +108,7 @@ pub fn shown(patch: &[u8]) -> String {
 const STRICT_MAX: usize = 100;
 
 /// Reads a JSON document and reports its repeated fields.
-pub(crate) fn document(bytes: &[u8]) -> Result<(Tree, Vec<String>), JsonError> {
+pub fn document(bytes: &[u8]) -> Result<(Tree, Vec<String>), JsonError> {
     let mut reader = Reader::new(bytes);
     let mut repeated = Vec::new();
     let tree = value(&mut reader, &mut repeated)?;
