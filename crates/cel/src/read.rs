@@ -16,7 +16,7 @@ pub(crate) fn dynamic(tree: &Tree) -> Value<'_> {
         Tree::Int(n) => Value::Int(*n),
         Tree::Float(n) => Value::Double(*n),
         Tree::Str(text) => Value::Str(Text::Borrowed(text)),
-        _ => Value::Tree(tree, None),
+        Tree::List(_) | Tree::Map(_) | Tree::Raw(_) => Value::Tree(tree, None),
     }
 }
 
@@ -37,7 +37,7 @@ pub(crate) fn declared<'a>(tree: &'a Tree, decl: &'a Decl) -> Result<Value<'a>, 
     let wrong =
         |expected: &str| Err(EvalError::new(format!("invalid data, expected {expected}, got {}", go_type(tree))));
     match (&decl.ty, tree) {
-        (Type::Object(_) | Type::Map(..), Tree::Map(_)) | (Type::List(_), Tree::List(_)) => {
+        (Type::Object(_) | Type::Map(..), Tree::Map(_) | Tree::Raw(_)) | (Type::List(_), Tree::List(_)) => {
             Ok(Value::Tree(tree, Some(decl)))
         }
         (Type::Object(_) | Type::Map(..), _) => {
@@ -90,6 +90,6 @@ fn go_type(tree: &Tree) -> &'static str {
         Tree::Float(_) => "float64",
         Tree::Str(_) => "string",
         Tree::List(_) => "[]interface {}",
-        _ => "map[string]interface {}",
+        Tree::Map(_) | Tree::Raw(_) => "map[string]interface {}",
     }
 }
