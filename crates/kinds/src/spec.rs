@@ -142,8 +142,7 @@ impl Subresource {
     };
 
     /// `…/status` of a kind whose metadata nobody owns by a write through it.
-    pub const STATUS_WITHOUT_METADATA: Subresource =
-        Subresource::STATUS.owning(Ownable::Except(&["metadata", "spec"]));
+    pub const STATUS_WITHOUT_METADATA: Subresource = Subresource::STATUS.owning(Ownable::Except(&["metadata", "spec"]));
 
     /// The same for writers that may own these fields.
     pub const fn owning(self, ownable: Ownable<'static>) -> Subresource {

@@ -50,9 +50,8 @@ impl Core {
         let tree = self.applied(&request, None, body, self.clock.now())?;
         let uid = body.str_at("metadata.uid");
         if !uid.is_empty() {
-            let why = format!(
-                "uid mismatch: the provided object specified uid {uid}, and no existing object was found"
-            );
+            let why =
+                format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
             return Err(Status::conflict(&request.kind.group, &request.kind.plural, request.name, why));
         }
         self.authorize(&attributes(request.user, "create", request.kind, (request.namespace, request.name, "")))?;

@@ -151,7 +151,8 @@ impl Core {
         let versions = ScaleVersions(self.schema);
         let context = Context { kind: "Scale", schema_changes: false, ..context(request, &versions, SCALE, now) };
         let context = Context { schema: self.schema, ..context };
-        let empty = tree!({"kind": "Scale", "apiVersion": SCALE, "metadata": {}, "spec": {}, "status": {"replicas": 0}});
+        let empty =
+            tree!({"kind": "Scale", "apiVersion": SCALE, "metadata": {}, "spec": {}, "status": {"replicas": 0}});
         let options = request.options;
         Ok(managed::apply(&context, &empty, live, body, &options.field_manager, options.force)?.tree)
     }
@@ -195,7 +196,8 @@ fn empty_object(request: &Request<'_>) -> Tree {
     let gvk = request.kind.gvk(request.version);
     let typed = tree!({"kind": (gvk.kind.as_str()), "apiVersion": (gvk.api_version())});
     let options = Options { unknown: UnknownFields::Ignore, ..Options::default() };
-    let decoded = request.kind.type_of(request.version).map(|ty| canonicalise(&request.kind.schema, ty, &typed, options));
+    let decoded =
+        request.kind.type_of(request.version).map(|ty| canonicalise(&request.kind.schema, ty, &typed, options));
     match decoded {
         Some(Ok(decoded)) => decoded.tree,
         _ => typed,

@@ -19,14 +19,8 @@ pub(crate) const ORPHAN: &str = "orphan";
 /// Drops what only the server sets, from a body of a create.
 pub(super) fn strip_for_create(tree: &mut Tree) {
     let metadata = tree.make_map_at("metadata");
-    for key in [
-        "uid",
-        "creationTimestamp",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "generation",
-        "selfLink",
-    ] {
+    for key in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "selfLink"]
+    {
         metadata.remove(key);
     }
 }

@@ -196,7 +196,8 @@ impl Core {
             }
             Change::Apply(body) => {
                 let tree = self.applied(request, Some(&shown), body, self.clock.now())?;
-                let options = corten_client::WriteOptions { field_validation: "Ignore".into(), ..request.options.clone() };
+                let options =
+                    corten_client::WriteOptions { field_validation: "Ignore".into(), ..request.options.clone() };
                 self.decode(&Request { options: &options, ..*request }, Body::Tree(tree))?.tree
             }
         };
@@ -228,7 +229,12 @@ impl Core {
     }
 
     /// The patched object, decoded as a body would be.
-    fn patched(&self, request: &Request<'_>, patch: &PatchBody, mut tree: Tree) -> Result<super::decode::Decoded, Status> {
+    fn patched(
+        &self,
+        request: &Request<'_>,
+        patch: &PatchBody,
+        mut tree: Tree,
+    ) -> Result<super::decode::Decoded, Status> {
         if patch.body.windows(FIELDS.len()).any(|part| part == FIELDS) {
             tree.read_raw();
         }

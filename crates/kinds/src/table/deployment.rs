@@ -1,7 +1,7 @@
 //! Deployment.
 
-use corten_object::managed::Ownable;
 use corten_object::LabelSelector;
+use corten_object::managed::Ownable;
 use corten_tree::Tree;
 
 use crate::defaults;

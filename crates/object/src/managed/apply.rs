@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use corten_tree::{Tree, json};
 
+use super::Context;
 use super::atom::{Ty, equal};
 use super::compare::{compare, field_set, with_named_fields};
 use super::conflict::{self, Conflict};
@@ -11,7 +12,6 @@ use super::entries::{Entries, Entry, Fields, Owner};
 use super::merge::{merge, remove, validate};
 use super::set::Set;
 use super::update::{by_version, converted, filtered, owner, reconcile_all, root, stamp, updated};
-use super::Context;
 use crate::{Reason, Status};
 
 /// The annotation in which client-side apply keeps what it applied last.

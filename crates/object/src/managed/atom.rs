@@ -12,9 +12,18 @@ use super::set::{Element, KeyField};
 /// A type.
 #[derive(Clone, Copy)]
 pub(super) enum Ty<'s> {
-    Struct { ty: TypeId, atomic: bool },
-    Map { item: &'s FieldType, atomic: bool },
-    List { item: &'s FieldType, keys: Items<'s> },
+    Struct {
+        ty: TypeId,
+        atomic: bool,
+    },
+    Map {
+        item: &'s FieldType,
+        atomic: bool,
+    },
+    List {
+        item: &'s FieldType,
+        keys: Items<'s>,
+    },
     Scalar(Scalar),
     /// Anything, as one value.
     Untyped,

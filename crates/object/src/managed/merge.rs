@@ -70,12 +70,7 @@ fn members(
 }
 
 /// The items of both lists: those of the applied in its order, the others where they were.
-fn items(
-    schema: &Schema,
-    list: &ListAtom<'_>,
-    live: &[Tree],
-    applied: &[Tree],
-) -> Result<Option<Tree>, String> {
+fn items(schema: &Schema, list: &ListAtom<'_>, live: &[Tree], applied: &[Tree]) -> Result<Option<Tree>, String> {
     let index = |items: &'_ [Tree]| -> Result<Vec<Element<'static>>, String> {
         let element = |(i, item)| {
             let found = element(schema, list, item).map_err(|why| format!("element {i}: {why}"));

@@ -50,9 +50,9 @@ impl Ownable<'_> {
     fn filter<'s>(self, set: Set<'s>) -> Set<'s> {
         match self {
             Ownable::All => set,
-            Ownable::Except(paths) => {
-                paths.iter().fold(set, |set, path| if set.is_empty() { set } else { set.recursive_difference(&Set::of(path)) })
-            }
+            Ownable::Except(paths) => paths
+                .iter()
+                .fold(set, |set, path| if set.is_empty() { set } else { set.recursive_difference(&Set::of(path)) }),
             Ownable::Only(patterns) => set.only(patterns),
         }
     }

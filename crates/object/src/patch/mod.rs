@@ -12,8 +12,8 @@ use corten_tree::json::{JsonError, Kind, Reader};
 use corten_tree::{Key, MapBuilder, Tree};
 
 pub use json::{OPERATIONS_MAX, json_patch};
-pub(crate) use strategic::go_value;
 pub use merge::merge_patch;
+pub(crate) use strategic::go_value;
 pub use strategic::strategic_patch;
 
 /// Which patch a request carries.
