@@ -203,7 +203,7 @@ fn check_source(path: &Path, name: &str, layer: &str, findings: &mut Vec<String>
         }
         let at = format!("{shown}:{}", i + 1);
         if PURE.contains(&layer)
-            && let Some(call) = IMPURE.iter().find(|c| statement.contains(**c))
+            && let Some(call) = IMPURE.iter().find(|c| says(statement, c))
         {
             findings.push(format!("{at}: {call} in pure code"));
         }
@@ -224,6 +224,12 @@ fn check_source(path: &Path, name: &str, layer: &str, findings: &mut Vec<String>
         }
     }
     Ok(())
+}
+
+/// Whether a line says a path: `rand::` is not said by `operand::`.
+fn says(statement: &str, path: &str) -> bool {
+    let ends_word = |before: &str| before.ends_with(|c: char| c.is_alphanumeric() || c == '_');
+    statement.match_indices(path).any(|(at, _)| !ends_word(&statement[..at]))
 }
 
 fn long_functions(code: &str, shown: &str, findings: &mut Vec<String>) {
