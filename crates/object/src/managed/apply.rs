@@ -164,7 +164,7 @@ impl<'a> Merger<'a> {
         }
         let metadata = merged.make_map_at("metadata");
         metadata.remove("managedFields");
-        if let Some(fields) = entries.to_tree() {
+        if let Some(fields) = entries.into_tree() {
             metadata.insert("managedFields", fields);
         }
         Ok(merged)

@@ -228,7 +228,7 @@ impl<'a> Entries<'a> {
     }
 
     /// The entries in order as the value of `metadata.managedFields`; `None` if there are none.
-    pub fn to_tree(mut self) -> Option<Tree> {
+    pub fn into_tree(mut self) -> Option<Tree> {
         if self.0.is_empty() {
             return None;
         }

@@ -34,7 +34,7 @@ pub fn scale_to_subresource(parent: &Tree, replicas: &ReplicasPath<'_>) -> Optio
         entry.owner.api_version = Cow::Borrowed(SCALE_VERSION);
         entry.fields = Fields::Set(Set::of(SCALE_REPLICAS));
     }
-    entries.to_tree()
+    entries.into_tree()
 }
 
 /// The managed fields of the object after its Scale had these.
@@ -83,5 +83,5 @@ pub fn scale_to_parent(parent: &Tree, scale: &Tree, replicas: &ReplicasPath<'_>)
             None => entries.0.push(entry),
         }
     }
-    entries.to_tree()
+    entries.into_tree()
 }

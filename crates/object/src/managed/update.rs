@@ -18,7 +18,7 @@ use crate::time;
 /// the states cannot be compared: the managed fields stay those of `live` then (`FieldManager.UpdateNoErrors`).
 pub fn update(context: &Context<'_>, live: &Tree, new: &Tree, manager: &str) -> Result<Option<Tree>, String> {
     let (entries, checked) = live_or_new(live, new, !context.subresource.is_empty());
-    updated(context, live, new, entries, checked, manager).map(Entries::to_tree)
+    updated(context, live, new, entries, checked, manager).map(Entries::into_tree)
 }
 
 /// As [`update`], with the entries so far given.
