@@ -104,7 +104,7 @@ async fn front_proxy_is_believed_and_nobody_else() {
         r#"{"username":"carol","groups":["dev","system:authenticated"],"extra":{"scopes":["a"]}}"#
     );
     let mut bare = Caller::connect(&fixture, Some(&proxy)).await;
-    assert_eq!(bare.get("/api/v1/pods").await.1.str_at("message").contains("system:anonymous"), true);
+    assert!(bare.get("/api/v1/pods").await.1.str_at("message").contains("system:anonymous"));
     let mut kubelet = Caller::connect(&fixture, Some(&fixture.material.kubelet)).await.with("X-Remote-User", "carol");
     assert_eq!(who(&mut kubelet).await.1.str_at("username"), "system:node:n1");
 }
@@ -147,7 +147,7 @@ async fn access_reviews_say_why_and_what_is_wrong_with_them() {
     }
     let local = format!("{AUTHZ}/namespaces/default/localsubjectaccessreviews");
     let mut body = review("bob", "list");
-    assert_eq!(admin.post(&local, &body).await.1.bool_at("status.allowed"), true);
+    assert!(admin.post(&local, &body).await.1.bool_at("status.allowed"));
     body.set("spec.resourceAttributes.namespace", "other");
     assert_eq!(admin.post(&local, &body).await.0, 422);
 
@@ -172,7 +172,7 @@ async fn selector_attributes_decide_for_nodes() {
                 [{"key": "spec.nodeName", "operator": "In", "values": [value]}]}}}})
     };
     let path = format!("{AUTHZ}/subjectaccessreviews");
-    assert_eq!(admin.post(&path, &review("n1")).await.1.bool_at("status.allowed"), true);
+    assert!(admin.post(&path, &review("n1")).await.1.bool_at("status.allowed"));
     let (_, answer) = admin.post(&path, &review("n2")).await;
     assert_eq!(
         answer.get("status").unwrap().to_string(),

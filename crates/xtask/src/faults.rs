@@ -1,7 +1,7 @@
 //! `cargo xtask faults`: faulty manifests, put to upstream's kube-apiserver and to Corten's API server side by side.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use corten_faults::ask::Asker;
@@ -45,7 +45,7 @@ pub fn run(args: &FaultsArgs) -> Result<()> {
     outcome
 }
 
-async fn compare(args: &FaultsArgs, dir: &PathBuf, pki: &PathBuf) -> Result<()> {
+async fn compare(args: &FaultsArgs, dir: &Path, pki: &Path) -> Result<()> {
     let exceptions = recorded::exceptions()?;
     let material = server::material(pki)?;
     let oracle = Oracle::start(dir, &material).await?;

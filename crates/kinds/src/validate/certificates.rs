@@ -307,7 +307,7 @@ pub(crate) fn pod_request_status(new: &Tree, old: &Tree, now: Timestamp, errors:
         }
     } else if has_condition(new, &KINDS[..1]) {
         issued(&status, old, now, errors);
-    } else if !same(&old_status) && !(status.tree.is_null() && old_status.semantically_equal(&Tree::map())) {
+    } else if !(same(&old_status) || status.tree.is_null() && old_status.semantically_equal(&Tree::map())) {
         let detail = r#"status is immutable unless transitioning to "Issued", "Denied", or "Failed""#;
         no_value(&status, "", detail, errors);
     }

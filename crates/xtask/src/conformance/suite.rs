@@ -103,8 +103,7 @@ pub(super) fn tests(e2e: &Path) -> Result<Vec<Test>> {
         list.args(["--report-complete-ginkgo", "--report-dir"]).arg(&dir).current_dir(&dir);
         run(&mut list).context("listing the suite's tests")?;
     }
-    let mut tests: Vec<Test> =
-        specs(&report)?.iter().filter(|spec| conformance(spec)).map(|spec| test_of(spec)).collect();
+    let mut tests: Vec<Test> = specs(&report)?.iter().filter(|spec| conformance(spec)).map(test_of).collect();
     tests.sort();
     Ok(tests)
 }
