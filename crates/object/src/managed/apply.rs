@@ -71,7 +71,7 @@ pub fn apply(
     check_request(context, applied).map_err(ApplyError::Status)?;
     let named = || {
         let (namespace, name) = (applied.str_at("metadata.namespace"), applied.str_at("metadata.name"));
-        format!("{namespace}/{name}; {}, Kind={}", context.api_version, context.kind)
+        format!("{namespace}/{name}; {}", named_type(context.api_version, context.kind))
     };
     let root = root(context).map_err(ApplyError::Unfit)?;
     let unfit = |why| ApplyError::Unfit(format!("failed to create typed patch object ({}): {why}", named()));
@@ -120,12 +120,18 @@ pub fn apply(
 fn check_request(context: &Context<'_>, applied: &Tree) -> Result<(), Status> {
     let (version, kind) = (applied.str_at("apiVersion"), applied.str_at("kind"));
     if version != context.api_version || kind != context.kind {
-        return Err(Status::bad_request(format!("invalid object type: {version}, Kind={kind}")));
+        return Err(Status::bad_request(format!("invalid object type: {}", named_type(version, kind))));
     }
     if applied.at(&["metadata", "managedFields"]).is_some_and(|fields| fields.as_list().is_some()) {
         return Err(Status::bad_request("metadata.managedFields must be nil"));
     }
     Ok(())
+}
+
+/// A type in the words of these messages: the core group keeps its slash (`schema.GroupVersionKind.String`).
+fn named_type(api_version: &str, kind: &str) -> String {
+    let slash = if api_version.contains('/') { "" } else { "/" };
+    format!("{slash}{api_version}, Kind={kind}")
 }
 
 struct Merger<'a> {
