@@ -28,5 +28,6 @@ mod storage;
 
 pub use chain::Admission;
 pub use cidr::{Cidr, CidrError};
+pub use hooks::review::user_info;
 pub use request::{Cluster, Notes, Operation, Request};
 pub use services::{Reservation, ServiceAllocator};

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use corten_admission::Operation;
+pub(crate) use corten_admission::user_info;
 use corten_auth::{Attributes, BoundRef, Claims, KubernetesClaims, Rule, User, authorizer};
 use corten_base::Revision;
 use corten_kinds::id;
@@ -429,25 +430,6 @@ fn set_condition(pod: &mut Tree, condition: Tree) {
         list.retain(|c| c.str_at("type") != kind);
         list.push(condition);
     }
-}
-
-/// A user as `authentication.k8s.io/v1 UserInfo`.
-pub(crate) fn user_info(user: &User) -> Tree {
-    let mut out = tree!({"username": (user.name.as_str())});
-    if !user.uid.is_empty() {
-        out.insert("uid", user.uid.as_str());
-    }
-    if !user.groups.is_empty() {
-        out.insert("groups", user.groups.clone());
-    }
-    if !user.extra.is_empty() {
-        let mut extra = Tree::map();
-        for (key, values) in &user.extra {
-            extra.insert(key.clone(), values.clone());
-        }
-        out.insert("extra", extra);
-    }
-    out
 }
 
 /// `pkg/apis/authorization/validation/validation.go`; the namespace is that of a local review.

@@ -54,7 +54,7 @@ pub(crate) fn described(invocation: &Invocation, request: &Request<'_>) -> Tree 
 }
 
 /// A user as `authentication.k8s.io/v1 UserInfo`.
-pub(crate) fn user_info(user: &User) -> Tree {
+pub fn user_info(user: &User) -> Tree {
     let mut out = tree!({"username": (user.name.as_str())});
     if !user.uid.is_empty() {
         out.insert("uid", user.uid.as_str());
