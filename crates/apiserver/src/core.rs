@@ -144,13 +144,18 @@ impl Core {
     }
 
     /// Whether a request is allowed; the 403 if not.
-    pub fn authorize(&self, attributes: &Attributes<'_>) -> Result<(), Status> {
-        let decision = self.decide(attributes);
+    pub async fn authorize(&self, attributes: &Attributes<'_>) -> Result<(), Status> {
+        let decision = self.decide(attributes).await;
         if decision.allowed { Ok(()) } else { Err(denial(attributes, &decision.reason)) }
     }
 
-    /// Whether a request is allowed, and why.
-    pub fn decide(&self, attributes: &Attributes<'_>) -> Decision {
+    /// Whether a request is allowed, and why. An authorizer may have to ask somebody else.
+    pub async fn decide(&self, attributes: &Attributes<'_>) -> Decision {
+        self.decide_now(attributes)
+    }
+
+    /// The same where nothing can be waited for: in expressions and plugins.
+    pub fn decide_now(&self, attributes: &Attributes<'_>) -> Decision {
         authorizer::authorize(&self.rbac(), self, attributes)
     }
 

@@ -27,7 +27,7 @@ impl Core {
     /// Answers a review.
     pub async fn review(&self, request: Request<'_>, body: Body) -> Result<Answer, Status> {
         let names = (request.namespace, "", "");
-        self.authorize(&attributes(request.user, "create", request.kind, names))?;
+        self.authorize(&attributes(request.user, "create", request.kind, names)).await?;
         let decoded = self.decode(&request, body)?;
         let mut tree = decoded.tree;
         self.fresh().await?;
@@ -41,11 +41,11 @@ impl Core {
             id::SELF_SUBJECT_REVIEW => tree!({"userInfo": (user_info(request.user))}),
             id::SELF_SUBJECT_ACCESS_REVIEW => {
                 reviewable(&tree, true, None)?;
-                self.access(request.user, &tree)
+                self.access(request.user, &tree).await
             }
             id::SUBJECT_ACCESS_REVIEW => {
                 reviewable(&tree, false, None)?;
-                self.access(&subject(&tree), &tree)
+                self.access(&subject(&tree), &tree).await
             }
             id::LOCAL_SUBJECT_ACCESS_REVIEW => {
                 if tree.str_at("metadata.namespace").is_empty() {
@@ -57,7 +57,7 @@ impl Core {
                     return Err(Status::bad_request(why));
                 }
                 reviewable(&tree, false, Some(namespace))?;
-                self.access(&subject(&tree), &tree)
+                self.access(&subject(&tree), &tree).await
             }
             id::SELF_SUBJECT_RULES_REVIEW => match tree.str_at("spec.namespace") {
                 "" => return Err(Status::bad_request("no namespace on request")),
@@ -78,7 +78,7 @@ impl Core {
     /// Does what the body of an action subresource asks for.
     pub async fn act(&self, request: Request<'_>, body: Body) -> Result<Answer, Status> {
         let names = (request.namespace, request.name, request.subresource);
-        self.authorize(&attributes(request.user, "create", request.kind, names))?;
+        self.authorize(&attributes(request.user, "create", request.kind, names)).await?;
         let (group, version, kind) = request.sub().and_then(|s| s.body).ok_or_else(Status::no_such_resource)?;
         let ty = self.schema.gvk(group, version, kind).ok_or_else(Status::no_such_resource)?;
         let api_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
@@ -118,7 +118,7 @@ impl Core {
     }
 
     /// The status of an access review for a user.
-    fn access(&self, user: &User, review: &Tree) -> Tree {
+    async fn access(&self, user: &User, review: &Tree) -> Tree {
         let text = |key: &str| review.str_at(&format!("spec.resourceAttributes.{key}"));
         let fields = selected_fields(review);
         let attributes = if review.path("spec.resourceAttributes").is_some() {
@@ -135,7 +135,7 @@ impl Core {
             let path = review.str_at("spec.nonResourceAttributes.path");
             Attributes::path(user, review.str_at("spec.nonResourceAttributes.verb"), path)
         };
-        let decision = self.decide(&attributes);
+        let decision = self.decide(&attributes).await;
         let mut status = tree!({"allowed": (decision.allowed)});
         if !decision.reason.is_empty() {
             status.insert("reason", decision.reason);

@@ -136,7 +136,7 @@ impl Server {
 
     /// Whether something is allowed.
     pub fn may(&self, attributes: &Attributes<'_>) -> bool {
-        self.core.decide(attributes).allowed
+        self.core.decide_now(attributes).allowed
     }
 
     /// The API as a user of this process sees it: no sockets, no authentication, all else.

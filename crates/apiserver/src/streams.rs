@@ -60,11 +60,11 @@ pub(crate) async fn connect(
         Method::DELETE => "delete",
         _ => return Err(Status::method_not_allowed()),
     };
-    core.authorize(&attributes(&call.user, verb, kind, names))?;
+    core.authorize(&attributes(&call.user, verb, kind, names)).await?;
     let streams = matches!(r.subresource.as_str(), "exec" | "attach" | "portforward");
     if streams && verb == "get" {
         // A WebSocket begins with a GET, but runs a command all the same.
-        core.authorize(&attributes(&call.user, "create", kind, names))?;
+        core.authorize(&attributes(&call.user, "create", kind, names)).await?;
     }
     admit_connect(core, &call, kind, &r).await?;
     match r.subresource.as_str() {

@@ -77,7 +77,7 @@ pub(super) async fn authenticate(
     path: &str,
 ) -> Result<Caller, (Status, Option<Arc<User>>)> {
     let user = identify(core, peer, headers, path).await.map_err(|status| (status, None))?;
-    match impersonate(core, &user, headers, &Attributes { user: &user, ..*request }) {
+    match impersonate(core, &user, headers, &Attributes { user: &user, ..*request }).await {
         Ok(None) => Ok(Caller { user, real: None }),
         Ok(Some(other)) => Ok(Caller { user: Arc::new(other), real: Some(user) }),
         Err(status) => Err((status, Some(user))),

@@ -169,7 +169,7 @@ async fn answer(
         return resource::serve(core, incoming, r, verb, request).await;
     }
     let attributes = Attributes::path(&incoming.user, verb, &incoming.path);
-    core.authorize(&attributes)?;
+    core.authorize(&attributes).await?;
     other(core, &incoming, &route).await
 }
 

@@ -27,7 +27,7 @@ const MODES: [&str; 4] = ["associated-node", "arbitrary-node", "serviceaccount",
 ///
 /// # Errors
 /// 400 for headers that name no user, 403 if it is not allowed.
-pub(super) fn impersonate(
+pub(super) async fn impersonate(
     core: &Core,
     user: &Arc<User>,
     headers: &HeaderMap,
@@ -35,18 +35,23 @@ pub(super) fn impersonate(
 ) -> Result<Option<User>, Status> {
     let Some(wanted) = wanted(headers)? else { return Ok(None) };
     let mut refused: Option<Status> = None;
-    let modes = MODES.iter().filter(|mode| applies(mode, &wanted, user));
-    for mode in modes {
+    for mode in MODES {
+        if !applies(mode, &wanted, user) {
+            continue;
+        }
         let checked = Check { core, user, verb: format!("impersonate:{mode}"), constrained: true };
         let verb = format!("impersonate-on:{mode}:{}", request.verb);
-        let on = core.authorize(&Attributes { user, verb: &verb, ..*request });
-        match on.and_then(|()| checked.all(&wanted, mode)) {
+        let found = match core.authorize(&Attributes { user, verb: &verb, ..*request }).await {
+            Ok(()) => checked.all(&wanted, mode).await,
+            Err(status) => Err(status),
+        };
+        match found {
             Ok(found) => return Ok(Some(found)),
             Err(status) => drop(refused.get_or_insert(status)),
         }
     }
     let legacy = Check { core, user, verb: "impersonate".into(), constrained: false };
-    match legacy.all(&wanted, "") {
+    match legacy.all(&wanted, "").await {
         Ok(found) => Ok(Some(found)),
         Err(status) => Err(refused.unwrap_or(status)),
     }
@@ -123,14 +128,14 @@ impl Check<'_> {
         Attributes { name, resource, group, ..Attributes::resource(self.user, &self.verb) }
     }
 
-    fn all(&self, wanted: &User, mode: &str) -> Result<User, Status> {
+    async fn all(&self, wanted: &User, mode: &str) -> Result<User, Status> {
         let mut found = wanted.clone();
-        self.name(wanted, mode, &mut found)?;
+        self.name(wanted, mode, &mut found).await?;
         if !wanted.uid.is_empty() {
-            self.core.authorize(&self.attributes(AUTHENTICATION, "uids", &wanted.uid))?;
+            self.core.authorize(&self.attributes(AUTHENTICATION, "uids", &wanted.uid)).await?;
         }
-        self.groups(&wanted.groups)?;
-        self.extra(&wanted.extra)?;
+        self.groups(&wanted.groups).await?;
+        self.extra(&wanted.extra).await?;
         let everyone = match () {
             () if found.name == "system:anonymous" => Some(group::UNAUTHENTICATED),
             () if found.in_group(group::UNAUTHENTICATED) => None,
@@ -147,7 +152,7 @@ impl Check<'_> {
         if self.constrained { AUTHENTICATION } else { "" }
     }
 
-    fn name(&self, wanted: &User, mode: &str, found: &mut User) -> Result<(), Status> {
+    async fn name(&self, wanted: &User, mode: &str, found: &mut User) -> Result<(), Status> {
         let group = self.group();
         let mut stripped = None;
         let attributes = if let Some((namespace, account)) = wanted.as_service_account() {
@@ -171,10 +176,10 @@ impl Check<'_> {
             self.attributes(group, "users", &wanted.name)
         };
         let user = stripped.as_ref().unwrap_or(self.user);
-        self.core.authorize(&Attributes { user, ..attributes })
+        self.core.authorize(&Attributes { user, ..attributes }).await
     }
 
-    fn groups(&self, groups: &[String]) -> Result<(), Status> {
+    async fn groups(&self, groups: &[String]) -> Result<(), Status> {
         let about = |name: &'static str| self.attributes(self.group(), "groups", name);
         if self.constrained {
             if groups.iter().any(String::is_empty) {
@@ -184,26 +189,33 @@ impl Check<'_> {
                 let why = "impersonating the system:masters group is not allowed";
                 return Err(corten_auth::denial(&about(group::MASTERS), why));
             }
-            if groups.len() >= MANY && self.core.authorize(&about("*")).is_ok() {
+            if groups.len() >= MANY && self.core.authorize(&about("*")).await.is_ok() {
                 return Ok(());
             }
         }
-        groups.iter().try_for_each(|g| self.core.authorize(&self.attributes(self.group(), "groups", g)))
+        for name in groups {
+            self.core.authorize(&self.attributes(self.group(), "groups", name)).await?;
+        }
+        Ok(())
     }
 
-    fn extra(&self, extra: &BTreeMap<String, Vec<String>>) -> Result<(), Status> {
+    async fn extra(&self, extra: &BTreeMap<String, Vec<String>>) -> Result<(), Status> {
         let about = |key, name| Attributes { subresource: key, ..self.attributes(AUTHENTICATION, "userextras", name) };
         if self.constrained && !extra.is_empty() {
             if let Some(why) = extra.iter().find_map(|(key, values)| extra_fault(key, values)) {
                 return Err(corten_auth::denial(&about("", ""), &why));
             }
             let count: usize = extra.values().map(Vec::len).sum();
-            if (extra.len() >= MANY || count >= MANY) && self.core.authorize(&about("*", "*")).is_ok() {
+            if (extra.len() >= MANY || count >= MANY) && self.core.authorize(&about("*", "*")).await.is_ok() {
                 return Ok(());
             }
         }
-        let all = extra.iter().flat_map(|(key, values)| values.iter().map(move |value| (key, value)));
-        all.into_iter().try_for_each(|(key, value)| self.core.authorize(&about(key, value)))
+        for (key, values) in extra {
+            for value in values {
+                self.core.authorize(&about(key, value)).await?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -41,17 +41,17 @@ pub(super) async fn serve(
     request: HttpRequest<Incoming>,
 ) -> Result<Response<HttpBody>, Status> {
     let Some(kind) = core.registry.resource(&r.group, &r.version, &r.resource) else {
-        return unknown(core, &call, &r, verb);
+        return unknown(core, &call, &r, verb).await;
     };
     let misplaced = kind.namespaced() && r.namespace.is_empty() && !r.name.is_empty();
     if misplaced || (!kind.namespaced() && !r.namespace.is_empty()) {
-        return unknown(core, &call, &r, verb);
+        return unknown(core, &call, &r, verb).await;
     }
     let sub = match r.subresource.as_str() {
         "" => None,
         name => match kind.subresource_at(&r.version, name) {
             Some(sub) if !r.watch => Some(*sub),
-            _ => return unknown(core, &call, &r, verb),
+            _ => return unknown(core, &call, &r, verb).await,
         },
     };
     if let Some(sub) = sub
@@ -59,7 +59,7 @@ pub(super) async fn serve(
     {
         return streams::connect(core, call, &kind, r, request).await;
     }
-    let allowed = || core.authorize(&attributes(&call.user, verb, &kind, (&r.namespace, &r.name, &r.subresource)));
+    let about = attributes(&call.user, verb, &kind, (&r.namespace, &r.name, &r.subresource));
     let verbs = sub.map_or(kind.verbs.names(), |s| s.verbs);
     // Upstream routes GET only where something is read.
     let routed = !matches!(call.method, Method::HEAD | Method::OPTIONS) && (!r.watch || call.method == Method::GET);
@@ -69,7 +69,7 @@ pub(super) async fn serve(
         _ => true,
     };
     if !verbs.contains(&verb) || !routed || !named {
-        allowed()?;
+        core.authorize(&about).await?;
         return Err(Status::method_not_allowed());
     }
     let form = negotiate::form(&call.headers, &call.query, offer(&kind, sub.as_ref()));
@@ -80,7 +80,7 @@ pub(super) async fn serve(
     let (form, include) = match (form, include) {
         (Ok(form), Ok(include)) => (form, include),
         // Who may not ask is told that first.
-        (Err(status), _) | (_, Err(status)) => return Err(allowed().err().unwrap_or(status)),
+        (Err(status), _) | (_, Err(status)) => return Err(core.authorize(&about).await.err().unwrap_or(status)),
     };
     let version = r.version.as_str().into();
     let encoder = Encoder { late: None, core: core.clone(), version, form, include, kind: kind.clone() };
@@ -104,7 +104,7 @@ fn offer(kind: &Kind, sub: Option<&Subresource>) -> Offer {
 }
 
 /// A path that nothing serves; who may not ask is told that first.
-fn unknown(core: &Core, call: &Call, r: &Resource, verb: &str) -> Result<Response<HttpBody>, Status> {
+async fn unknown(core: &Core, call: &Call, r: &Resource, verb: &str) -> Result<Response<HttpBody>, Status> {
     core.authorize(&corten_auth::Attributes {
         group: &r.group,
         resource: &r.resource,
@@ -112,7 +112,8 @@ fn unknown(core: &Core, call: &Call, r: &Resource, verb: &str) -> Result<Respons
         namespace: &r.namespace,
         name: &r.name,
         ..corten_auth::Attributes::resource(&call.user, verb)
-    })?;
+    })
+    .await?;
     // Upstream's router knows the group versions that are built in; behind it is only Go's own 404.
     let served =
         |k: &Arc<Kind>| *k.group == *r.group && k.spec.is_some() && k.versions.iter().any(|v| **v == *r.version);
@@ -139,15 +140,15 @@ impl Exchange<'_> {
         let _place = self.core.flow.enter(&self.call.user, true, &*self.core.clock).await?;
         let media = negotiate::content_type(&self.call.headers).to_owned();
         let patch = match verb {
-            "patch" => Some(self.allowed(verb, patch_kind(&media, &self.kind))?),
-            "create" | "update" => self.allowed(verb, self.body_of(&media, bytes::Bytes::new())).map(|_| None)?,
+            "patch" => Some(self.allowed(verb, patch_kind(&media, &self.kind)).await?),
+            "create" | "update" => self.allowed(verb, self.body_of(&media, bytes::Bytes::new())).await.map(|_| None)?,
             _ => None,
         };
-        let bytes = self.allowed(verb, read_body(http).await)?;
+        let bytes = self.allowed(verb, read_body(http).await).await?;
         let options = match verb {
             "delete" | "deletecollection" => WriteOptions::default(),
             _ => {
-                let mut options = self.allowed(verb, options::write(&self.call.query, verb, patch))?;
+                let mut options = self.allowed(verb, options::write(&self.call.query, verb, patch)).await?;
                 if options.field_manager.is_empty() {
                     let agent = self.call.headers.get(hyper::header::USER_AGENT);
                     let agent = agent.map(|value| String::from_utf8_lossy(value.as_bytes()));
@@ -182,7 +183,7 @@ impl Exchange<'_> {
                 }
             }
             "delete" => {
-                let parameters = self.allowed(verb, self.delete_parameters(&media, bytes))?;
+                let parameters = self.allowed(verb, self.delete_parameters(&media, bytes)).await?;
                 let options = WriteOptions { dry_run: parameters.dry_run, ..options.clone() };
                 self.core.delete(self.request(&options), &parameters).await?
             }
@@ -193,11 +194,15 @@ impl Exchange<'_> {
     }
 
     /// What was read of the request; if that failed, who may not ask is told that first.
-    fn allowed<T>(&self, verb: &str, read: Result<T, Status>) -> Result<T, Status> {
-        read.map_err(|status| {
-            let names = (self.r.namespace.as_str(), self.r.name.as_str(), self.r.subresource.as_str());
-            self.core.authorize(&attributes(&self.call.user, verb, &self.kind, names)).err().unwrap_or(status)
-        })
+    async fn allowed<T>(&self, verb: &str, read: Result<T, Status>) -> Result<T, Status> {
+        match read {
+            Ok(read) => Ok(read),
+            Err(status) => {
+                let names = (self.r.namespace.as_str(), self.r.name.as_str(), self.r.subresource.as_str());
+                let about = attributes(&self.call.user, verb, &self.kind, names);
+                Err(self.core.authorize(&about).await.err().unwrap_or(status))
+            }
+        }
     }
 
     /// The body of a write; custom resources have no protobuf form.
@@ -229,19 +234,21 @@ impl Exchange<'_> {
             let answer = self.core.get_scale(request).await?;
             return self.respond(answer).await;
         }
-        let revision = self.allowed("get", options::get_revision(&self.call.query))?;
+        let revision = self.allowed("get", options::get_revision(&self.call.query)).await?;
         let object = self.core.get(request, revision).await?;
         self.respond(Answer::of(200, object, Revision::ZERO, Vec::new())).await
     }
 
     async fn list(&self) -> Result<Response<HttpBody>, Status> {
         let _place = self.core.flow.enter(&self.call.user, false, &*self.core.clock).await?;
-        let asked = self.allowed("list", options::list(&self.call.query, false, ""))?;
-        let request = self.allowed("list", asked.request(&self.r.namespace))?;
+        let asked = self.allowed("list", options::list(&self.call.query, false, "")).await?;
+        let request = self.allowed("list", asked.request(&self.r.namespace)).await?;
         let listed = match self.kind.verbs.stored() {
             true => self.core.list(&self.call.user, (&self.kind, &self.r.version), &request).await?,
             false => {
-                self.core.authorize(&attributes(&self.call.user, "list", &self.kind, (&self.r.namespace, "", "")))?;
+                self.core
+                    .authorize(&attributes(&self.call.user, "list", &self.kind, (&self.r.namespace, "", "")))
+                    .await?;
                 Listed { items: Vec::new(), revision: self.core.cache.revision(), next: None, remaining: None }
             }
         };
@@ -252,8 +259,8 @@ impl Exchange<'_> {
     }
 
     async fn watch(mut self, http: HttpRequest<Incoming>) -> Result<Response<HttpBody>, Status> {
-        let asked = self.allowed("watch", options::list(&self.call.query, true, &self.r.name))?;
-        let (list, start) = self.allowed("watch", asked.watch(&self.r.namespace))?;
+        let asked = self.allowed("watch", options::list(&self.call.query, true, &self.r.name)).await?;
+        let (list, start) = self.allowed("watch", asked.watch(&self.r.namespace)).await?;
         let seconds = match asked.timeout_seconds {
             Some(seconds) if seconds > 0 => seconds.unsigned_abs(),
             _ => WATCH_SECONDS_MIN + self.core.entropy.u64() % WATCH_SECONDS_MIN,
@@ -293,9 +300,9 @@ impl Exchange<'_> {
 
     async fn delete_collection(&self, media: &str, bytes: bytes::Bytes) -> Result<Response<HttpBody>, Status> {
         let verb = "deletecollection";
-        let asked = self.allowed(verb, options::list(&self.call.query, false, ""))?;
-        let parameters = self.allowed(verb, self.delete_parameters(media, bytes))?;
-        let list = self.allowed(verb, asked.request(&self.r.namespace))?;
+        let asked = self.allowed(verb, options::list(&self.call.query, false, "")).await?;
+        let parameters = self.allowed(verb, self.delete_parameters(media, bytes)).await?;
+        let list = self.allowed(verb, asked.request(&self.r.namespace)).await?;
         let options = WriteOptions { dry_run: parameters.dry_run, ..WriteOptions::default() };
         let (user, version) = (&self.call.user, &self.r.version);
         let listed = self.core.delete_collection(user, &self.kind, version, &list, &parameters, &options).await?;

@@ -211,7 +211,7 @@ impl admission::Cluster for Core {
     }
 
     fn may(&self, attributes: &Attributes<'_>) -> Option<String> {
-        let decision = self.decide(attributes);
+        let decision = self.decide_now(attributes);
         decision.allowed.then_some(decision.reason)
     }
 

@@ -54,7 +54,8 @@ impl Core {
                 format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
             return Err(Status::conflict(&request.kind.group, &request.kind.plural, request.name, why));
         }
-        self.authorize(&attributes(request.user, "create", request.kind, (request.namespace, request.name, "")))?;
+        self.authorize(&attributes(request.user, "create", request.kind, (request.namespace, request.name, "")))
+            .await?;
         let mut tree = self.decode(&request, Body::Tree(tree))?.tree;
         tree.remove("metadata.resourceVersion");
         self.create_decoded(request, tree, warnings, Fields::Tracked).await

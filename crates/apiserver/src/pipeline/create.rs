@@ -33,7 +33,7 @@ impl Core {
     /// Makes an object.
     pub async fn create(&self, request: Request<'_>, body: Body) -> Result<Answer, Status> {
         let names = (request.namespace, request.name, "");
-        self.authorize(&attributes(request.user, "create", request.kind, names))?;
+        self.authorize(&attributes(request.user, "create", request.kind, names)).await?;
         let decoded = self.decode(&request, body)?;
         self.create_decoded(request, decoded.tree, decoded.warnings, Fields::Untracked).await
     }

@@ -33,7 +33,7 @@ impl Core {
     /// Deletes an object, or marks it for deletion.
     pub async fn delete(&self, request: Request<'_>, parameters: &DeleteParameters) -> Result<Answer, Status> {
         let names = (request.namespace, request.name, request.subresource);
-        self.authorize(&attributes(request.user, "delete", request.kind, names))?;
+        self.authorize(&attributes(request.user, "delete", request.kind, names)).await?;
         self.delete_authorized(request, parameters, false).await
     }
 
@@ -134,7 +134,7 @@ impl Core {
         options: &WriteOptions,
     ) -> Result<Listed, Status> {
         let about = attributes(user, "deletecollection", kind, (&list.namespace, "", ""));
-        self.authorize(&corten_auth::Attributes { fields: &list.fields.terms, ..about })?;
+        self.authorize(&corten_auth::Attributes { fields: &list.fields.terms, ..about }).await?;
         let listed = self.list_authorized((kind, version), list).await?;
         for object in &listed.items {
             let request = Request {

@@ -34,7 +34,7 @@ impl Core {
         let confirm = |rules: &[Rule]| confirm_no_escalation(request.user, &owned, rules);
         if role {
             let may = attributes(request.user, "escalate", stored, (request.namespace, request.name, ""));
-            if self.decide(&may).allowed {
+            if self.decide_now(&may).allowed {
                 return Ok(());
             }
             confirm(&rules_of(new.get("rules").unwrap_or(&Tree::Null))).map_err(forbidden)?;
@@ -47,7 +47,7 @@ impl Core {
         let (kind, role_name) = (new.str_at("roleRef.kind"), new.str_at("roleRef.name"));
         let roles = self.registry.get(if kind == "ClusterRole" { id::CLUSTER_ROLE } else { id::ROLE });
         let may = attributes(request.user, "bind", &roles, (request.namespace, role_name, ""));
-        if self.decide(&may).allowed {
+        if self.decide_now(&may).allowed {
             return Ok(());
         }
         let rbac = self.rbac();

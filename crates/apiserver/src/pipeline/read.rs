@@ -73,7 +73,7 @@ impl Core {
     /// Reads one object.
     pub async fn get(&self, request: Request<'_>, revision: RevisionMatch) -> Result<Arc<Object>, Status> {
         let names = (request.namespace, request.name, request.subresource);
-        self.authorize(&attributes(request.user, "get", request.kind, names))?;
+        self.authorize(&attributes(request.user, "get", request.kind, names)).await?;
         self.wait_for(revision).await?;
         self.cache.get(&request.key(self.stored(request.kind))).ok_or_else(|| request.not_found())
     }
@@ -95,7 +95,7 @@ impl Core {
     ) -> Result<Listed, Status> {
         let name = list.fields.exact("metadata.name").unwrap_or_default();
         let about = attributes(user, "list", kind, (&list.namespace, name, ""));
-        self.authorize(&Attributes { fields: &list.fields.terms, ..about })?;
+        self.authorize(&Attributes { fields: &list.fields.terms, ..about }).await?;
         self.list_authorized((kind, version), list).await
     }
 

@@ -50,11 +50,12 @@ impl Core {
     /// Replaces an object or its status.
     pub async fn update(&self, request: Request<'_>, body: Body) -> Result<Answer, Status> {
         let names = (request.namespace, request.name, request.subresource);
-        self.authorize(&attributes(request.user, "update", request.kind, names))?;
+        self.authorize(&attributes(request.user, "update", request.kind, names)).await?;
         let decoded = self.decode(&request, body)?;
         let create = request.kind.create_on_update && request.subresource.is_empty();
         if create && self.fresh().await.is_ok() && self.cache.get(&request.key(self.stored(request.kind))).is_none() {
-            self.authorize(&attributes(request.user, "create", request.kind, (request.namespace, request.name, "")))?;
+            self.authorize(&attributes(request.user, "create", request.kind, (request.namespace, request.name, "")))
+                .await?;
             let mut tree = decoded.tree;
             tree.remove("metadata.resourceVersion");
             return self.create_decoded(request, tree, decoded.warnings, Fields::Untracked).await;
@@ -65,7 +66,7 @@ impl Core {
     /// Patches an object or its status.
     pub async fn patch(&self, request: Request<'_>, patch: PatchBody) -> Result<Answer, Status> {
         let names = (request.namespace, request.name, request.subresource);
-        self.authorize(&attributes(request.user, "patch", request.kind, names))?;
+        self.authorize(&attributes(request.user, "patch", request.kind, names)).await?;
         if patch.kind == PatchKind::Apply {
             let (body, strict) = super::decode::apply_body(&patch.body)?;
             return self.apply(request, body, strict).await;

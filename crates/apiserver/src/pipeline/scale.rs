@@ -39,7 +39,7 @@ impl Core {
     /// Replaces an object's scale.
     pub async fn update_scale(&self, request: Request<'_>, body: Body) -> Result<Answer, Status> {
         let names = (request.namespace, request.name, request.subresource);
-        self.authorize(&attributes(request.user, "update", request.kind, names))?;
+        self.authorize(&attributes(request.user, "update", request.kind, names)).await?;
         let decoded = self.decode_scale(&request, body)?;
         self.write_scale(request, |_| Ok(decoded.clone()), Tracking::Track).await
     }
@@ -47,7 +47,7 @@ impl Core {
     /// Patches an object's scale.
     pub async fn patch_scale(&self, request: Request<'_>, patch: PatchBody) -> Result<Answer, Status> {
         let names = (request.namespace, request.name, request.subresource);
-        self.authorize(&attributes(request.user, "patch", request.kind, names))?;
+        self.authorize(&attributes(request.user, "patch", request.kind, names)).await?;
         paths(&request)?;
         let ty = self.schema.gvk("autoscaling", "v1", "Scale").ok_or_else(Status::no_such_resource)?;
         if patch.kind == PatchKind::Apply {

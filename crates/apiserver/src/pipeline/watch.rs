@@ -75,7 +75,7 @@ impl Core {
         let list = &watch.list;
         let name = list.fields.exact("metadata.name").unwrap_or_default();
         let about = attributes(user, "watch", kind, (&list.namespace, name, ""));
-        self.authorize(&Attributes { fields: &list.fields.terms, ..about })?;
+        self.authorize(&Attributes { fields: &list.fields.terms, ..about }).await?;
         let filter = self.filter(kind, list)?;
         let (mut initial, mut initial_end) = (VecDeque::new(), None);
         let after = match watch.start {
