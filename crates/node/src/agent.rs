@@ -11,6 +11,7 @@ use corten_net::{NetConfig, PodNetwork, ProxyConfig, ServiceProxy};
 use corten_runtime::{Runtime, RuntimeConfig};
 use tokio::sync::watch;
 
+use crate::admission::Ledger;
 use crate::events::{About, Recorder};
 use crate::images::ImageSource;
 use crate::node_api::LocalNode;
@@ -89,6 +90,7 @@ impl Agent {
             services: Arc::new(ServiceTable::default()),
             zone: Arc::new(Zone::new(&config.cluster_domain)),
             facts: facts::observe(&config.data_dir),
+            ledger: Ledger::default(),
             clock: tasks.clock(),
             runtime: Arc::new(runtime),
             config,

@@ -7,6 +7,7 @@
 //! Nothing polls. A worker wakes for its pod's changes, for exits (pidfds), for results of its jobs and probes, and at the time
 //! that its plan names.
 
+mod admission;
 mod agent;
 mod certificates;
 mod config;

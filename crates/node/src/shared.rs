@@ -9,6 +9,7 @@ use corten_net::PodNetwork;
 use corten_runtime::Runtime;
 
 use crate::Config;
+use crate::admission::Ledger;
 use crate::events::Recorder;
 use crate::facts::Facts;
 use crate::images::ImageSource;
@@ -31,6 +32,8 @@ pub struct Shared {
     /// What DNS answers from.
     pub zone: Arc<Zone>,
     pub facts: Facts,
+    /// The pods that were taken.
+    pub ledger: Ledger,
 }
 
 impl Shared {

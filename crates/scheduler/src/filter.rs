@@ -125,14 +125,14 @@ fn tolerated(pod: &PodInfo, node: &NodeInfo) -> Result<(), Failure> {
     }
 }
 
-fn node_affinity(pod: &PodInfo, node: &NodeInfo) -> Result<(), Failure> {
+pub(crate) fn node_affinity(pod: &PodInfo, node: &NodeInfo) -> Result<(), Failure> {
     match pod.node_matches(node) {
         true => Ok(()),
         false => Err(Failure::unresolvable("node(s) didn't match Pod's node affinity/selector")),
     }
 }
 
-fn ports(pod: &PodInfo, node: &NodeInfo) -> Result<(), Failure> {
+pub(crate) fn ports(pod: &PodInfo, node: &NodeInfo) -> Result<(), Failure> {
     let taken = |port: &crate::HostPort| node.pods.iter().any(|p| p.host_ports.iter().any(|used| used.conflicts(port)));
     match pod.host_ports.iter().any(taken) {
         true => Err(Failure::resolvable("node(s) didn't have free ports for the requested pod ports")),

@@ -11,6 +11,7 @@
 //!
 //! Infos are made from views: `PodInfo::from(&pod)`, `NodeInfo::from(&node)`, `ClaimInfo::from(&claim)` and so on.
 
+mod admit;
 mod affinity;
 mod convert;
 mod decide;
@@ -22,6 +23,7 @@ mod snapshot;
 mod spread;
 mod volumes;
 
+pub use admit::{Rejection, admit};
 pub use decide::{Decision, Preemption, REASON_GATED, REASON_UNSCHEDULABLE, schedule};
 pub use info::{
     HostPort, NodeInfo, NodeTerm, PodInfo, PodTerm, Resources, SpreadConstraint, Taint, TaintEffect, Toleration,

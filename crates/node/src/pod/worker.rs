@@ -4,13 +4,15 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use corten_base::{OnStop, Timestamp};
+use corten_kinds::id;
 use corten_object::{Object, ObjectKey, Revision};
 use corten_podplan::{
     Action, Lifecycle, Memory, NodeFacts, Observed, ObservedContainer, ObservedSandbox, Plan, ProbeKind, Run,
     container_of, support,
 };
+use corten_scheduler::Rejection;
 use corten_tree::Tree;
-use corten_views::{Pod, PodStatus};
+use corten_views::{Node, Pod, PodStatus};
 use jiff::SignedDuration;
 use tokio::sync::{mpsc, watch};
 
@@ -163,9 +165,37 @@ impl Worker {
                 self.memory.end("FieldNotSupported", message);
                 return;
             }
+            if let Err(rejection) = self.admit().await {
+                self.ctx.event("", true, &rejection.reason, &rejection.message);
+                self.memory.end(&rejection.reason, format!("Pod was rejected: {}", rejection.message));
+                return;
+            }
+        } else if first {
+            self.ctx.shared.ledger.adopt(&self.ctx.pod);
         }
         if !self.ctx.pod.is_terminating() {
             self.hold = Some(self.ctx.shared.sources.hold(&self.ctx.pod).await);
+        }
+    }
+
+    /// Whether the node takes the pod. A pod that is going already gets nothing any more.
+    async fn admit(&self) -> Result<(), Rejection> {
+        let shared = &self.ctx.shared;
+        if self.ctx.pod.is_terminating() {
+            return Ok(());
+        }
+        let key = ObjectKey::new(id::NODE, "", &shared.config.node_name);
+        let node = match shared.api.get(&key).await {
+            Ok(node) => node.view::<Node>().map_err(|error| error.to_string()),
+            Err(status) => Err(status.to_string()),
+        };
+        match node {
+            Ok(node) => shared.ledger.admit(&node, &self.ctx.pod),
+            Err(error) => {
+                tracing::warn!(error, "the node's object cannot be read: a pod is taken unseen");
+                shared.ledger.adopt(&self.ctx.pod);
+                Ok(())
+            }
         }
     }
 
@@ -207,6 +237,10 @@ impl Worker {
             }
         }
         self.keep_probes(probes);
+        if self.memory.lifecycle() >= Lifecycle::Terminated {
+            // Before anyone can know: the next pod may be here at once.
+            self.ctx.shared.ledger.release(self.ctx.uid());
+        }
         let written = self.gone || self.write_status(status).await;
         if delete && written && !self.gone && !self.deleted {
             self.delete().await;
