@@ -7,6 +7,7 @@
 mod bootstrap;
 mod core;
 mod discovery;
+mod eviction;
 mod flow;
 mod http;
 mod local;

@@ -1,4 +1,4 @@
-//! Creates that store nothing of their own: access and token reviews, and the actions `binding`, `eviction` and `token`.
+//! Creates that store nothing of their own: access and token reviews, and the actions `binding` and `token`.
 
 use std::collections::BTreeMap;
 
@@ -8,12 +8,11 @@ use corten_auth::{Attributes, BoundRef, Claims, KubernetesClaims, Rule, User, au
 use corten_base::Revision;
 use corten_kinds::id;
 use corten_object::selector::FieldTerm;
-use corten_object::{Cause, FieldError, FieldSelector, KindId, LabelSelector, Object, ObjectKey, Status, time};
+use corten_object::{FieldError, FieldSelector, KindId, Object, ObjectKey, Status, conditions, time};
 use corten_tree::{FieldPath, Tree, tree};
 
 use crate::core::{Core, attributes};
-use crate::http::delete_parameters;
-use crate::pipeline::{Answer, Body, DeleteParameters, Request};
+use crate::pipeline::{Answer, Body, Request};
 
 /// The life of a token that says nothing, in seconds.
 const TOKEN_SECONDS: i64 = 3600;
@@ -215,62 +214,14 @@ impl Core {
                 }
                 let condition = tree!({"type": "PodScheduled", "status": "True", "lastProbeTime": null,
                     "lastTransitionTime": (time::format(now))});
-                set_condition(pod, condition);
+                pod.make_map_at("status");
+                if let Some(status) = pod.path_mut("status") {
+                    conditions::push(status, condition);
+                }
                 Ok(())
             })
             .await?;
         Ok(Answer::tree(201, success(), revision))
-    }
-
-    /// Deletes a pod, if its disruption budget allows (`pkg/registry/core/pod/storage/eviction.go`).
-    async fn evict(&self, request: Request<'_>, eviction: &Tree) -> Result<Answer, Status> {
-        let key = ObjectKey::new(id::POD, request.namespace, request.name);
-        let pod = self.cache.get(&key).ok_or_else(|| request.not_found())?;
-        let tree = pod.to_tree();
-        let done = matches!(tree.str_at("status.phase"), "Succeeded" | "Failed" | "Pending");
-        if !done && tree.path("metadata.deletionTimestamp").is_none() {
-            self.take_from_budget(&request, &pod).await?;
-        }
-        let mut parameters: DeleteParameters = delete_parameters(eviction.get("deleteOptions").unwrap_or(&Tree::Null))?;
-        parameters.uid.get_or_insert_with(|| pod.head.uid.to_string());
-        let inner = Request { subresource: "", ..request };
-        let answer = self.delete_authorized(inner, &parameters, false).await?;
-        Ok(Answer::tree(201, success(), answer.revision))
-    }
-
-    /// Takes one disruption from the pod's budget; 429 if there is none left.
-    async fn take_from_budget(&self, request: &Request<'_>, pod: &Object) -> Result<(), Status> {
-        let matching: Vec<String> = {
-            let world = self.cache.read();
-            let budgets = world.list_in(id::POD_DISRUPTION_BUDGET, request.namespace).filter(|budget| {
-                let selector = LabelSelector::from_tree(budget.to_tree().path("spec.selector"));
-                selector.is_ok_and(|s| s.matches(&pod.head.labels))
-            });
-            budgets.map(|b| b.head.name.to_string()).collect()
-        };
-        let name = match matching.as_slice() {
-            [] => return Ok(()),
-            [one] => one,
-            _ => {
-                let why =
-                    "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
-                return Err(Status::internal(why));
-            }
-        };
-        let kind = self.registry.get(id::POD_DISRUPTION_BUDGET);
-        let now = time::format(self.clock.now());
-        let budget = Request { kind: &kind, version: &kind.versions[0], name, subresource: "status", ..*request };
-        let taken = self.modify(&budget, |tree| {
-            let allowed = tree.i64_at("status.disruptionsAllowed").unwrap_or(0);
-            if allowed < 1 {
-                return Err(over_budget(name, tree));
-            }
-            tree.set("status.disruptionsAllowed", allowed - 1);
-            // Until the pod's end is seen, the controller counts it as gone.
-            tree.make_map_at("status.disruptedPods").insert(request.name.to_owned(), now.as_str());
-            Ok(())
-        });
-        taken.await.map(drop)
     }
 
     /// Makes a token of a service account (`pkg/registry/core/serviceaccount/storage/token.go`).
@@ -364,7 +315,7 @@ impl Core {
     }
 
     /// Changes a stored object by the server's own hand: no hooks, no admission, retried until nobody is faster.
-    async fn modify(
+    pub(crate) async fn modify(
         &self,
         request: &Request<'_>,
         change: impl Fn(&mut Tree) -> Result<(), Status>,
@@ -387,20 +338,6 @@ impl Core {
     }
 }
 
-/// 429: the budget has no disruption left.
-fn over_budget(name: &str, budget: &Tree) -> Status {
-    let text = "Cannot evict pod as it would violate the pod's disruption budget.";
-    let mut status = Status::too_many_requests(text, 10);
-    let number = |path: &str| budget.i64_at(path).unwrap_or(0);
-    let (needs, has) = (number("status.desiredHealthy"), number("status.currentHealthy"));
-    status.causes.push(Cause {
-        reason: "DisruptionBudget".into(),
-        message: format!("The disruption budget {name} needs {needs} healthy pods and has {has} currently"),
-        field: String::new(),
-    });
-    status
-}
-
 fn check_seconds(name: &str, seconds: i64) -> Result<(), Status> {
     let path = FieldPath::of("spec.expirationSeconds");
     let why = match seconds {
@@ -416,20 +353,8 @@ fn reference(object: &Object) -> BoundRef {
     BoundRef { name: object.head.name.to_string(), uid: object.head.uid.to_string() }
 }
 
-fn success() -> Tree {
+pub(crate) fn success() -> Tree {
     tree!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201})
-}
-
-/// Puts a condition in place of the one of its type.
-fn set_condition(pod: &mut Tree, condition: Tree) {
-    let kind = condition.str_at("type").to_owned();
-    if pod.path("status.conditions").is_none() {
-        pod.set("status.conditions", Tree::List(Vec::new()));
-    }
-    if let Some(list) = pod.path_mut("status.conditions").and_then(Tree::as_list_mut) {
-        list.retain(|c| c.str_at("type") != kind);
-        list.push(condition);
-    }
 }
 
 /// `pkg/apis/authorization/validation/validation.go`; the namespace is that of a local review.

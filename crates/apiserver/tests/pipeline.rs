@@ -10,7 +10,7 @@ use corten_client::{
     Api, DeleteOptions, ListOptions, PatchKind, Propagation, Target, WatchEventKind, Write, WriteOptions, Written,
 };
 use corten_kinds::id;
-use corten_object::{KindId, ObjectKey, Status};
+use corten_object::{KindId, ObjectKey, Status, conditions};
 use corten_tree::{Tree, tree};
 use futures::StreamExt;
 
@@ -308,21 +308,32 @@ async fn an_eviction_takes_from_the_budget() {
     let budget = tree!({"metadata": {"name": "b", "namespace": "default"},
         "spec": {"maxUnavailable": 1, "selector": {"matchLabels": {"a": "b"}}}});
     let budget = create(api, id::POD_DISRUPTION_BUDGET, budget).await.unwrap().object.unwrap().key();
-    let status =
-        tree!({"status": {"disruptionsAllowed": 1, "currentHealthy": 2, "desiredHealthy": 1, "expectedPods": 2}});
+    let status = tree!({"status": {"observedGeneration": 1, "disruptionsAllowed": 1, "currentHealthy": 2, "desiredHealthy": 2, "expectedPods": 2}});
     let write = Write::Patch { target: Target::status(budget), patch: PatchKind::Merge, body: status };
     api.write(write, WriteOptions::default()).await.unwrap();
-    let mut answers = Vec::new();
-    for name in ["p", "q"] {
+    let (mut answers, mut pods) = (Vec::new(), Vec::new());
+    for (name, ready) in [("p", "True"), ("q", "True"), ("unhealthy", "False")] {
         let pod = tree!({"metadata": {"name": name, "namespace": "default", "labels": {"a": "b"}},
             "spec": {"nodeName": "n1", "containers": [{"name": "c", "image": "i"}]}});
         let key = create(api, id::POD, pod).await.unwrap().object.unwrap().key();
-        let running = tree!({"status": {"phase": "Running"}});
+        let running = tree!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": ready}]}});
         let write = Write::Patch { target: Target::status(key.clone()), patch: PatchKind::Merge, body: running };
         api.write(write, WriteOptions::default()).await.unwrap();
+        pods.push(key.clone());
         let body = tree!({"metadata": {"name": name}});
         let write = Write::Create { target: Target { key, subresource: "eviction" }, body };
         answers.push(api.write(write, WriteOptions::default()).await.map_or_else(|f| f.status.code, |_| 201));
     }
-    assert_eq!(answers, [201, 429]);
+    // The third is not healthy and its application is: it goes, and takes nothing.
+    assert_eq!(answers, [201, 429, 201]);
+    let evicted = |key: &ObjectKey| {
+        let tree = fixture.cache.get(key).unwrap().to_tree();
+        let condition = conditions::find(tree.get("status").unwrap(), "DisruptionTarget").map(|c| c.str_at("reason"));
+        (tree.path("metadata.deletionTimestamp").is_some(), condition.unwrap_or_default().to_owned())
+    };
+    let marked = (true, "EvictionByEvictionAPI".to_owned());
+    assert_eq!(
+        [evicted(&pods[0]), evicted(&pods[1]), evicted(&pods[2])],
+        [marked.clone(), (false, String::new()), marked]
+    );
 }

@@ -11,8 +11,8 @@ use corten_views::meta::compile;
 use corten_views::{IntOrString, Pod, PodDisruptionBudget};
 use jiff::SignedDuration;
 
-use crate::conditions;
 use crate::{Changed, Controller, EventNote, Key, Plan, Typed, Watch, World, status};
+use corten_object::conditions;
 
 /// The controller.
 pub struct DisruptionController;

@@ -78,7 +78,7 @@ fn create(
     owner: &Arc<Object>,
     tree: &Tree,
     template: &Tree,
-    data: Tree,
+    mut data: Tree,
     revision: i64,
     collisions: Option<i64>,
     hash_label: &'static str,
@@ -99,6 +99,8 @@ fn create(
     if let Some(annotations) = tree.path("metadata.annotations") {
         metadata.insert("annotations", annotations.clone());
     }
+    // Clients compare it byte by byte with what they make of the template (`pkg/controller/daemon/update.go`, `Match`).
+    data.sort_keys();
     let body = tree!({
         "apiVersion": "apps/v1",
         "kind": "ControllerRevision",

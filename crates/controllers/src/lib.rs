@@ -7,7 +7,6 @@
 //!
 //! Texts that `kubectl` and people read (conditions, reasons, events, annotations) are upstream's, `pkg/controller/*`.
 
-pub mod conditions;
 pub mod hash;
 pub mod history;
 mod names;

@@ -9,8 +9,8 @@ use corten_object::{Object, ObjectKey};
 use corten_tree::{Tree, tree};
 use corten_views::Namespace;
 
-use crate::conditions::{self, NewCondition};
 use crate::{Action, Changed, Controller, Key, Plan, Typed, Verb, Wake, Watch, World, Write, status};
+use corten_object::conditions::{self, NewCondition};
 
 /// The controller.
 pub struct NamespaceController;

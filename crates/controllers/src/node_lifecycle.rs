@@ -8,8 +8,8 @@ use corten_object::{ObjectKey, time};
 use corten_tree::{Tree, tree};
 use corten_views::{Lease, Node, Pod};
 
-use crate::conditions::{self, NewCondition};
 use crate::{Action, Changed, Controller, EventNote, Key, Plan, Typed, Watch, World, status};
+use corten_object::conditions::{self, NewCondition};
 
 /// The controller.
 pub struct NodeLifecycle {

@@ -6,8 +6,8 @@ use corten_object::ObjectKey;
 use corten_tree::Tree;
 use corten_views::Pod;
 
-use crate::conditions::{self, NewCondition};
 use crate::{Action, Changed, Controller, Key, Plan, Typed, Watch, World, Write, status};
+use corten_object::conditions::{self, NewCondition};
 
 /// The controller.
 pub struct PodGc {

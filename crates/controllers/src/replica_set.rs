@@ -9,9 +9,9 @@ use corten_tree::Tree;
 use corten_views::meta::{Texts, compile};
 use corten_views::{Pod, ReplicaSet, ReplicationController};
 
-use crate::conditions::{self, NewCondition};
 use crate::world::controlled;
 use crate::{Changed, Controller, Key, Plan, Typed, Verb, Watch, World, owners, pods, status, watch};
+use corten_object::conditions::{self, NewCondition};
 
 /// The most pods made or deleted in one plan.
 const BURST: usize = 500;

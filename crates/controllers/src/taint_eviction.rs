@@ -6,8 +6,8 @@ use corten_kinds::id;
 use corten_views::{Node, Pod, Taint};
 use jiff::SignedDuration;
 
-use crate::conditions::{self, NewCondition};
 use crate::{Action, Changed, Controller, EventNote, Key, Plan, Typed, Watch, World, status};
+use corten_object::conditions::{self, NewCondition};
 
 /// The controller.
 pub struct TaintEviction;

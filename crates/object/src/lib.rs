@@ -3,6 +3,7 @@
 //! An [`Object`] is what the store keeps, the cache serves and a watch sends: immutable canonical JSON bytes without a
 //! resourceVersion, and a small decoded [`Head`]. A write's working form is a `Tree`; it becomes an object again through its bytes.
 
+pub mod conditions;
 mod head;
 mod id;
 pub mod managed;

@@ -78,6 +78,18 @@ impl Tree {
         dotted.split('.').fold(self.make_map(), |map, key| map.map_at(key.to_owned()))
     }
 
+    /// Orders the keys of all maps by their bytes, as Go's encoder does with maps.
+    pub fn sort_keys(&mut self) {
+        match self {
+            Tree::Map(map) => {
+                map.sort_keys();
+                map.iter_mut().for_each(|(_, value)| value.sort_keys());
+            }
+            Tree::List(items) => items.iter_mut().for_each(Tree::sort_keys),
+            _ => {}
+        }
+    }
+
     /// Sets the value at a dotted path, making the maps on the way.
     pub fn set(&mut self, dotted: &str, value: impl Into<Tree>) {
         match dotted.rsplit_once('.') {

@@ -49,7 +49,7 @@ impl Core {
         for _ in 0..CONFLICT_RETRIES {
             self.fresh().await?;
             let old = self.cache.get(&key).ok_or_else(|| request.not_found())?;
-            check_preconditions(&request, parameters, &old)?;
+            check_preconditions(&request, parameters, (&old.head.uid, &old.head.revision.to_string()))?;
             let old_tree = old.to_tree();
             let admitting = self.admitting(&request, Operation::Delete).deleting(parameters, collection);
             admitting.mutate(None, Some(&old_tree)).await?;
@@ -155,23 +155,26 @@ impl Core {
     }
 }
 
-fn check_preconditions(request: &Request<'_>, parameters: &DeleteParameters, old: &Object) -> Result<(), Status> {
+/// Whether an object with this uid and resourceVersion is the one that a delete means.
+pub(crate) fn check_preconditions(
+    request: &Request<'_>,
+    parameters: &DeleteParameters,
+    (uid, revision): (&str, &str),
+) -> Result<(), Status> {
     let conflict = |why: String| Err(Status::conflict(&request.kind.group, &request.kind.kind, request.name, why));
-    if let Some(uid) = &parameters.uid
-        && old.head.uid != uid.as_str()
+    if let Some(wanted) = &parameters.uid
+        && wanted != uid
     {
-        let found = &old.head.uid;
         return conflict(format!(
-            "the UID in the precondition ({uid}) does not match the UID in record ({found}). The object might have been deleted \
-             and then recreated"
+            "the UID in the precondition ({wanted}) does not match the UID in record ({uid}). The object might have been \
+             deleted and then recreated"
         ));
     }
-    if let Some(version) = &parameters.resource_version
-        && *version != old.head.revision.to_string()
+    if let Some(wanted) = &parameters.resource_version
+        && wanted != revision
     {
-        let found = old.head.revision;
         return conflict(format!(
-            "the ResourceVersion in the precondition ({version}) does not match the ResourceVersion in record ({found}). The \
+            "the ResourceVersion in the precondition ({wanted}) does not match the ResourceVersion in record ({revision}). The \
              object might have been modified"
         ));
     }

@@ -30,7 +30,7 @@ use corten_tree::Tree;
 
 pub(crate) use convert::is_by_webhook;
 pub(crate) use decode::Body;
-pub(crate) use delete::parameters_of;
+pub(crate) use delete::{check_preconditions, parameters_of};
 pub(crate) use read::{ListRequest, Listed, RevisionMatch, parse_continue};
 pub(crate) use replace::PatchBody;
 pub(crate) use watch::{WatchItem, WatchRequest, WatchStart, Watching};

@@ -118,7 +118,8 @@ impl Core {
                     };
                     return Ok(Answer { object: None, tree: Some(tree), ..answer });
                 }
-                Err(status) if status.reason == Reason::Conflict && conditional.is_empty() => last = status,
+                // What is conditional finds its condition broken the next time round.
+                Err(status) if status.reason == Reason::Conflict => last = status,
                 Err(status) => return Err(status),
             }
         }

@@ -15,11 +15,11 @@ use corten_tree::{Tree, tree};
 use corten_views::meta::compile;
 use corten_views::{Deployment, Pod, ReplicaSet};
 
-use crate::conditions::{self, NewCondition};
 use crate::{
     Action, Changed, Controller, EventNote, Key, Plan, Typed, Verb, Watch, World, hash, names, owners, replica_set,
     status,
 };
+use corten_object::conditions::{self, NewCondition};
 
 /// The controller.
 pub struct DeploymentController;

@@ -6,8 +6,8 @@ use corten_object::time;
 use corten_tree::{Tree, tree};
 
 use super::{Rollout, replicas};
-use crate::conditions::{self, NewCondition};
 use crate::status;
+use corten_object::conditions::{self, NewCondition};
 
 impl Rollout<'_> {
     /// Counts and availability (`calculateStatus`).

@@ -1,5 +1,6 @@
 //! Revisions: which template was when, in annotations that `kubectl rollout` reads.
 
+use corten_object::conditions;
 use corten_tree::{Tree, tree};
 use corten_views::meta::ObjectMeta;
 
@@ -93,7 +94,7 @@ impl Rollout<'_> {
             let patch = tree!({"metadata": {"annotations": (annotations)}});
             return Some(Plan::of(vec![Action::patch(&self.deployment.object, patch)]));
         }
-        if self.has_deadline() && crate::conditions::find(&self.status, "Progressing").is_none() {
+        if self.has_deadline() && conditions::find(&self.status, "Progressing").is_none() {
             self.progressing("True", "FoundNewReplicaSet", format!("Found new replica set \"{}\"", new.name()));
         }
         None

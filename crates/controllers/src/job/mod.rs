@@ -19,8 +19,8 @@ use corten_tree::Tree;
 use corten_views::meta::compile;
 use corten_views::{Job, Pod};
 
-use crate::conditions::{self, NewCondition};
 use crate::{Action, Changed, Controller, EventNote, Key, Plan, Typed, Watch, World, owners, status};
+use corten_object::conditions::{self, NewCondition};
 use indexes::{FAILURES, IGNORED, Indexes, index_of, number};
 use pods::{finished_at, is_tracked, untrack};
 pub use ttl::TtlController;

@@ -7,8 +7,8 @@ use corten_views::Pod;
 use super::indexes::index_of;
 use super::pods::{is_tracked, untrack};
 use super::{Ending, Sync};
-use crate::conditions::{self, NewCondition};
 use crate::{Action, EventNote, Typed, status};
+use corten_object::conditions::{self, NewCondition};
 
 /// How many pods may be waiting to be counted at once.
 const UNCOUNTED_MAX: usize = 500;

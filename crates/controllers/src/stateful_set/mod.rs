@@ -10,10 +10,10 @@ use corten_tree::Tree;
 use corten_views::meta::compile;
 use corten_views::{Pod, StatefulSet};
 
-use crate::conditions::{self, NewCondition};
 use crate::history::{self, History};
 use crate::{Action, Changed, Controller, EventNote, Key, Plan, Typed, Watch, World, owners, pods, status};
 use claims::Claims;
+use corten_object::conditions::{self, NewCondition};
 use identity::{ordinal_of, revision_of};
 
 /// The controller.

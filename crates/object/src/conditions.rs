@@ -1,7 +1,7 @@
 //! Conditions in a status tree.
 
+use crate::time;
 use corten_base::Timestamp;
-use corten_object::time;
 use corten_tree::{Tree, tree};
 
 /// A condition to set.
