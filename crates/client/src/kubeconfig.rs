@@ -79,8 +79,7 @@ fn io(path: &Path) -> impl FnOnce(std::io::Error) -> KubeconfigError {
 fn read(path: &Path) -> Result<Tree, KubeconfigError> {
     let malformed = |why: String| KubeconfigError::Malformed { path: path.into(), why };
     let text = fs::read_to_string(path).map_err(io(path))?;
-    let value: serde_json::Value = serde_saphyr::from_str(&text).map_err(|e| malformed(e.to_string()))?;
-    corten_tree::json::parse(value.to_string().as_bytes()).map_err(|e| malformed(e.to_string()))
+    crate::config_file::yaml(&text).map_err(malformed)
 }
 
 fn resolve(config: &Tree, path: &Path, context: &str) -> Result<Connection, KubeconfigError> {
@@ -95,7 +94,11 @@ fn resolve(config: &Tree, path: &Path, context: &str) -> Result<Connection, Kube
     }
     let context = named("contexts", context, "context")?;
     let cluster = named("clusters", context.str_at("cluster"), "cluster")?;
-    let user = named("users", context.str_at("user"), "user")?;
+    // Whoever is asked may not want to know who asks.
+    let user = match context.str_at("user") {
+        "" => Tree::Null,
+        name => named("users", name, "user")?,
+    };
     let bytes = |entry: &Tree, key: &str| -> Result<Vec<u8>, KubeconfigError> {
         let data = entry.get(&format!("{key}-data")).and_then(Tree::as_str).unwrap_or_default();
         let file = entry.get(key).and_then(Tree::as_str).unwrap_or_default();

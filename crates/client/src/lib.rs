@@ -4,6 +4,7 @@
 //! (crate `apiserver`), from elsewhere it is HTTPS. Both authenticate as a user of upstream's names and pass the same pipeline.
 
 mod api;
+pub mod config_file;
 pub mod exec;
 pub mod http;
 mod http_api;

@@ -1,6 +1,9 @@
 //! Where a webhook is, and whom to trust there.
 
+use std::path::Path;
+
 use base64::Engine as _;
+use corten_client::kubeconfig;
 use corten_tree::Tree;
 
 /// Where a webhook listens.
@@ -32,6 +35,8 @@ pub struct ClientConfig {
     pub bearer: String,
     /// PEM of the certificate and the key to show, if any.
     pub identity: Option<(Vec<u8>, Vec<u8>)>,
+    /// The certificate must be for this name; empty is the host's own.
+    pub server_name: String,
 }
 
 impl ClientConfig {
@@ -53,6 +58,39 @@ impl ClientConfig {
         let ca_pem = base64::engine::general_purpose::STANDARD
             .decode(config.str_at("caBundle"))
             .map_err(|e| format!("caBundle: {e}"))?;
-        Ok(ClientConfig { target, ca_pem, bearer: String::new(), identity: None })
+        Ok(ClientConfig { target, ca_pem, ..ClientConfig::url("") })
+    }
+
+    /// A URL that the system's authorities vouch for.
+    pub fn url(url: &str) -> ClientConfig {
+        ClientConfig {
+            target: Target::Url(url.to_owned()),
+            ca_pem: Vec::new(),
+            bearer: String::new(),
+            identity: None,
+            server_name: String::new(),
+        }
+    }
+
+    /// The current context of a kubeconfig file (`apiserver/pkg/util/webhook/webhook.go`, `LoadKubeconfig`).
+    ///
+    /// # Errors
+    /// If the file is of no use, or its server is not `https://`.
+    pub fn from_kubeconfig(file: &Path) -> Result<ClientConfig, String> {
+        let found = kubeconfig::load(&[file.to_owned()], "").map_err(|e| match e {
+            kubeconfig::KubeconfigError::Missing => format!("kubeconfig {} does not exist", file.display()),
+            other => other.to_string(),
+        })?;
+        if !found.server.starts_with("https://") {
+            return Err(format!("kubeconfig {}: server {:?} is not https://host/path", file.display(), found.server));
+        }
+        let identity = (!found.cert_pem.is_empty()).then_some((found.cert_pem, found.key_pem));
+        Ok(ClientConfig {
+            ca_pem: found.ca_pem,
+            bearer: found.token,
+            identity,
+            server_name: found.tls_server_name,
+            ..ClientConfig::url(&found.server)
+        })
     }
 }

@@ -41,8 +41,10 @@ pub enum CallError {
     #[error("{0}")]
     Config(String),
     /// Nobody has answered.
-    #[error("Post {url:?}: {why}")]
+    #[error("{verb} {url:?}: {why}")]
     Transport {
+        /// `Post` or `Get`.
+        verb: &'static str,
         /// Where the call went.
         url: String,
         /// What went wrong.
@@ -67,6 +69,33 @@ struct ClientKey {
     server_name: String,
 }
 
+/// How often a call is made that fails (`apiserver/pkg/util/webhook`, `DefaultRetryBackoffWithInitialDelay`): five times, each
+/// wait half as long again as the one before, and up to a fifth more by chance.
+#[derive(Debug, Clone, Copy)]
+pub struct Retries {
+    /// The first wait.
+    pub initial: Duration,
+    /// Which failures are worth it.
+    pub retry: fn(&CallError) -> bool,
+}
+
+/// Attempts in all.
+const ATTEMPTS: u32 = 5;
+
+impl Retries {
+    /// Those that may pass by themselves (`DefaultShouldRetry`): what the server says of itself, and broken connections.
+    pub fn of_passing_faults(initial: Duration) -> Retries {
+        Retries {
+            initial,
+            retry: |error| match error {
+                CallError::Config(_) => false,
+                CallError::Transport { why, .. } => why.ends_with("connection reset by peer") || why == "EOF",
+                CallError::Answer { code, .. } => matches!(code, 429 | 500 | 504),
+            },
+        }
+    }
+}
+
 /// The client. Clones share connections.
 #[derive(Clone)]
 pub struct Caller {
@@ -88,8 +117,52 @@ impl Caller {
     /// # Errors
     /// If the configuration is of no use, nobody answers in time, or the answer is no success.
     pub async fn post(&self, config: &ClientConfig, timeout: Duration, body: Bytes) -> Result<Bytes, CallError> {
-        let place = Place::of(config, timeout)?;
-        let transport = |why: String| CallError::Transport { url: place.shown.clone(), why };
+        let place = Place::of(config, Some(timeout))?;
+        self.call(config, &place, timeout, Some(body)).await
+    }
+
+    /// Posts JSON, again where that is worth it; `timeout` is for each attempt.
+    ///
+    /// # Errors
+    /// The last attempt's.
+    pub async fn post_again(
+        &self,
+        config: &ClientConfig,
+        timeout: Duration,
+        body: Bytes,
+        retries: &Retries,
+    ) -> Result<Bytes, CallError> {
+        let mut wait = retries.initial;
+        for _ in 1..ATTEMPTS {
+            match self.post(config, timeout, body.clone()).await {
+                Err(error) if (retries.retry)(&error) => {}
+                answer => return answer,
+            }
+            let chance = (self.entropy.u64() % 1000) as f64 / 5000.0;
+            self.clock.sleep(wait.mul_f64(1.0 + chance)).await;
+            wait = wait.mul_f64(1.5);
+        }
+        self.post(config, timeout, body).await
+    }
+
+    /// Reads what is at a URL.
+    ///
+    /// # Errors
+    /// As [`Caller::post`].
+    pub async fn get(&self, config: &ClientConfig, timeout: Duration) -> Result<Bytes, CallError> {
+        let place = Place::of(config, None)?;
+        self.call(config, &place, timeout, None).await
+    }
+
+    async fn call(
+        &self,
+        config: &ClientConfig,
+        place: &Place,
+        timeout: Duration,
+        body: Option<Bytes>,
+    ) -> Result<Bytes, CallError> {
+        let verb = if body.is_some() { "Post" } else { "Get" };
+        let transport = |why: String| CallError::Transport { verb, url: place.shown.clone(), why };
         let connect = match &config.target {
             Target::Service { namespace, name, port, .. } => {
                 let world = self.cache.read();
@@ -97,7 +170,7 @@ impl Caller {
             }
             Target::Url(_) => None,
         };
-        let client = self.client(config, &place).map_err(CallError::Config)?;
+        let client = self.client(config, place).map_err(CallError::Config)?;
         let request = place.request(connect, config, body).map_err(CallError::Config)?;
         let exchange = async {
             let answer = client.request(request).await.map_err(|e| transport(reason(&e)))?;
@@ -156,8 +229,9 @@ struct Place {
 }
 
 impl Place {
-    fn of(config: &ClientConfig, timeout: Duration) -> Result<Place, CallError> {
-        let query = format!("timeout={}s", timeout.as_secs().max(1));
+    /// `timeout` is told to the server in the query.
+    fn of(config: &ClientConfig, timeout: Option<Duration>) -> Result<Place, CallError> {
+        let query = timeout.map(|timeout| format!("timeout={}s", timeout.as_secs().max(1)));
         let (server_name, authority, path) = match &config.target {
             Target::Service { namespace, name, path, port } => {
                 let server_name = format!("{name}.{namespace}.svc");
@@ -172,10 +246,13 @@ impl Place {
                     return Err(CallError::Config(why));
                 }
                 let authority = uri.authority().map(ToString::to_string).unwrap_or_default();
-                (host, authority, uri.path().to_owned())
+                let server_name = if config.server_name.is_empty() { host } else { config.server_name.clone() };
+                let own = uri.query().filter(|_| query.is_none()).map(|own| format!("?{own}"));
+                (server_name, authority, format!("{}{}", uri.path(), own.unwrap_or_default()))
             }
         };
-        let path = format!("/{}?{query}", path.trim_start_matches('/'));
+        let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+        let path = format!("/{}{query}", path.trim_start_matches('/'));
         Ok(Place { shown: format!("https://{authority}{path}"), server_name, authority, path })
     }
 
@@ -183,20 +260,22 @@ impl Place {
         &self,
         connect: Option<SocketAddr>,
         config: &ClientConfig,
-        body: Bytes,
+        body: Option<Bytes>,
     ) -> Result<Request<Full<Bytes>>, String> {
         let authority = connect.map_or_else(|| self.authority.clone(), |a| a.to_string());
         let mut request = Request::builder()
-            .method(Method::POST)
+            .method(if body.is_some() { Method::POST } else { Method::GET })
             .uri(format!("https://{authority}{}", self.path))
             .header(HOST, &self.authority)
             .header(ACCEPT, "application/json, */*")
-            .header(CONTENT_TYPE, "application/json")
             .header(USER_AGENT, "kube-apiserver-admission");
+        if body.is_some() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
         if !config.bearer.is_empty() {
             request = request.header(AUTHORIZATION, format!("Bearer {}", config.bearer));
         }
-        request.body(Full::new(body)).map_err(|e| e.to_string())
+        request.body(Full::new(body.unwrap_or_default())).map_err(|e| e.to_string())
     }
 }
 

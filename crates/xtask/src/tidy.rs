@@ -17,6 +17,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "effects",
         &[
             "apiserver",
+            "audit",
             "auth",
             "admission",
             "manager",
