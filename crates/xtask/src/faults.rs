@@ -9,7 +9,7 @@ use corten_faults::recorded::{self, Answers};
 use corten_faults::{case, golden_dir, server};
 use corten_testkit::cache_dir;
 
-use crate::oracle::Oracle;
+use crate::oracle::{Disk, Oracle};
 
 /// The options of `cargo xtask faults`.
 #[derive(Debug, clap::Args)]
@@ -48,7 +48,7 @@ pub fn run(args: &FaultsArgs) -> Result<()> {
 async fn compare(args: &FaultsArgs, dir: &Path, pki: &Path) -> Result<()> {
     let exceptions = recorded::exceptions()?;
     let material = server::material(pki)?;
-    let oracle = Oracle::start(dir, &material).await?;
+    let oracle = Oracle::start(dir, &material, Disk::Unsafe).await?;
     let alone = server::start(material.clone()).await?;
     let mut theirs = Asker::connect(oracle.address, &material).await?;
     let mut ours = Asker::connect(alone.address, &material).await?;

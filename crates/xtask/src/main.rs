@@ -27,7 +27,7 @@ enum Command {
     Test(test::TestArgs),
     /// Check layers, banned calls, file sizes and other rules of the code
     Tidy,
-    /// Measure a release build: start times, pods, idleness, reads, writes, lists (needs root)
+    /// Measure a release build: start times, pods, idleness, reads, writes, lists; `bench api`: beside upstream (needs root)
     Bench(bench::BenchArgs),
     /// Run upstream's conformance tests on a cluster of this machine and write docs/conformance.md (needs root and Go)
     Conformance(conformance::ConformanceArgs),

@@ -1,15 +1,20 @@
 //! Upstream's kube-apiserver and etcd, built from their Go modules and run on loopback with throw-away data.
 
 use std::net::{SocketAddr, TcpListener};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use corten_auth::Material;
 use corten_faults::ask::Asker;
 use corten_testkit::{cache_dir, root};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use tokio::io::unix::AsyncFd;
+use tokio::net::UnixDatagram;
 
 /// Our Go module that pins upstream's.
 const MODULE: &str = "tools/oracle";
@@ -39,6 +44,15 @@ pub fn programs() -> Result<(PathBuf, PathBuf)> {
     Ok((build("etcd", "go.etcd.io/etcd/server/v3")?, build("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver")?))
 }
 
+/// Whether etcd syncs what it writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disk {
+    /// As it does by default.
+    Durable,
+    /// Not at all: the data is thrown away.
+    Unsafe,
+}
+
 /// A running API server of upstream's with its etcd. Both end when it is dropped.
 pub struct Oracle {
     /// Where it listens.
@@ -60,13 +74,16 @@ impl Oracle {
     ///
     /// # Errors
     /// If one of them does not start.
-    pub async fn start(dir: &Path, material: &Arc<Material>) -> Result<Oracle> {
+    pub async fn start(dir: &Path, material: &Arc<Material>, disk: Disk) -> Result<Oracle> {
         let (etcd, apiserver) = programs()?;
         let [client, peer, api] = free_ports()?;
         let mut oracle = Oracle { address: ([127, 0, 0, 1], api).into(), children: Vec::new() };
         let url = |port: u16| format!("http://127.0.0.1:{port}");
         let mut command = Command::new(etcd);
-        command.arg("--data-dir").arg(dir.join("etcd")).args(["--name=o", "--unsafe-no-fsync", "--log-level=error"]);
+        command.arg("--data-dir").arg(dir.join("etcd")).args(["--name=o", "--log-level=error"]);
+        if disk == Disk::Unsafe {
+            command.arg("--unsafe-no-fsync");
+        }
         command.args(["--listen-client-urls", &url(client), "--advertise-client-urls", &url(client)]);
         command.args(["--listen-peer-urls", &url(peer), "--initial-advertise-peer-urls", &url(peer)]);
         command.args(["--initial-cluster", &format!("o={}", url(peer))]);
@@ -88,9 +105,23 @@ impl Oracle {
         ] {
             command.arg(flag).arg(pki(file));
         }
+        // It tells a service manager when it listens.
+        let name = format!("oracle-{api}-{}", std::process::id());
+        let notices = net::UnixDatagram::bind_addr(&net::SocketAddr::from_abstract_name(&name)?)?;
+        notices.set_nonblocking(true)?;
+        let notices = UnixDatagram::from_std(notices)?;
+        command.env("NOTIFY_SOCKET", format!("@{name}"));
         oracle.spawn(command, &dir.join("kube-apiserver.log"))?;
-        oracle.wait(material, dir).await?;
+        tokio::time::timeout(READY_WITHIN, oracle.wait(material, &notices))
+            .await
+            .unwrap_or_else(|_| bail!("kube-apiserver was not ready within {READY_WITHIN:?}"))
+            .with_context(|| format!("the oracle's logs are in {}", dir.display()))?;
         Ok(oracle)
+    }
+
+    /// The processes' ids.
+    pub fn processes(&self) -> Vec<i32> {
+        self.children.iter().map(|c| Pid::from_child(c).as_raw_nonzero().get()).collect()
     }
 
     fn spawn(&mut self, mut command: Command, log: &Path) -> Result<()> {
@@ -100,24 +131,32 @@ impl Oracle {
         Ok(())
     }
 
-    /// Asks until the server is ready: it tells nobody when it is.
-    async fn wait(&mut self, material: &Arc<Material>, dir: &Path) -> Result<()> {
-        let began = Instant::now();
-        while began.elapsed() < READY_WITHIN {
-            for child in &mut self.children {
-                if let Some(status) = child.try_wait()? {
-                    bail!("a part of the oracle ended with {status}; its log is in {}", dir.display());
-                }
-            }
-            if let Ok(mut asker) = Asker::connect(self.address, material).await
-                && asker.ready().await
-            {
-                return Ok(());
-            }
-            tokio::time::sleep(Duration::from_millis(200)).await;
+    /// Waits until the server listens, then asks until it is ready: it tells nobody when it is.
+    async fn wait(&mut self, material: &Arc<Material>, notices: &UnixDatagram) -> Result<()> {
+        let mut notice = [0; 64];
+        tokio::select! {
+            read = notices.recv(&mut notice) => read.map(drop)?,
+            ended = exit(&self.children) => return Err(ended?),
         }
-        bail!("kube-apiserver was not ready within {READY_WITHIN:?}; its log is in {}", dir.display())
+        let mut asker = Asker::connect(self.address, material).await?;
+        while !asker.ready().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
     }
+}
+
+/// Waits until one of the processes ends.
+#[expect(deprecated, reason = "the constructor that replaces it is unsafe for the sake of other types than OwnedFd")]
+async fn exit(children: &[Child]) -> Result<anyhow::Error> {
+    let mut ends = Vec::new();
+    for child in children {
+        let end = AsyncFd::new(pidfd_open(Pid::from_child(child), PidfdFlags::NONBLOCK)?)?;
+        ends.push(Box::pin(async move { end.readable().await.map(drop) }));
+    }
+    let (end, which, _) = futures::future::select_all(ends).await;
+    end?;
+    Ok(anyhow!("{} ended", if which == 0 { "etcd" } else { "kube-apiserver" }))
 }
 
 fn free_ports() -> Result<[u16; 3]> {

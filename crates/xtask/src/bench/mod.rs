@@ -2,27 +2,52 @@
 //!
 //! Client and server share the machine's cores: throughput is that of both together.
 
+mod api;
+mod fan;
+mod load;
+mod page;
+
 use std::fs;
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow, bail};
-use clap::Args;
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, Subcommand};
 use corten_base::{Clock as _, OnStop, SystemClock, Tasks};
-use corten_client::{HttpClient, http, kubeconfig};
+use corten_client::kubeconfig::{self, Connection};
+use corten_client::{HttpClient, http};
 use corten_testkit::{cache_dir, root};
 use corten_tree::{Tree, tree};
 use futures::StreamExt as _;
 use hyper::Method;
 use rustix::process::{Pid, Signal, kill_process};
 
+use load::{Request, load};
+
 /// Arguments of `bench`.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct BenchArgs {
+    #[command(subcommand)]
+    command: Option<BenchCommand>,
+    #[command(flatten)]
+    product: ProductArgs,
+}
+
+/// What else can be measured.
+#[derive(Debug, Subcommand)]
+enum BenchCommand {
+    /// Compare the API server with upstream's kube-apiserver and etcd, side by side, and write the table in docs/benchmarks.md
+    Api(api::ApiArgs),
+}
+
+/// Arguments of `bench` alone.
+#[derive(Debug, Args)]
+struct ProductArgs {
     /// Seconds of each load
     #[arg(long, default_value_t = 5)]
     seconds: u64,
@@ -43,16 +68,21 @@ struct Bench {
 }
 
 pub(crate) fn run(args: &BenchArgs) -> Result<()> {
+    match &args.command {
+        Some(BenchCommand::Api(args)) => api::run(args),
+        None => product(&args.product),
+    }
+}
+
+/// The figures of the product alone.
+fn product(args: &ProductArgs) -> Result<()> {
     if !rustix::process::geteuid().is_root() {
         bail!("the benchmark runs pods: run it as root");
     }
     if cfg!(debug_assertions) {
         return again_in_release();
     }
-    let binary = match &args.binary {
-        Some(binary) => binary.clone(),
-        None => build()?,
-    };
+    let binary = release_binary(args.binary.as_deref())?;
     println!("| figure | value |\n|---|---|");
     row("binary size", format!("{:.1} MiB", fs::metadata(&binary)?.len() as f64 / f64::from(1 << 20)));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -82,7 +112,11 @@ fn row(figure: &str, value: String) {
     println!("| {figure} | {value} |");
 }
 
-fn build() -> Result<PathBuf> {
+/// The binary that was named, or a release build of this source.
+fn release_binary(named: Option<&Path>) -> Result<PathBuf> {
+    if let Some(binary) = named {
+        return Ok(binary.to_owned());
+    }
     let status =
         Command::new("cargo").args(["build", "--quiet", "--release", "-p", "corten"]).current_dir(root()).status()?;
     if !status.success() {
@@ -143,12 +177,16 @@ impl Bench {
         Ok(())
     }
 
+    fn connection(&self) -> Result<Connection> {
+        Ok(kubeconfig::load(&[self.data.join("kubeconfig")], "")?)
+    }
+
     fn client(&self) -> Result<HttpClient> {
-        Ok(HttpClient::new(&kubeconfig::load(&[self.data.join("kubeconfig")], "")?)?)
+        Ok(HttpClient::new(&self.connection()?)?)
     }
 
     /// Start times, pods, idleness.
-    async fn starts(&mut self, args: &BenchArgs) -> Result<()> {
+    async fn starts(&mut self, args: &ProductArgs) -> Result<()> {
         let began = Instant::now();
         let fresh = self.start(&[])?;
         show_stages("new data directory", &fresh);
@@ -179,14 +217,9 @@ impl Bench {
     /// Memory of all processes of the cluster, and the server's CPU over ten seconds.
     async fn idle(&self) -> Result<()> {
         let pids: Vec<i32> = cluster_processes(self.name)?;
-        let mut pss = 0;
-        for pid in &pids {
-            let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
-            let line = rollup.lines().find_map(|l| l.strip_prefix("Pss:"));
-            pss += line.and_then(|l| l.split_whitespace().next()).and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
-        }
+        let pss = pss_kib(&pids);
         row("idle memory, PSS of all processes", format!("{:.1} MiB ({} processes)", pss as f64 / 1024.0, pids.len()));
-        let ticks = || pids.iter().map(|p| cpu_ticks(*p)).sum::<u64>();
+        let ticks = || cpu_ticks(&pids);
         let (before, span) = (ticks(), 10);
         SystemClock.sleep(Duration::from_secs(span)).await;
         let percent = (ticks() - before) as f64 / span as f64;
@@ -195,24 +228,27 @@ impl Bench {
     }
 
     /// Reads, writes and lists on a server without a node.
-    async fn loads(&mut self, args: &BenchArgs) -> Result<()> {
+    async fn loads(&mut self, args: &ProductArgs) -> Result<()> {
         self.start(&["--disable-agent"])?;
-        let client = self.client()?;
+        let (client, connection) = (self.client()?, self.connection()?);
         let path = "/api/v1/namespaces/default/configmaps";
         let body = config_map("bench");
         client.json(Method::POST, path, "application/json", Some(&body)).await?;
+        let span = Duration::from_secs(args.seconds);
         for clients in [1, 16] {
-            let get = move |_| (Method::GET, format!("{path}/bench"), None);
-            row(&format!("GET ConfigMap, {clients} clients"), self.load(clients, args.seconds, get).await?);
+            let get = move |_, _| Request::get(format!("{path}/bench"));
+            let sample = load(&connection, clients, span, get).await?;
+            row(&format!("GET ConfigMap, {clients} clients"), sample.to_string());
         }
         let counter = Arc::new(AtomicU64::new(0));
         for clients in [1, 16] {
             let counter = counter.clone();
-            let create = move |_| {
+            let create = move |_, _| {
                 let n = counter.fetch_add(1, Ordering::Relaxed);
-                (Method::POST, path.to_owned(), Some(config_map(&format!("c{n}"))))
+                Request::post(path.to_owned(), config_map(&format!("c{n}")).to_json())
             };
-            row(&format!("CREATE ConfigMap, {clients} clients"), self.load(clients, args.seconds, create).await?);
+            let sample = load(&connection, clients, span, create).await?;
+            row(&format!("CREATE ConfigMap, {clients} clients"), sample.to_string());
         }
         self.list(&client).await
     }
@@ -248,48 +284,6 @@ impl Bench {
         times.sort_unstable();
         row("LIST 10,000 pods", format!("p50 {}, {:.1} MiB", ms(times[2]), bytes as f64 / f64::from(1 << 20)));
         Ok(())
-    }
-
-    /// Runs clients side by side, each with a connection of its own, one request after the other.
-    async fn load<F>(&self, clients: usize, seconds: u64, request: F) -> Result<String>
-    where
-        F: Fn(u64) -> (Method, String, Option<Tree>) + Send + Sync + 'static,
-    {
-        let stop = Arc::new(AtomicBool::new(false));
-        let request = Arc::new(request);
-        let (send, mut receive) = tokio::sync::mpsc::unbounded_channel();
-        let tasks = Tasks::tokio();
-        for _ in 0..clients {
-            let (client, stop, request, send) = (self.client()?, stop.clone(), request.clone(), send.clone());
-            tasks.spawn("client", OnStop::Drain, async move {
-                let mut times = Vec::new();
-                while !stop.load(Ordering::Relaxed) {
-                    let (method, path, body) = request(times.len() as u64);
-                    let bytes = body.map(|b| bytes::Bytes::from(b.to_json())).unwrap_or_default();
-                    let began = Instant::now();
-                    let headers = [("content-type", "application/json")];
-                    match client.send(method, &path, &headers, bytes).await {
-                        Ok(answer) => {
-                            let mut body = http::byte_stream(answer);
-                            while body.next().await.is_some() {}
-                            times.push(began.elapsed());
-                        }
-                        Err(status) => return drop(send.send(Err(anyhow!("{status}")))),
-                    }
-                }
-                drop(send.send(Ok(times)));
-            });
-        }
-        drop(send);
-        SystemClock.sleep(Duration::from_secs(seconds)).await;
-        stop.store(true, Ordering::Relaxed);
-        let mut times = Vec::new();
-        while let Some(one) = receive.recv().await {
-            times.extend(one?);
-        }
-        times.sort_unstable();
-        let at = |q: f64| times[((times.len() - 1) as f64 * q) as usize];
-        Ok(format!("{}/s, p50 {}, p99 {}", times.len() as u64 / seconds, ms(at(0.5)), ms(at(0.99))))
     }
 }
 
@@ -376,9 +370,23 @@ fn cluster_processes(name: &str) -> Result<Vec<i32>> {
     Ok(found)
 }
 
-fn cpu_ticks(pid: i32) -> u64 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let Some((_, fields)) = stat.rsplit_once(')') else { return 0 };
-    let fields: Vec<u64> = fields.split_whitespace().map(|f| f.parse().unwrap_or(0)).collect();
-    fields.get(11).unwrap_or(&0) + fields.get(12).unwrap_or(&0)
+/// Memory of processes, each page shared by n of them counted as 1/n, in KiB.
+fn pss_kib(pids: &[i32]) -> u64 {
+    let of = |pid: &i32| {
+        let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+        let line = rollup.lines().find_map(|l| l.strip_prefix("Pss:"));
+        line.and_then(|l| l.split_whitespace().next()).and_then(|n| n.parse::<u64>().ok()).unwrap_or(0)
+    };
+    pids.iter().map(of).sum()
+}
+
+/// CPU time that processes have used, in ticks of 10 ms.
+fn cpu_ticks(pids: &[i32]) -> u64 {
+    let of = |pid: &i32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let Some((_, fields)) = stat.rsplit_once(')') else { return 0 };
+        let fields: Vec<u64> = fields.split_whitespace().map(|f| f.parse().unwrap_or(0)).collect();
+        fields.get(11).unwrap_or(&0) + fields.get(12).unwrap_or(&0)
+    };
+    pids.iter().map(of).sum()
 }
