@@ -25,6 +25,7 @@ pub mod daemon_set;
 pub mod deployment;
 pub mod disruption;
 pub mod endpoint_slice;
+pub mod endpoint_slice_mirroring;
 pub mod endpoints;
 pub mod garbage_collector;
 pub mod job;
@@ -116,6 +117,7 @@ pub fn all(config: &Config) -> Vec<Box<dyn Controller>> {
         Box::new(service_account::ServiceAccountController),
         Box::new(root_ca::RootCaPublisher { ca: config.root_ca.clone() }),
         Box::new(endpoint_slice::EndpointSliceController),
+        Box::new(endpoint_slice_mirroring::EndpointSliceMirroring),
         Box::new(endpoints::EndpointsController),
         Box::new(node_lifecycle::NodeLifecycle {
             grace: std::time::Duration::from_secs(config.node_grace_seconds),
