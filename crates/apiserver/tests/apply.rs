@@ -402,3 +402,25 @@ async fn the_oldest_of_more_than_ten_updaters_are_merged() {
     assert_eq!(fields(&last, "ancient-changes"), r#"{"f:data":{"f:k00":{},"f:k01":{},"f:k02":{}}}"#);
     assert_eq!((fields(&last, "u02").as_str(), fields(&last, "u11").as_str()), ("", r#"{"f:data":{"f:k11":{}}}"#));
 }
+
+#[tokio::test]
+async fn yaml_duplicate_keys_of_an_apply_are_refused_or_warned_of() {
+    let (_fixture, mut caller) = start().await;
+    let body = "\napiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: c\ndata:\n  k: one\n  k: two\n";
+    let path = |validation: &str| format!("{MAP}?fieldManager=a&fieldValidation={validation}");
+    let (code, _, status) = caller.send(Method::PATCH, &path("Strict"), APPLY, body).await;
+    let message = "error strict decoding patch: error converting YAML to JSON: yaml: unmarshal errors:\n  line 8: key \"k\" \
+                   already set in map";
+    assert_eq!((code, status.str_at("message")), (400, message));
+    for (validation, expected) in [("Warn", Some(r#"299 - "line 8: key \"k\" already set in map""#)), ("Ignore", None)]
+    {
+        let (code, headers, made) = caller.send(Method::PATCH, &path(validation), APPLY, body).await;
+        assert_eq!((code / 100, made.str_at("data.k")), (2, "two"), "{made}");
+        assert_eq!(headers.get("warning").map(|text| text.to_str().unwrap()), expected);
+    }
+    let maps = "/api/v1/namespaces/default/configmaps?fieldValidation=Strict";
+    let (code, _, status) = caller.send(Method::POST, maps, "application/yaml", body).await;
+    let message = "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: strict decoding error: yaml: unmarshal \
+                   errors:\n  line 8: key \"k\" already set in map";
+    assert_eq!((code, status.str_at("message")), (400, message));
+}

@@ -200,3 +200,64 @@ async fn policy_mutating_patches_and_reinvokes() {
     );
     assert_eq!((status.reason, status.code), (Reason::Invalid, 403));
 }
+
+#[tokio::test]
+async fn policy_mutating_applies_configurations() {
+    let fixture = Fixture::start().await;
+    let api = &*fixture.admin();
+    let apply = |expression: &str| {
+        tree!({"reinvocationPolicy": "Never", "failurePolicy": "Fail",
+            "matchConstraints": {"resourceRules": [{"operations": ["CREATE"], "apiGroups": ["apps"], "apiVersions": ["v1"],
+                "resources": ["deployments"]}]},
+            "mutations": [{"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": expression}}]})
+    };
+    let deployment = |name: &str| {
+        tree!({"metadata": {"name": name, "namespace": "default"}, "spec": {"replicas": 1,
+            "selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}},
+            "spec": {"containers": [{"name": "x", "image": "x"}, {"name": "y", "image": "y"}]}}}})
+    };
+    let first =
+        "Object{spec: Object.spec{replicas: 1337}, metadata: Object.metadata{annotations: {'mutated-by': 'policy'}}}";
+    mutating(api, "a", apply(first), tree!({})).await;
+    let second = "Object{spec: Object.spec{template: Object.spec.template{spec: Object.spec.template.spec{containers: \
+        object.spec.template.spec.containers.filter(c, c.name == 'y').map(c, Object.spec.template.spec.containers{ \
+        name: c.name, imagePullPolicy: 'IfNotPresent'})}}}}";
+    mutating(api, "b", apply(second), tree!({})).await;
+    let made = create(api, id::DEPLOYMENT, deployment("d")).await.unwrap();
+    assert_eq!(made.i64_at("spec.replicas"), Some(1337));
+    assert_eq!(made.path("metadata.annotations").unwrap().to_string(), r#"{"mutated-by":"policy"}"#);
+    let policies: Vec<_> = made
+        .list_at("spec.template.spec.containers")
+        .iter()
+        .map(|c| (c.str_at("image"), c.str_at("imagePullPolicy")))
+        .collect();
+    assert_eq!(policies, [("x", "Always"), ("y", "IfNotPresent")]);
+    // What the policy sets has no owner.
+    assert!(!made.path("metadata.managedFields").unwrap().to_string().contains("mutated-by"));
+    for (name, expression, expected) in [
+        (
+            "c",
+            "Object{spec: Object.spec{selector: Object.spec.selector{matchLabels: {'c': 'd'}}}}",
+            "error applying patch: invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: .spec.selector",
+        ),
+        (
+            "d",
+            "Object{spec: Object.spec{replica: 2}}",
+            "error applying patch: failed to convert patch object to typed object: .spec.replica: field not declared in schema",
+        ),
+        (
+            "e",
+            "Object{spec: Object.wrong{replicas: 2}}",
+            "type mismatch: unexpected type name \"Object.wrong\", expected \"Object.spec\", which matches field name path \
+             from root Object type",
+        ),
+    ] {
+        mutating(api, name, apply(expression), tree!({})).await;
+        let status = create(api, id::DEPLOYMENT, deployment(name)).await.unwrap_err();
+        let expected = format!("policy '{name}' with binding '{name}-binding' denied request: {expected}");
+        assert_eq!(status.message, expected);
+        let key = ObjectKey::new(id::MUTATING_ADMISSION_POLICY, "", name);
+        let delete = Write::Delete { key, options: DeleteOptions::default() };
+        write(api, delete).await.unwrap();
+    }
+}

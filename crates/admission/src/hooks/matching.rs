@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use corten_kinds::{Kind, id};
 use corten_object::{GroupVersionKind, LabelSelector, Status};
+use corten_schema::{Schema, TypeId};
 use corten_tree::Tree;
 
 use super::config::{Hook, Rule, Subject};
@@ -29,6 +30,17 @@ impl Invocation {
     /// What the object is in this version.
     pub fn gvk(&self, request: &Request<'_>) -> GroupVersionKind {
         request.body.cloned().unwrap_or_else(|| self.kind.gvk(&self.version))
+    }
+
+    /// The schema and the type of the object in this version.
+    pub fn type_of<'s>(&'s self, request: &Request<'_>) -> (&'s Schema, Option<TypeId>) {
+        match request.body {
+            Some(body) => {
+                let schema = corten_schema::builtin();
+                (schema, schema.gvk(&body.group, &body.version, &body.kind))
+            }
+            None => (&self.kind.schema, self.kind.type_of(&self.version)),
+        }
     }
 
     /// The object as it looks in this version.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use corten_cel::{StructValue, Type, Value};
-use corten_object::{Cause, Reason, Status, patch};
+use corten_object::{Cause, Reason, Status, managed, patch};
 use corten_tree::{Tree, tree};
 
 use super::config::{Binding, Mutation, Policy};
@@ -201,7 +201,15 @@ fn patched(call: &Call, mutation: &Mutation, request: &Request<'_>, shown: &Docu
                 ));
             };
             check_names(&value, "Object")?;
-            Err("ApplyConfiguration mutations are not supported yet".into())
+            let mut configuration = value.to_tree().map_err(|error| error.to_string())?;
+            let gvk = call.invocation.gvk(request);
+            configuration.insert("apiVersion", gvk.api_version());
+            configuration.insert("kind", gvk.kind.as_str());
+            let (schema, ty) = call.invocation.type_of(request);
+            let ty = ty.ok_or("error applying patch: type converter must not be nil")?;
+            managed::merge_configuration(schema, ty, object, &configuration)
+                .map(Some)
+                .map_err(|why| format!("error applying patch: {why}"))
         }
     }
 }

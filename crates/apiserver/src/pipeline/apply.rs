@@ -5,7 +5,7 @@ use corten_tree::Tree;
 
 use super::create::Fields;
 use super::replace::{Admit, Change};
-use super::{Answer, Body, Request};
+use super::{Answer, Body, Request, yaml};
 use crate::core::{Core, attributes};
 
 /// How often an apply is tried when others write at the same time.
@@ -20,7 +20,7 @@ impl Core {
                 return Err(Status::bad_request(why));
             }
             "Ignore" => Vec::new(),
-            _ => strict,
+            _ => strict.iter().flat_map(|text| yaml::warnings(text)).collect(),
         };
         let key = request.key(self.stored(request.kind));
         let mut last = request.not_found();

@@ -4,9 +4,9 @@ use bytes::Bytes;
 use corten_kinds::Kind;
 use corten_object::{FieldError, Status};
 use corten_schema::{Options, Schema, TypeId, UnknownFields, canonicalise, decode_json, protobuf};
-use corten_tree::{FieldPath, Tree, json};
+use corten_tree::{FieldPath, Tree};
 
-use super::Request;
+use super::{Request, yaml};
 use crate::core::{Core, is_at_version};
 
 /// A body as it arrived.
@@ -18,22 +18,16 @@ pub(crate) enum Body {
     Protobuf(Bytes),
 }
 
-/// YAML as a tree; JSON is YAML.
-pub(crate) fn yaml(bytes: &[u8]) -> Result<Tree, Status> {
-    let text =
-        std::str::from_utf8(bytes).map_err(|_| Status::bad_request("yaml: control characters are not allowed"))?;
-    let value: serde_json::Value =
-        serde_saphyr::from_str(text).map_err(|e| Status::bad_request(format!("error converting YAML to JSON: {e}")))?;
-    json::parse(value.to_string().as_bytes()).map_err(|e| Status::bad_request(e.message))
-}
-
 /// The configuration of an apply, and its repeated fields.
 pub(crate) fn apply_body(bytes: &[u8]) -> Result<(Tree, Vec<String>), Status> {
     let decoding = |why: String| Status::bad_request(format!("error decoding patch: {why}"));
     let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
     let (tree, strict) = match first {
         Some(b'{') => corten_object::patch::document(bytes).map_err(|error| decoding(error.message))?,
-        _ => (yaml(bytes)?, Vec::new()),
+        _ => {
+            let yaml = yaml::parse(bytes).map_err(|status| decoding(status.message))?;
+            (yaml.tree, yaml.strict.iter().map(|strict| yaml::converting(strict)).collect())
+        }
     };
     match tree {
         Tree::Map(_) => Ok((tree, strict)),
@@ -79,7 +73,12 @@ impl Core {
         let bad = |e: corten_schema::DecodeError| request.undecodable(version, kind, e);
         let decoded = match body {
             Body::Json(bytes) => decode_json(schema, ty, &bytes, options).map_err(bad)?,
-            Body::Yaml(bytes) => canonicalise(schema, ty, &yaml(&bytes)?, options).map_err(bad)?,
+            Body::Yaml(bytes) => {
+                let yaml = yaml::parse(&bytes)?;
+                let mut decoded = canonicalise(schema, ty, &yaml.tree, options).map_err(bad)?;
+                decoded.strict.splice(..0, yaml.strict.filter(|_| !ignore));
+                decoded
+            }
             Body::Tree(tree) => canonicalise(schema, ty, &tree, options).map_err(bad)?,
             Body::Protobuf(bytes) => self.decode_protobuf(&bytes, schema, ty)?,
         };
@@ -136,7 +135,7 @@ impl Core {
                 let why = format!("strict decoding error: {}", found.join(", "));
                 Err(request.undecodable(version, kind, why))
             }
-            _ => Ok(found),
+            _ => Ok(found.iter().flat_map(|text| yaml::warnings(text)).collect()),
         }
     }
 
@@ -160,7 +159,7 @@ impl Core {
         let bad = |e: corten_schema::DecodeError| Status::bad_request(e.to_string());
         let tree = match body {
             Body::Json(bytes) => decode_json(self.schema, ty, &bytes, options).map_err(bad)?.tree,
-            Body::Yaml(bytes) => canonicalise(self.schema, ty, &yaml(&bytes)?, options).map_err(bad)?.tree,
+            Body::Yaml(bytes) => canonicalise(self.schema, ty, &yaml::parse(&bytes)?.tree, options).map_err(bad)?.tree,
             Body::Tree(tree) => canonicalise(self.schema, ty, &tree, options).map_err(bad)?.tree,
             Body::Protobuf(bytes) => self.decode_protobuf(&bytes, self.schema, ty)?.tree,
         };

@@ -17,6 +17,7 @@ mod read;
 mod replace;
 mod scale;
 mod watch;
+mod yaml;
 
 use std::sync::Arc;
 

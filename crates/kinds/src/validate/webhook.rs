@@ -122,7 +122,8 @@ fn service_reference(service: &Spot<'_>, errors: &mut Errors) {
         service.invalid("port", format!("port is not valid: {message}"), errors);
     }
     let path = service.str("path");
-    if !service.has("path") || path == "/" {
+    // An empty path is the root, as no path is.
+    if matches!(path, "" | "/") {
         return;
     }
     let Some(inner) = path.strip_prefix('/') else {

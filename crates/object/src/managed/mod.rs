@@ -7,6 +7,7 @@
 mod apply;
 mod atom;
 mod compare;
+mod configuration;
 mod conflict;
 mod entries;
 mod fields_v1;
@@ -20,6 +21,7 @@ use corten_schema::{Schema, TypeId};
 use corten_tree::Tree;
 
 pub use apply::{Applied, ApplyError, apply};
+pub use configuration::merge_configuration;
 pub use entries::check_managed_fields;
 pub use scale::{ReplicasPath, scale_to_parent, scale_to_subresource};
 pub use set::{Element, Set};

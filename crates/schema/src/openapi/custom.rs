@@ -5,6 +5,8 @@
 
 use corten_tree::{Map, Tree, tree};
 
+use super::descriptions::{ANY, field_description};
+
 /// A kind at one version.
 #[derive(Debug, Clone)]
 pub struct CustomType<'a> {
@@ -58,7 +60,7 @@ impl CustomType<'_> {
             Some(schema) if form == Form::V2 && open(schema) => tree!({"type": "object"}),
             Some(schema) => {
                 let mut out = published(schema, form, meta);
-                object_fields(&mut out, meta);
+                object_fields(&mut out, form, meta);
                 out
             }
         };
@@ -74,10 +76,10 @@ impl CustomType<'_> {
         let mut out = tree!({
             "description": (format!("{} is a list of {}", self.list_kind, self.kind)),
             "properties": {
-                "apiVersion": {"type": "string"},
+                "apiVersion": (text("apiVersion")),
                 "items": {"description": (format!("The {} of the list.", self.plural)), "items": item, "type": "array"},
-                "kind": {"type": "string"},
-                "metadata": (described(&meta.list))
+                "kind": (text("kind")),
+                "metadata": (described(&meta.list, form))
             },
             "required": ["items"],
             "type": "object",
@@ -102,19 +104,30 @@ fn sorted(mut tree: Tree) -> Tree {
     tree
 }
 
-/// A reference beside which other words may stand.
-fn described(reference: &Tree) -> Tree {
-    reference.clone()
+/// A text field of every object.
+fn text(field: &str) -> Tree {
+    tree!({"description": (field_description(ANY, field).unwrap_or_default()), "type": "string"})
+}
+
+/// The metadata: a reference, and words about it. What stands beside a reference counts in the older form only.
+fn described(reference: &Tree, form: Form) -> Tree {
+    let words = field_description(ANY, "metadata").unwrap_or_default();
+    match form {
+        Form::V3 => tree!({"allOf": [(reference.clone())], "description": words}),
+        Form::V2 => {
+            let mut out = reference.clone();
+            out.insert("description", words);
+            sorted(out)
+        }
+    }
 }
 
 /// `apiVersion`, `kind` and `metadata` of an object.
-fn object_fields(out: &mut Tree, meta: &MetaReferences) {
+fn object_fields(out: &mut Tree, form: Form, meta: &MetaReferences) {
     let mut properties = out.map_at("properties").clone();
-    for (name, schema) in [
-        ("apiVersion", tree!({"type": "string"})),
-        ("kind", tree!({"type": "string"})),
-        ("metadata", described(&meta.object)),
-    ] {
+    for (name, schema) in
+        [("apiVersion", text("apiVersion")), ("kind", text("kind")), ("metadata", described(&meta.object, form))]
+    {
         properties.insert(name, schema);
     }
     properties.sort_keys();
@@ -152,7 +165,7 @@ fn published(schema: &Tree, form: Form, meta: &MetaReferences) -> Tree {
     let mut out = Tree::Map(out);
     let open = schema.bool_at("x-kubernetes-preserve-unknown-fields");
     if schema.bool_at("x-kubernetes-embedded-resource") && !(form == Form::V2 && open) {
-        object_fields(&mut out, meta);
+        object_fields(&mut out, form, meta);
         let mut required = out.list_at("required").to_vec();
         for name in ["kind", "apiVersion"] {
             if !required.iter().any(|known| known.as_str() == Some(name)) {
@@ -231,31 +244,54 @@ mod tests {
         MetaReferences { object: tree!({"$ref": "O"}), list: tree!({"$ref": "L"}) }
     }
 
+    /// The text of a schema, with letters for what every object has.
+    fn plain(schema: &Tree) -> String {
+        let mut shown = schema.to_json_string();
+        let forms = [Form::V3, Form::V2].map(|form| ('M', described(&meta().object, form)));
+        for (letter, part) in forms.into_iter().chain([('A', text("apiVersion")), ('K', text("kind"))]) {
+            shown = shown.replace(&part.to_json_string(), &letter.to_string());
+        }
+        shown
+    }
+
+    #[test]
+    fn every_object_is_described_in_both_forms() {
+        for (form, head) in [
+            (Form::V3, r#"{"allOf":[{"$ref":"O"}],"description":"Standard object's metadata"#),
+            (Form::V2, r#"{"$ref":"O","description":"Standard object's metadata"#),
+        ] {
+            let made = example().component(form, &meta());
+            let metadata = made.at(&["properties", "metadata"]).unwrap().to_json_string();
+            assert!(metadata.starts_with(head), "{metadata}");
+            assert!(made.str_at("properties.apiVersion.description").starts_with("APIVersion defines "));
+        }
+    }
+
     #[test]
     fn what_is_published_is_the_schema_and_what_every_object_has() {
         assert_eq!(custom_component_name("example.com", "v1", "Widget"), "com.example.v1.Widget");
         let v3 = example().component(Form::V3, &meta());
         assert_eq!(
-            v3.to_json_string(),
+            plain(&v3),
             concat!(
-                r#"{"description":"d","properties":{"apiVersion":{"type":"string"},"kind":{"type":"string"},"metadata":{"$ref":"O"},"#,
+                r#"{"description":"d","properties":{"apiVersion":A,"kind":K,"metadata":M,"#,
                 r#""spec":{"properties":{"a":{"nullable":true,"type":"string"},"#,
                 r#""b":{"anyOf":[{"type":"integer"},{"type":"string"}],"x-kubernetes-int-or-string":true},"#,
                 r#""c":{"properties":{"d":{"type":"string"}},"type":"object","x-kubernetes-preserve-unknown-fields":true},"#,
-                r#""e":{"properties":{"apiVersion":{"type":"string"},"f":{"type":"string"},"kind":{"type":"string"},"metadata":{"$ref":"O"}},"#,
+                r#""e":{"properties":{"apiVersion":A,"f":{"type":"string"},"kind":K,"metadata":M},"#,
                 r#""required":["kind","apiVersion"],"type":"object","x-kubernetes-embedded-resource":true},"#,
                 r#""g":{"anyOf":[{"minLength":1}],"default":"x","type":"string"}},"required":["a","b"],"type":"object"}},"#,
                 r#""type":"object","x-kubernetes-group-version-kind":[{"group":"example.com","kind":"Widget","version":"v1"}],"#,
                 r#""x-kubernetes-selectable-fields":[{"fieldPath":"spec.g"}]}"#
             )
         );
-        let spec = example().component(Form::V2, &meta()).at(&["properties", "spec"]).unwrap().to_json_string();
+        let spec = example().component(Form::V2, &meta()).at(&["properties", "spec"]).unwrap().clone();
         assert_eq!(
-            spec,
+            plain(&spec),
             concat!(
                 r#"{"properties":{"a":{},"b":{"x-kubernetes-int-or-string":true},"#,
                 r#""c":{"x-kubernetes-preserve-unknown-fields":true},"#,
-                r#""e":{"properties":{"apiVersion":{"type":"string"},"f":{"type":"string"},"kind":{"type":"string"},"metadata":{"$ref":"O"}},"#,
+                r#""e":{"properties":{"apiVersion":A,"f":{"type":"string"},"kind":K,"metadata":M},"#,
                 r#""required":["kind","apiVersion"],"type":"object","x-kubernetes-embedded-resource":true},"#,
                 r#""g":{"default":"x","type":"string"}},"required":["b"],"type":"object"}"#
             )

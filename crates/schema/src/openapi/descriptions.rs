@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 const TEXT: &str = include_str!("../../data/descriptions.txt");
 
 /// The words for a field of every type that has none of its own.
-const ANY: &str = "*";
+pub(super) const ANY: &str = "*";
 
 /// What there is to say, by type and field; the empty field is the type itself.
 type Table = HashMap<(&'static str, &'static str), &'static str>;
