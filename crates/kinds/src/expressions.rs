@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use corten_cel::{AUTHORIZER, Decl, Env, Field, Format, Object, RESOURCE_CHECK, Type, Version};
+use corten_cel::{AUTHORIZER, Decl, Env, Field, Format, Object, Program, RESOURCE_CHECK, Type, Version};
 use corten_tree::Tree;
 
 use crate::Errors;
@@ -18,6 +18,50 @@ const CONDITIONS_MAX: usize = 64;
 pub fn admission_env(stored: bool) -> &'static Env {
     static ENVS: LazyLock<[Env; 2]> = LazyLock::new(|| [build(Version::NEW), build(Version::STORED)]);
     &ENVS[usize::from(stored)]
+}
+
+/// Which types the result of an expression may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// All.
+    Any,
+    /// `bool`
+    Bool,
+    /// `string`
+    Text,
+    /// `string` or `null_type`
+    TextOrNull,
+    /// `Object`
+    Object,
+    /// `list(JSONPatch)`
+    Patch,
+}
+
+impl Wanted {
+    fn refusal(self, got: &Type) -> Option<String> {
+        let is_object = |ty: &Type, name: &str| matches!(ty, Type::Object(object) if object.name == name);
+        let (ok, what) = match self {
+            Wanted::Any => (true, ""),
+            Wanted::Bool => (*got == Type::Bool, "bool"),
+            Wanted::Text => (*got == Type::String, "string"),
+            Wanted::TextOrNull => (matches!(got, Type::String | Type::Null), "one of [string null_type]"),
+            Wanted::Object => (is_object(got, "Object"), "Object"),
+            Wanted::Patch => (matches!(got, Type::List(item) if is_object(item, "JSONPatch")), "list(JSONPatch)"),
+        };
+        (!ok).then(|| format!("must evaluate to {what} but got {got}"))
+    }
+}
+
+/// Compiles an expression (`CompileCELExpression`).
+///
+/// # Errors
+/// What is wrong with it, as upstream says it.
+pub fn compile(env: &Env, source: &str, wanted: Wanted) -> Result<Program, String> {
+    let program = env.compile(source).map_err(|issues| format!("compilation failed: {issues}"))?;
+    match wanted.refusal(program.result_type()) {
+        None => Ok(program),
+        Some(why) => Err(why),
+    }
 }
 
 /// What an environment of a policy has besides the request.
@@ -169,12 +213,12 @@ fn known(webhooks: &[Tree]) -> Vec<&str> {
 pub(crate) fn validate_webhooks(new: &Tree, old: Option<&Tree>, errors: &mut Errors) {
     let stored = old.map(|old| known(old.list_at("webhooks"))).unwrap_or_default();
     for webhook in Spot::of(new, "webhooks").items("") {
-        validate_match_conditions(&webhook, &stored, errors);
+        validate_match_conditions(&webhook, &stored, false, errors);
     }
 }
 
-/// `validateMatchConditions`
-pub(crate) fn validate_match_conditions(at: &Spot<'_>, stored: &[&str], errors: &mut Errors) {
+/// `validateMatchConditions`; `params`: whether they may read parameters.
+pub(crate) fn validate_match_conditions(at: &Spot<'_>, stored: &[&str], params: bool, errors: &mut Errors) {
     let conditions = at.items("matchConditions");
     if conditions.len() > CONDITIONS_MAX {
         at.too_many("matchConditions", CONDITIONS_MAX, errors);
@@ -185,13 +229,16 @@ pub(crate) fn validate_match_conditions(at: &Spot<'_>, stored: &[&str], errors: 
         if expression.is_empty() {
             condition.required("expression", "", errors);
         } else {
-            let env = admission_env(stored.contains(&condition.str("expression")));
-            let why = match env.compile(expression) {
-                Ok(program) if *program.result_type() == Type::Bool => None,
-                Ok(program) => Some(format!("must evaluate to bool but got {}", program.result_type())),
-                Err(issues) => Some(format!("compilation failed: {issues}")),
+            let known = stored.contains(&condition.str("expression"));
+            let compiled = match params {
+                true => compile(
+                    &policy_env(known, With { params, authorizer: true, patches: false }),
+                    expression,
+                    Wanted::Bool,
+                ),
+                false => compile(admission_env(known), expression, Wanted::Bool),
             };
-            if let Some(why) = why {
+            if let Err(why) = compiled {
                 condition.invalid_as("expression", expression, why, errors);
             }
         }

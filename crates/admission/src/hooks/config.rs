@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::conditions::Condition;
+use crate::policy::expression::Expression;
+use corten_kinds::expressions::{Wanted, admission_env};
 use corten_object::LabelSelector;
 use corten_tree::Tree;
 use corten_webhook::ClientConfig;
@@ -29,8 +30,8 @@ pub(crate) struct Hook {
     pub namespaces: Result<LabelSelector, String>,
     /// Labels of the object.
     pub objects: Result<LabelSelector, String>,
-    /// CEL conditions.
-    pub conditions: Vec<Condition>,
+    /// Conditions by name.
+    pub conditions: Vec<(String, Expression)>,
     /// Whether it does nothing that a dry run should not.
     pub dry_run: bool,
     /// Whether it wants to be asked again when the object was changed after it.
@@ -107,7 +108,10 @@ pub(crate) fn read(configuration: &str, tree: &Tree) -> Vec<Hook> {
             None => Ok(LabelSelector::everything()),
             some => LabelSelector::from_tree(some),
         };
-        let condition = |c: &Tree| Condition::read(c.str_at("expression"));
+        let condition = |c: &Tree| {
+            let expression = Expression::compile(admission_env(true), c.str_at("expression"), Wanted::Bool);
+            (c.str_at("name").to_owned(), expression)
+        };
         let known = |v: &Tree| match v.as_str() {
             Some("v1") => Some("v1"),
             Some("v1beta1") => Some("v1beta1"),

@@ -8,6 +8,7 @@ use corten_schema::{Schema, TypeId};
 use corten_tree::Tree;
 
 use super::config::{Hook, Rule, Subject};
+use crate::policy::matching::{conditions_hold, documents};
 use crate::{Operation, Request};
 
 /// The objects of a request.
@@ -161,7 +162,11 @@ pub(crate) async fn invocation(
     if hook.conditions.is_empty() {
         return Ok(Some(invocation));
     }
-    match super::conditions::hold(hook, &invocation, request, objects).await {
+    let decided = match documents(request, &invocation, objects).await {
+        Ok(documents) => conditions_hold(&hook.conditions, &documents, None, request),
+        Err(why) => Err(why),
+    };
+    match decided {
         Ok(true) => Ok(Some(invocation)),
         Ok(false) => Ok(None),
         Err(why) if hook.ignore_failure => {

@@ -1,7 +1,6 @@
 //! Admission webhooks (`apiserver/pkg/admission/plugin/webhook`).
 
 mod call;
-mod conditions;
 pub(crate) mod config;
 pub(crate) mod matching;
 pub(crate) mod review;

@@ -1,11 +1,11 @@
 //! What policies and bindings say, read and compiled once per change.
 
 use corten_cel::Env;
-use corten_kinds::expressions::{With, policy_env};
+use corten_kinds::expressions::{Wanted, With, policy_env};
 use corten_object::LabelSelector;
 use corten_tree::Tree;
 
-use super::expression::{Expression, Wanted, with_variables};
+use super::expression::{Expression, with_variables};
 use crate::hooks::config::Rule;
 
 /// A policy, validating or mutating.
@@ -130,9 +130,9 @@ impl Policy {
         let param_kind =
             spec.path("paramKind").map(|kind| (kind.str_at("apiVersion").to_owned(), kind.str_at("kind").to_owned()));
         let with = With { params: param_kind.is_some(), authorizer: true, patches: spec.path("mutations").is_some() };
-        let base = policy_env(true, with);
+        let base = policy_env(true, With { patches: false, ..with });
         let variables = variables(spec, &base);
-        let full = with_variables(base.clone(), &variables);
+        let full = with_variables(policy_env(true, with), &variables);
         let plain = with_variables(policy_env(true, With { authorizer: false, ..with }), &variables);
         let compile = |source: &str, wanted: Wanted| Expression::compile(&full, source, wanted);
         let validations = spec.list_at("validations").iter().map(|validation| Validation {
@@ -150,7 +150,7 @@ impl Policy {
             )
         });
         let annotations = spec.list_at("auditAnnotations").iter().map(|annotation| {
-            let expression = Expression::compile(&plain, annotation.str_at("valueExpression"), Wanted::TextOrNull);
+            let expression = compile(annotation.str_at("valueExpression"), Wanted::TextOrNull);
             (annotation.str_at("key").to_owned(), expression)
         });
         let mutations = spec.list_at("mutations").iter().map(|mutation| match mutation.str_at("patchType") {

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use corten_cel::{Authz, Budget, Env, EvalError, Lazy, PER_CALL_LIMIT, Program, Type, Value, Vars};
-use corten_kinds::expressions::namespace_decl;
+use corten_kinds::expressions::{self, Wanted, namespace_decl};
 use corten_tree::Tree;
 
 use crate::asking::Asking;
@@ -23,43 +23,10 @@ pub(crate) struct Expression {
     pub program: Result<Program, String>,
 }
 
-/// Which types a result may have.
-#[derive(Clone, Copy)]
-pub(crate) enum Wanted {
-    Any,
-    Bool,
-    Text,
-    TextOrNull,
-    Object,
-    Patch,
-}
-
-impl Wanted {
-    fn refusal(self, got: &Type) -> Option<String> {
-        let is_object = |ty: &Type, name: &str| matches!(ty, Type::Object(object) if object.name == name);
-        let (ok, what) = match self {
-            Wanted::Any => (true, ""),
-            Wanted::Bool => (*got == Type::Bool, "bool"),
-            Wanted::Text => (*got == Type::String, "string"),
-            Wanted::TextOrNull if matches!(got, Type::String | Type::Null) => (true, ""),
-            Wanted::TextOrNull => return Some(format!("must evaluate to one of [string null_type] but got {got}")),
-            Wanted::Object => (is_object(got, "Object"), "Object"),
-            Wanted::Patch => (matches!(got, Type::List(item) if is_object(item, "JSONPatch")), "list(JSONPatch)"),
-        };
-        (!ok).then(|| format!("must evaluate to {what} but got {got}"))
-    }
-}
-
 impl Expression {
     /// Compiles a source.
     pub fn compile(env: &Env, source: &str, wanted: Wanted) -> Expression {
-        let program = match env.compile(source) {
-            Ok(program) => match wanted.refusal(program.result_type()) {
-                None => Ok(program),
-                Some(why) => Err(why),
-            },
-            Err(issues) => Err(format!("compilation failed: {issues}")),
-        };
+        let program = expressions::compile(env, source, wanted);
         Expression { source: source.to_owned(), program }
     }
 
@@ -86,7 +53,7 @@ pub(crate) fn with_variables(env: Env, variables: &[(String, Expression)]) -> En
             (name.clone(), of.program.as_ref().map_or(Type::Dyn, |program| program.result_type().clone()))
         })
         .collect();
-    corten_kinds::expressions::with_variables(env, &types)
+    expressions::with_variables(env, &types)
 }
 
 /// Trees that expressions read.
@@ -106,6 +73,8 @@ pub(crate) struct Input<'a> {
     computed: RefCell<Vec<Option<Result<Value<'a>, EvalError>>>>,
     /// What computing variables has cost.
     composed: Cell<u64>,
+    /// Whether they do not see the namespace.
+    no_namespace: bool,
 }
 
 impl<'a> Input<'a> {
@@ -116,7 +85,12 @@ impl<'a> Input<'a> {
         variables: &'a [(String, Expression)],
     ) -> Input<'a> {
         let computed = RefCell::new(vec![None; variables.len()]);
-        Input { documents, params, asker, variables, computed, composed: Cell::new(0) }
+        Input { documents, params, asker, variables, computed, composed: Cell::new(0), no_namespace: false }
+    }
+
+    /// As match conditions see it: they have no variables, and their `namespaceObject` is null (`matchconditions/matcher.go`).
+    pub fn of_conditions(documents: &'a Documents, params: Option<&'a Tree>, asker: &'a Asking<'a>) -> Input<'a> {
+        Input { no_namespace: true, ..Input::new(documents, params, asker, &[]) }
     }
 
     fn variable(&self, at: usize) -> Result<Value<'a>, EvalError> {
@@ -142,6 +116,7 @@ impl<'a> Vars<'a> for Input<'a> {
             "params" => read(self.params),
             "request" => read(Some(&documents.request)),
             "namespaceObject" => match &documents.namespace {
+                _ if self.no_namespace => read(None),
                 Some(tree) => Some(Value::declared(tree, namespace_decl())),
                 None => read(None),
             },

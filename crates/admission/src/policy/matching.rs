@@ -141,7 +141,7 @@ pub(crate) fn conditions_hold(
     request: &Request<'_>,
 ) -> Result<bool, String> {
     let asker = Asking { request };
-    let input = Input::new(documents, params, &asker, &[]);
+    let input = Input::of_conditions(documents, params, &asker);
     let mut budget = COST_BUDGET_CONDITIONS;
     let mut failed = Vec::new();
     let mut answers = Vec::with_capacity(conditions.len());

@@ -2,7 +2,7 @@
 
 mod config;
 pub(crate) mod expression;
-mod matching;
+pub(crate) mod matching;
 mod mutating;
 mod validating;
 

@@ -4,6 +4,7 @@ use corten_tree::Tree;
 
 use crate::expressions::validate_webhooks;
 use crate::spec::{Generation, Hooks, KindSpec, Subresource};
+use crate::validate::policy;
 use crate::{Column, Count, Of, RowContext, TextOr, column, defaults, print};
 
 const GROUP: &str = "admissionregistration.k8s.io";
@@ -15,6 +16,7 @@ const ROW: KindSpec = KindSpec {
     categories: CATEGORIES,
     unconditional_update: false,
     generation: Generation::OnChangeOf(&["spec"]),
+    served_by: Some("admission"),
     ..KindSpec::CLUSTER
 };
 
@@ -28,7 +30,12 @@ pub(crate) const MUTATING_ADMISSION_POLICY: KindSpec = KindSpec {
         column("ParamKind", &Of(param_kind)),
         Column::AGE,
     ],
-    hooks: Hooks { default: Some(policy_default), ..Hooks::NONE },
+    hooks: Hooks {
+        default: Some(policy_default),
+        validate_create: Some(|new, errors| policy::validate_mutating(new, None, errors)),
+        validate_update: Some(|new, old, errors| policy::validate_mutating(new, Some(old), errors)),
+        ..Hooks::NONE
+    },
     ..ROW
 };
 
@@ -37,7 +44,7 @@ pub(crate) const MUTATING_ADMISSION_POLICY_BINDING: KindSpec = KindSpec {
     kind: "MutatingAdmissionPolicyBinding",
     plural: "mutatingadmissionpolicybindings",
     columns: BINDING_COLUMNS,
-    hooks: Hooks { default: Some(binding_default), ..Hooks::NONE },
+    hooks: Hooks { default: Some(binding_default), validate: Some(policy::validate_mutating_binding), ..Hooks::NONE },
     ..ROW
 };
 
@@ -46,7 +53,6 @@ pub(crate) const MUTATING_WEBHOOK_CONFIGURATION: KindSpec = KindSpec {
     kind: "MutatingWebhookConfiguration",
     plural: "mutatingwebhookconfigurations",
     generation: Generation::OnChangeOf(&["webhooks"]),
-    served_by: Some("admission"),
     columns: WEBHOOK_COLUMNS,
     hooks: Hooks {
         default: Some(mutating_default),
@@ -69,7 +75,13 @@ pub(crate) const VALIDATING_ADMISSION_POLICY: KindSpec = KindSpec {
         column("ParamKind", &Of(param_kind)),
         Column::AGE,
     ],
-    hooks: Hooks { default: Some(policy_default), ..Hooks::NONE },
+    hooks: Hooks {
+        default: Some(policy_default),
+        validate_create: Some(|new, errors| policy::validate_validating(new, None, errors)),
+        validate_update: Some(|new, old, errors| policy::validate_validating(new, Some(old), errors)),
+        validate_status: Some(|new, _, errors| policy::validate_status(new, errors)),
+        ..Hooks::NONE
+    },
     ..ROW
 };
 
@@ -78,7 +90,7 @@ pub(crate) const VALIDATING_ADMISSION_POLICY_BINDING: KindSpec = KindSpec {
     kind: "ValidatingAdmissionPolicyBinding",
     plural: "validatingadmissionpolicybindings",
     columns: BINDING_COLUMNS,
-    hooks: Hooks { default: Some(binding_default), ..Hooks::NONE },
+    hooks: Hooks { default: Some(binding_default), validate: Some(policy::validate_validating_binding), ..Hooks::NONE },
     ..ROW
 };
 
@@ -87,7 +99,6 @@ pub(crate) const VALIDATING_WEBHOOK_CONFIGURATION: KindSpec = KindSpec {
     kind: "ValidatingWebhookConfiguration",
     plural: "validatingwebhookconfigurations",
     generation: Generation::OnChangeOf(&["webhooks"]),
-    served_by: Some("admission"),
     columns: WEBHOOK_COLUMNS,
     hooks: Hooks {
         default: Some(webhooks_default),

@@ -16,6 +16,7 @@ pub mod meta;
 pub use corten_schema::names;
 pub(crate) mod pod;
 pub(crate) mod pod_update;
+pub(crate) mod policy;
 pub(crate) mod probe;
 pub(crate) mod quota;
 pub(crate) mod resources;

@@ -10,10 +10,12 @@ use crate::Errors;
 /// Versions of AdmissionReview that a server can speak.
 const REVIEWS: &[&str] = &["v1", "v1beta1"];
 const OPERATIONS: &[&str] = &["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
+const STATIC_SUFFIX: &str = ".static.k8s.io";
 const URL_FORM: &str = "; desired format: https://host[/path]";
 
 /// Checks the webhooks of a configuration; `validate_webhooks` of the expressions does their match conditions.
 pub(crate) fn validate(configuration: &Tree, errors: &mut Errors) {
+    static_name(configuration, errors);
     let mut seen = Vec::new();
     for webhook in Spot::of(configuration, "webhooks").items("") {
         one(&webhook, errors);
@@ -29,6 +31,18 @@ pub(crate) fn validate(configuration: &Tree, errors: &mut Errors) {
             webhook.duplicate("name", errors);
         }
         seen.push(name);
+    }
+}
+
+/// Names that only files at the server's start may have (`ValidateStaticSuffix`).
+pub(super) fn static_name(object: &Tree, errors: &mut Errors) {
+    let metadata = Spot::of(object, "metadata");
+    if metadata.str("name").ends_with(STATIC_SUFFIX) {
+        let detail = format!(
+            "names ending with {STATIC_SUFFIX:?} are reserved for static manifest-based configurations and cannot be managed \
+             via the API"
+        );
+        metadata.invalid("name", detail, errors);
     }
 }
 
@@ -141,7 +155,8 @@ fn service_reference(service: &Spot<'_>, errors: &mut Errors) {
     }
 }
 
-fn rule_with_operations(rule: &Spot<'_>, errors: &mut Errors) {
+/// `validateRuleWithOperations`
+pub(super) fn rule_with_operations(rule: &Spot<'_>, errors: &mut Errors) {
     alone(rule, "operations", "operations", errors);
     for operation in rule.items("operations") {
         if !OPERATIONS.contains(&operation.str("")) {
