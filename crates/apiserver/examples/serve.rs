@@ -84,6 +84,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         tasks: tasks.clone(),
         node_api: Arc::new(EchoNode),
         authentication: corten_apiserver::Authentication::default(),
+        audit: corten_apiserver::AuditOptions::default(),
         sealer: None,
     })
     .await?;

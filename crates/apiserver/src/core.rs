@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use corten_admission::{Admission, ServiceAllocator};
+use corten_audit::{Backends, trail};
 use corten_auth::{
     Attributes, Authenticated, Authenticator, AuthnError, Decision, Material, Rbac, Sealer, Source, User, authorizer,
     denial,
@@ -48,6 +49,8 @@ pub(crate) struct Core {
     pub admission: Admission,
     pub caller: Caller,
     pub flow: Flow,
+    /// Records requests, if anything is to be recorded.
+    pub audit: Option<Arc<Backends>>,
     pub metrics: Metrics,
     pub openapi: OpenApi,
     pub swagger: Swagger,
@@ -83,12 +86,15 @@ pub(crate) struct Parts {
     pub anonymous: Anonymous,
     pub request_header: Option<RequestHeader>,
     pub jwks_uri: String,
+    pub caller: Caller,
+    pub audit: Option<Arc<Backends>>,
 }
 
 impl Core {
     pub fn new(parts: Parts) -> Core {
         Core {
-            caller: Caller::new(parts.cache.clone(), parts.clock.clone(), parts.entropy.clone()),
+            caller: parts.caller,
+            audit: parts.audit,
             admission: Admission::default(),
             registry: parts.cache.kinds().clone(),
             builtin: parts.cache.registry(),
@@ -143,8 +149,16 @@ impl Core {
         }
     }
 
-    /// Whether a request is allowed; the 403 if not.
+    /// Whether a request is allowed; the 403 if not. The request's record learns of it.
     pub async fn authorize(&self, attributes: &Attributes<'_>) -> Result<(), Status> {
+        let decision = self.decide(attributes).await;
+        trail::annotate("authorization.k8s.io/decision", if decision.allowed { "allow" } else { "forbid" });
+        trail::annotate("authorization.k8s.io/reason", &decision.reason);
+        if decision.allowed { Ok(()) } else { Err(denial(attributes, &decision.reason)) }
+    }
+
+    /// Whether something is allowed that is not the request itself; the 403 if not.
+    pub async fn permit(&self, attributes: &Attributes<'_>) -> Result<(), Status> {
         let decision = self.decide(attributes).await;
         if decision.allowed { Ok(()) } else { Err(denial(attributes, &decision.reason)) }
     }

@@ -21,5 +21,6 @@ mod swagger;
 mod tokens;
 
 pub use bootstrap::VERSION;
+pub use corten_audit::Options as AuditOptions;
 pub use http::{Anonymous, RequestHeader};
 pub use server::{Authentication, Server, ServerConfig, StartError};

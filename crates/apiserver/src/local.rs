@@ -2,20 +2,24 @@
 
 use std::sync::Arc;
 
+use corten_audit::{Asked, Trail, trail};
 use corten_auth::User;
 use corten_base::{BoxFuture, Revision};
 use corten_cache::Transition;
 use corten_client::{
-    Api, ApiList, Failure, ListOptions, Target, WatchEvent, WatchEventKind, Write, WriteOptions, Written,
+    Api, ApiList, Failure, ListOptions, WatchEvent, WatchEventKind, Write, WriteOptions, Written, collection_path,
 };
 use corten_kinds::{SubresourceKind, Verbs};
 use corten_object::{KindId, Object, ObjectKey, Status};
 use futures::stream::{self, BoxStream, StreamExt};
 
-use crate::core::Core;
+use crate::core::{Core, attributes};
 use crate::pipeline::{
     Answer, Body, ListRequest, PatchBody, Request, RevisionMatch, WatchItem, WatchRequest, WatchStart, parameters_of,
 };
+
+/// From where the parts of this process come, as the audit log shows it.
+const LOCAL: &str = "127.0.0.1";
 
 /// The API as one user sees it.
 pub(crate) struct LocalApi {
@@ -40,7 +44,73 @@ impl LocalApi {
         }
     }
 
+    /// Has a request recorded, if anything is; `answered` says what has become of it.
+    async fn recorded<T>(
+        &self,
+        verb: &str,
+        (key, subresource): (&ObjectKey, &str),
+        working: impl Future<Output = Result<T, Status>>,
+        answered: impl Fn(&T) -> u16,
+    ) -> Result<T, Status> {
+        let Some(backends) = &self.core.audit else { return working.await };
+        let kind = self.core.registry.get(key.kind);
+        let mut uri = collection_path(&kind, &key.namespace);
+        for part in [&*key.name, subresource].into_iter().filter(|part| !part.is_empty()) {
+            uri = format!("{uri}/{part}");
+        }
+        if verb == "watch" {
+            uri.push_str("?watch=true");
+        }
+        let trail = Trail::new(
+            backends,
+            Asked {
+                id: self.core.entropy.uid(),
+                received: self.core.clock.now(),
+                uri,
+                source_ips: vec![LOCAL.to_owned()],
+                user_agent: manager_of(&self.user).into(),
+                long_running: verb == "watch",
+            },
+        );
+        let names = (&*key.namespace, &*key.name, subresource);
+        if !trail.decided(&attributes(&self.user, verb, &kind, names), &kind.versions[0]).await {
+            return Err(Status::internal("failed to store audit event"));
+        }
+        let working = Box::pin(async {
+            let worked = working.await;
+            if let Err(status) = &worked {
+                trail::response_status(status);
+            }
+            worked
+        });
+        trail.scope(working, |worked| worked.as_ref().map_or_else(|status| status.code, &answered)).await
+    }
+
     async fn do_write(&self, write: Write, options: &WriteOptions) -> Result<Answer, Status> {
+        let (verb, key, subresource) = match &write {
+            Write::Create { target, .. } => ("create", target.key.clone(), target.subresource),
+            Write::Update { target, .. } => ("update", target.key.clone(), target.subresource),
+            Write::Patch { target, .. } => ("patch", target.key.clone(), target.subresource),
+            Write::Delete { key, .. } => ("delete", key.clone(), ""),
+        };
+        let working = async {
+            let answer = self.do_write_to(write, (&key, subresource), options).await?;
+            match (&answer.object, &answer.tree) {
+                (Some(object), _) => trail::response_object(|| Some(object.to_tree())),
+                (None, Some(tree)) => trail::response_object(|| Some(tree.clone())),
+                (None, None) => {}
+            }
+            Ok(answer)
+        };
+        self.recorded(verb, (&key, subresource), working, |answer| answer.code).await
+    }
+
+    async fn do_write_to(
+        &self,
+        write: Write,
+        (key, subresource): (&ObjectKey, &'static str),
+        options: &WriteOptions,
+    ) -> Result<Answer, Status> {
         let _place = self.core.flow.enter(&self.user, true, &*self.core.clock).await?;
         let named;
         let options = match options.field_manager.is_empty() {
@@ -49,13 +119,6 @@ impl LocalApi {
                 &named
             }
             false => options,
-        };
-        let (key, subresource) = match &write {
-            Write::Create { target, .. } | Write::Update { target, .. } | Write::Patch { target, .. } => {
-                let Target { key, subresource } = target;
-                (key.clone(), *subresource)
-            }
-            Write::Delete { key, .. } => (key.clone(), ""),
         };
         let kind = self.core.registry.get(key.kind);
         let version = kind.versions[0].clone();
@@ -118,15 +181,18 @@ impl Api for LocalApi {
                 subresource: "",
                 options: &options,
             };
-            self.core.get(request, RevisionMatch::MostRecent).await
+            let reading = self.core.get(request, RevisionMatch::MostRecent);
+            self.recorded("get", (key, ""), reading, |_| 200).await
         })
     }
 
     fn list(&self, kind: KindId, options: ListOptions) -> BoxFuture<'_, Result<ApiList, Status>> {
         Box::pin(async move {
             let kind = self.core.registry.get(kind);
+            let key = ObjectKey::new(kind.id, &options.namespace, "");
             let request = LocalApi::list_request(options, RevisionMatch::MostRecent);
-            let listed = self.core.list(&self.user, (&kind, &kind.versions[0]), &request).await?;
+            let listing = self.core.list(&self.user, (&kind, &kind.versions[0]), &request);
+            let listed = self.recorded("list", (&key, ""), listing, |_| 200).await?;
             Ok(ApiList { items: listed.items, revision: listed.revision })
         })
     }
@@ -139,19 +205,25 @@ impl Api for LocalApi {
     ) -> BoxFuture<'_, Result<BoxStream<'static, Result<WatchEvent, Status>>, Status>> {
         Box::pin(async move {
             let kind = self.core.registry.get(kind);
+            let key = ObjectKey::new(kind.id, &options.namespace, "");
             let request = WatchRequest {
                 list: LocalApi::list_request(options, RevisionMatch::Any),
                 start: WatchStart::After(after),
                 bookmarks: true,
                 timeout: None,
             };
-            let watching = self.core.watch(&self.user, &kind, &request).await?;
-            let events = stream::unfold(watching, |mut watching| async move {
+            let beginning = async {
+                let watching = self.core.watch(&self.user, &kind, &request).await?;
+                // The record lasts as long as the watch.
+                Ok((watching, trail::current()))
+            };
+            let watching = self.recorded("watch", (&key, ""), beginning, |_| 200).await?;
+            let events = stream::unfold(watching, |(mut watching, record)| async move {
                 let event = match watching.next().await? {
                     WatchItem::Error(status) => Err(status),
                     item => Ok(event(item)),
                 };
-                Some((event, watching))
+                Some((event, (watching, record)))
             });
             Ok(events.boxed())
         })

@@ -5,12 +5,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use corten_admission::{Cidr, ServiceAllocator};
+use corten_audit::{Backends, Environment};
 use corten_auth::{Attributes, Authenticator, Material, PkiError, Sealer, User};
 use corten_base::{Clock, Entropy, Tasks};
 use corten_cache::Cache;
 use corten_client::{Api, NodeApi};
 use corten_object::Status;
 use corten_store::Store;
+use corten_webhook::Caller;
 
 use crate::core::{Core, Parts};
 use crate::http::{Anonymous, RequestHeader};
@@ -43,6 +45,8 @@ pub struct ServerConfig {
     pub node_api: Arc<dyn NodeApi>,
     /// Who may call, and how they prove who they are.
     pub authentication: Authentication,
+    /// What is recorded of requests, and where.
+    pub audit: corten_audit::Options,
     /// Seals Secrets at rest; the cache must open with the same. `None` keeps them as they are.
     pub sealer: Option<Arc<Sealer>>,
 }
@@ -85,6 +89,9 @@ pub enum StartError {
     /// The certificates are of no use.
     #[error(transparent)]
     Pki(#[from] PkiError),
+    /// Requests cannot be recorded.
+    #[error(transparent)]
+    Audit(#[from] corten_audit::OptionsError),
     /// The objects that every cluster has could not be written.
     #[error("writing the bootstrap objects: {0}")]
     Bootstrap(#[from] Status),
@@ -104,6 +111,10 @@ impl Server {
         let authentication = config.authentication;
         let jwks_uri = authentication.jwks_uri.unwrap_or_else(|| format!("{}/openid/v1/jwks", signer.issuer()));
         let authenticator = Authenticator::new(signer, config.static_tokens, authentication.bootstrap_tokens);
+        let caller = Caller::new(config.cache.clone(), config.clock.clone(), config.entropy.clone());
+        let environment =
+            Environment { clock: config.clock.clone(), tasks: config.tasks.clone(), caller: caller.clone() };
+        let audit = Backends::start(&config.audit, environment)?;
         let core = Arc::new(Core::new(Parts {
             store: config.store,
             cache: config.cache,
@@ -118,6 +129,8 @@ impl Server {
             anonymous: authentication.anonymous,
             request_header: authentication.request_header,
             jwks_uri,
+            caller,
+            audit,
         }));
         core.services.load(&*core);
         let listeners = http::listen(&config.listen).await?;

@@ -206,7 +206,9 @@ async fn exec(
     };
     let session = core.node_api.exec(wanted).await?;
     let upgrade = hyper::upgrade::on(request);
+    let record = corten_audit::trail::current();
     core.tasks.spawn("exec stream", OnStop::Abort, async move {
+        let _record = record;
         match upgrade.await {
             Ok(upgraded) => {
                 let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;

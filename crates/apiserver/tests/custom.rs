@@ -5,6 +5,7 @@
 mod common;
 mod hook;
 mod http_client;
+mod https;
 
 use std::sync::Arc;
 

@@ -4,6 +4,7 @@
 
 mod common;
 mod hook;
+mod https;
 
 use base64::Engine as _;
 

@@ -88,7 +88,9 @@ impl Trail {
                 answered
             }
             Err(panic) => {
-                self.panicked(&*panic).await;
+                let said = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
+                let said = said.or_else(|| panic.downcast_ref::<String>().cloned());
+                self.panicked(&said.unwrap_or_default()).await;
                 std::panic::resume_unwind(panic)
             }
         }
@@ -181,9 +183,7 @@ impl Trail {
         }
     }
 
-    async fn panicked(&self, panic: &(dyn std::any::Any + Send)) {
-        let said = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
-        let said = said.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+    async fn panicked(&self, said: &str) {
         let event = {
             let mut state = self.state();
             state.event.status = Some(tree!({"metadata": {}, "status": "Failure",
@@ -264,8 +264,8 @@ pub fn impersonated(user: &User, constraint: &str) {
     });
 }
 
-/// The decoded object of the request.
-pub fn request_object(object: &Tree) {
+/// The decoded object of the request; `written` is it as it is recorded.
+pub fn request_object(object: &Tree, written: impl FnOnce() -> Tree) {
     note(Level::Metadata, |state| {
         let reference = state.event.object.get_or_insert_default();
         for (slot, path) in [
@@ -280,7 +280,7 @@ pub fn request_object(object: &Tree) {
         }
         let ruling = state.ruling.unwrap_or_default();
         if ruling.level >= Level::Request && state.event.request.is_none() {
-            state.event.request = Some(kept(object.clone(), ruling));
+            state.event.request = Some(kept(written(), ruling));
         }
     });
 }

@@ -57,6 +57,8 @@ pub struct Plan {
     pub kubeconfig: PathBuf,
     /// How callers prove who they are.
     pub authentication: corten_apiserver::Authentication,
+    /// What is recorded of requests, and where.
+    pub audit: corten_apiserver::AuditOptions,
 }
 
 /// A running server.
@@ -106,6 +108,7 @@ pub async fn start(plan: Plan, mut stage: impl FnMut(&str)) -> Result<Running> {
         tasks: api_tasks.clone(),
         node_api: node_api.clone(),
         authentication: plan.authentication.clone(),
+        audit: plan.audit.clone(),
         sealer: Some(sealer),
     })
     .await?;

@@ -119,6 +119,7 @@ impl Cluster {
             tasks: tasks.clone(),
             node_api: Arc::new(NoNode),
             authentication: corten_apiserver::Authentication::default(),
+            audit: corten_apiserver::AuditOptions::default(),
             sealer: None,
         };
         let server = sim.block_on(Server::start(server)).expect("a server starts on an empty store");

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use corten_audit::trail;
 use corten_auth::{Attributes, User, group};
 use corten_object::Status;
 use hyper::{HeaderMap, header};
@@ -17,15 +18,6 @@ use crate::core::Core;
 
 /// Before a bearer token among the WebSocket protocols: browsers can set no other header.
 const WEBSOCKET_TOKEN: &str = "base64url.bearer.authorization.k8s.io.";
-
-/// A caller.
-pub(super) struct Caller {
-    /// As whom the request is answered.
-    pub user: Arc<User>,
-    /// Who really asks, if they act as somebody else: the audit wants to know.
-    #[allow(dead_code, reason = "read by the audit stage, which comes next")]
-    pub real: Option<Arc<User>>,
-}
 
 /// Who may ask without proof.
 #[derive(Debug, Clone, Default)]
@@ -65,23 +57,44 @@ impl Default for RequestHeader {
     }
 }
 
-/// Who asks, and as whom.
+/// As whom the request is to be answered; `version` is the API version that is asked for. The record of the request learns who
+/// really asks.
 ///
 /// # Errors
-/// 401 if nobody vouches for the caller; what impersonation refuses. With the refusal comes who asked, for the audit.
+/// 401 if nobody vouches for the caller; what impersonation refuses; 500 if the request cannot be recorded and must be.
 pub(super) async fn authenticate(
     core: &Core,
     peer: &Peer,
     headers: &HeaderMap,
     request: &Attributes<'_>,
-    path: &str,
-) -> Result<Caller, (Status, Option<Arc<User>>)> {
-    let user = identify(core, peer, headers, path).await.map_err(|status| (status, None))?;
-    match impersonate(core, &user, headers, &Attributes { user: &user, ..*request }).await {
-        Ok(None) => Ok(Caller { user, real: None }),
-        Ok(Some(other)) => Ok(Caller { user: Arc::new(other), real: Some(user) }),
-        Err(status) => Err((status, Some(user))),
+    version: &str,
+) -> Result<Arc<User>, Status> {
+    let identified = identify(core, peer, headers, request.path).await;
+    if let Some(trail) = trail::current() {
+        match &identified {
+            Ok(user) => {
+                if !trail.decided(&Attributes { user, ..*request }, version).await {
+                    return Err(Status::internal("failed to store audit event"));
+                }
+            }
+            Err(_) => trail.unauthenticated(request, version, &attempted(peer, headers)).await,
+        }
     }
+    let user = identified?;
+    let other = impersonate(core, &user, headers, &Attributes { user: &user, ..*request }).await?;
+    Ok(other.map_or(user, Arc::new))
+}
+
+/// The proofs that a caller has tried (`filters/authn_audit.go`, `getAuthMethods`).
+fn attempted(peer: &Peer, headers: &HeaderMap) -> Vec<&'static str> {
+    let given = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let scheme = given.trim().split_once(' ').map_or("", |(scheme, _)| scheme);
+    let all = [
+        (scheme.eq_ignore_ascii_case("basic"), "basic"),
+        (scheme.eq_ignore_ascii_case("bearer"), "bearer"),
+        (peer.user.is_some() || peer.proxy.is_some(), "x509"),
+    ];
+    all.into_iter().filter(|(tried, _)| *tried).map(|(_, name)| name).collect()
 }
 
 async fn identify(core: &Core, peer: &Peer, headers: &HeaderMap, path: &str) -> Result<Arc<User>, Status> {

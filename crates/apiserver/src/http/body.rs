@@ -65,6 +65,17 @@ impl ListBody {
     }
 }
 
+impl Body {
+    /// The whole body, if it is there.
+    pub fn collect(self) -> Option<Bytes> {
+        match self {
+            Body::Full(bytes) => bytes,
+            Body::List(list) => Some(list.collect().into()),
+            Body::Stream(_) => None,
+        }
+    }
+}
+
 /// A body in one piece.
 pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
     Body::Full(Some(bytes.into()))
@@ -72,7 +83,17 @@ pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
 
 /// A body as it comes.
 pub(crate) fn stream(stream: impl Stream<Item = Bytes> + Send + 'static) -> Body {
-    Body::Stream(stream.boxed())
+    // The request's record is open for as long as its answer lasts.
+    match corten_audit::trail::current() {
+        None => Body::Stream(stream.boxed()),
+        Some(record) => Body::Stream(
+            stream
+                .inspect(move |_| {
+                    let _held = &record;
+                })
+                .boxed(),
+        ),
+    }
 }
 
 impl hyper::body::Body for Body {

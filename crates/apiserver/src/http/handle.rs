@@ -1,9 +1,11 @@
 //! One HTTP request: who asks, what for, and the answer.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use corten_audit::Trail;
 use corten_auth::{Attributes, User};
 use corten_object::selector::FieldTerm;
 use corten_object::{FieldSelector, Reason, Status};
@@ -14,6 +16,7 @@ use hyper::body::Incoming;
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{HeaderMap, Method, Request, Response};
 
+use super::audited;
 use super::authenticate::authenticate;
 use super::body::{Body, full};
 use super::query::Query;
@@ -62,23 +65,59 @@ pub(crate) struct Call {
     pub headers: HeaderMap,
     pub query: Query,
     pub path: String,
-    pub local: bool,
+    /// From where the request comes.
+    pub ip: IpAddr,
 }
 
-/// Answers one request.
+/// Answers one request, and has it recorded.
 pub(crate) async fn handle(core: &Arc<Core>, peer: &Peer, request: Request<Incoming>) -> Answered {
-    let route = parse(request.uri().path());
-    let headers = request.headers().clone();
-    let query = Query::parse(request.uri().query());
-    let verb = match (&route, request.method()) {
-        (Route::Resource(r), method) => verb_of(method, r, &query),
-        (_, method) => lower(method),
+    let asked = Asked::new(&request);
+    let id = audited::id(core, request.headers());
+    let mut answered = match &core.audit {
+        None => handle_asked(core, peer, request, asked).await,
+        Some(backends) => {
+            let trail = Trail::new(backends, audited::asked(core, peer, &request, id.clone(), asked.long));
+            let answering = Box::pin(handle_asked(core, peer, request, asked));
+            trail.scope(answering, |answered| answered.response.status().as_u16()).await
+        }
     };
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        answered.response.headers_mut().insert(HeaderName::from_static("audit-id"), id);
+    }
+    answered
+}
+
+/// What is asked, by path, method and query.
+struct Asked {
+    route: Route,
+    query: Query,
+    verb: &'static str,
+    /// Whether the answer is made to last.
+    long: bool,
+}
+
+impl Asked {
+    fn new(request: &Request<Incoming>) -> Asked {
+        let route = parse(request.uri().path());
+        let query = Query::parse(request.uri().query());
+        let (verb, long) = match (&route, request.method()) {
+            (Route::Resource(r), method) => {
+                let verb = verb_of(method, r, &query);
+                (verb, verb == "watch" || LONG_RUNNING.contains(&r.subresource.as_str()))
+            }
+            (_, method) => (lower(method), false),
+        };
+        Asked { route, query, verb, long }
+    }
+}
+
+async fn handle_asked(core: &Arc<Core>, peer: &Peer, request: Request<Incoming>, asked: Asked) -> Answered {
+    let Asked { route, query, verb, long } = asked;
+    let headers = request.headers().clone();
     let what = match &route {
         Route::Resource(r) => Some(r.clone()),
         _ => None,
     };
-    let long = verb == "watch" || what.as_ref().is_some_and(|r| LONG_RUNNING.contains(&r.subresource.as_str()));
     let mutating = !matches!(verb, "get" | "list" | "watch" | "head");
     let _one = (!long).then(|| core.metrics.enter(mutating));
     let answered = match deadline(&query, long) {
@@ -95,11 +134,7 @@ pub(crate) async fn handle(core: &Arc<Core>, peer: &Peer, request: Request<Incom
             }
         }
     };
-    let mut response = answered.unwrap_or_else(|status| failure(core, &headers, &query, &status));
-    let audit = headers.get("audit-id").filter(|id| id.len() <= 64).cloned();
-    if let Some(id) = audit.or_else(|| HeaderValue::from_str(&core.entropy.uid()).ok()) {
-        response.headers_mut().insert(HeaderName::from_static("audit-id"), id);
-    }
+    let response = answered.unwrap_or_else(|status| failure(core, &headers, &query, &status));
     let counted = match verb {
         "get" => "GET",
         "list" => "LIST",
@@ -140,9 +175,11 @@ async fn answer(
     let caller = {
         let nobody = User::default();
         let fields: Vec<FieldTerm>;
+        let mut version = "";
         let mut about = Attributes::path(&nobody, verb, path);
         if let Route::Resource(r) = &route {
             let selector = Query::parse(request.uri().query()).get("fieldSelector").to_owned();
+            version = &r.version;
             fields = FieldSelector::parse(&selector).map(|s| s.terms).unwrap_or_default();
             let name = fields.iter().find(|t| t.path == "metadata.name" && t.equal).map(|t| t.value.as_str());
             about = Attributes {
@@ -155,15 +192,15 @@ async fn answer(
                 ..Attributes::resource(&nobody, verb)
             };
         }
-        authenticate(core, peer, request.headers(), &about, path).await.map_err(|(status, _)| status)?
+        authenticate(core, peer, request.headers(), &about, version).await?
     };
     let incoming = Call {
-        user: caller.user,
+        user: caller,
         method: request.method().clone(),
         headers: request.headers().clone(),
         query: Query::parse(request.uri().query()),
         path: request.uri().path().to_owned(),
-        local: peer.local,
+        ip: peer.ip,
     };
     if let Route::Resource(r) = route {
         return resource::serve(core, incoming, r, verb, request).await;
@@ -261,7 +298,11 @@ fn metrics(core: &Core) -> String {
         registry.iter().map(|kind| world.count(kind.id)).collect()
     };
     let stored = registry.iter().zip(counts).filter(|(kind, _)| kind.verbs.stored() && kind.stored_as.is_none());
-    core.metrics.text(stored.map(|(kind, count)| (&*kind.group, &*kind.plural, count)))
+    let mut text = core.metrics.text(stored.map(|(kind, count)| (&*kind.group, &*kind.plural, count)));
+    if let Some(audit) = &core.audit {
+        text.push_str(&audit.metrics_text());
+    }
+    text
 }
 
 /// What anybody may keep for an hour (`pkg/routes/openidmetadata.go`).

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use corten_audit::trail;
 use corten_auth::{Attributes, User, group};
 use corten_kinds::validate::names;
 use corten_object::Status;
@@ -41,18 +42,24 @@ pub(super) async fn impersonate(
         }
         let checked = Check { core, user, verb: format!("impersonate:{mode}"), constrained: true };
         let verb = format!("impersonate-on:{mode}:{}", request.verb);
-        let found = match core.authorize(&Attributes { user, verb: &verb, ..*request }).await {
+        let found = match core.permit(&Attributes { user, verb: &verb, ..*request }).await {
             Ok(()) => checked.all(&wanted, mode).await,
             Err(status) => Err(status),
         };
         match found {
-            Ok(found) => return Ok(Some(found)),
+            Ok(found) => {
+                trail::impersonated(&found, &checked.verb);
+                return Ok(Some(found));
+            }
             Err(status) => drop(refused.get_or_insert(status)),
         }
     }
     let legacy = Check { core, user, verb: "impersonate".into(), constrained: false };
     match legacy.all(&wanted, "").await {
-        Ok(found) => Ok(Some(found)),
+        Ok(found) => {
+            trail::impersonated(&found, "");
+            Ok(Some(found))
+        }
         Err(status) => Err(refused.unwrap_or(status)),
     }
 }
@@ -132,7 +139,7 @@ impl Check<'_> {
         let mut found = wanted.clone();
         self.name(wanted, mode, &mut found).await?;
         if !wanted.uid.is_empty() {
-            self.core.authorize(&self.attributes(AUTHENTICATION, "uids", &wanted.uid)).await?;
+            self.core.permit(&self.attributes(AUTHENTICATION, "uids", &wanted.uid)).await?;
         }
         self.groups(&wanted.groups).await?;
         self.extra(&wanted.extra).await?;
@@ -176,7 +183,7 @@ impl Check<'_> {
             self.attributes(group, "users", &wanted.name)
         };
         let user = stripped.as_ref().unwrap_or(self.user);
-        self.core.authorize(&Attributes { user, ..attributes }).await
+        self.core.permit(&Attributes { user, ..attributes }).await
     }
 
     async fn groups(&self, groups: &[String]) -> Result<(), Status> {
@@ -189,12 +196,12 @@ impl Check<'_> {
                 let why = "impersonating the system:masters group is not allowed";
                 return Err(corten_auth::denial(&about(group::MASTERS), why));
             }
-            if groups.len() >= MANY && self.core.authorize(&about("*")).await.is_ok() {
+            if groups.len() >= MANY && self.core.permit(&about("*")).await.is_ok() {
                 return Ok(());
             }
         }
         for name in groups {
-            self.core.authorize(&self.attributes(self.group(), "groups", name)).await?;
+            self.core.permit(&self.attributes(self.group(), "groups", name)).await?;
         }
         Ok(())
     }
@@ -206,13 +213,13 @@ impl Check<'_> {
                 return Err(corten_auth::denial(&about("", ""), &why));
             }
             let count: usize = extra.values().map(Vec::len).sum();
-            if (extra.len() >= MANY || count >= MANY) && self.core.authorize(&about("*", "*")).await.is_ok() {
+            if (extra.len() >= MANY || count >= MANY) && self.core.permit(&about("*", "*")).await.is_ok() {
                 return Ok(());
             }
         }
         for (key, values) in extra {
             for value in values {
-                self.core.authorize(&about(key, value)).await?;
+                self.core.permit(&about(key, value)).await?;
             }
         }
         Ok(())

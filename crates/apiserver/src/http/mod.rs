@@ -1,5 +1,6 @@
 //! HTTP in, HTTP out: connections, paths, headers, encodings. Nothing in here decides; it calls the pipeline.
 
+mod audited;
 mod authenticate;
 mod body;
 mod encode;
@@ -15,7 +16,7 @@ mod route;
 mod watch;
 mod websocket;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -55,8 +56,8 @@ pub(crate) struct Peer {
     pub user: Option<Arc<User>>,
     /// The common name of the client certificate, if it is one of the front proxy's CA.
     pub proxy: Option<String>,
-    /// Whether it is on this machine: answers to it are not compressed.
-    pub local: bool,
+    /// Its address: answers to those on this machine are not compressed.
+    pub ip: IpAddr,
 }
 
 /// Opens the sockets.
@@ -166,7 +167,7 @@ async fn connection(core: Arc<Core>, tls: TlsAcceptor, stream: TcpStream, peer: 
     let named = certificate.and_then(|der| user_of_certificate(der).ok());
     let proxy = named.as_ref().filter(|_| is_proxy).map(|user| user.name.clone());
     let user = named.filter(|_| is_client).map(Arc::new);
-    let peer = Arc::new(Peer { user, proxy, local: peer.ip().is_loopback() });
+    let peer = Arc::new(Peer { user, proxy, ip: peer.ip() });
     let stopping = core.tasks.stopping();
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let (core, peer) = (core.clone(), peer.clone());

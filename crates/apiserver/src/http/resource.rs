@@ -3,17 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use corten_audit::{Level, trail};
 use corten_base::{OnStop, Revision};
 use corten_client::{PatchKind, WriteOptions};
 use corten_kinds::{Kind, Subresource, SubresourceKind, Verbs};
 use corten_object::{Reason, Status};
+use corten_tree::json;
 use hyper::body::Incoming;
 use hyper::{Method, Request as HttpRequest, Response};
 
 use super::body::{Body as HttpBody, full, stream};
 use super::encode::{Encoder, IncludeObject, tree_bytes};
 use super::handle::{Call, read_body};
-use super::negotiate::{self, Format, Offer, Shape};
+use super::negotiate::{self, Form, Format, Offer, Shape};
 use super::options;
 use super::respond::{finish, page_not_found, rendered, respond, warn};
 use super::route::Resource;
@@ -254,8 +256,7 @@ impl Exchange<'_> {
         };
         let items = self.core.objects_at(&self.kind, &self.r.version, listed.items).await?;
         let listed = Listed { items, ..listed };
-        let response = respond(200, self.encoder.form.format.content_type(), self.encoder.list(listed)?);
-        Ok(finish(&self.call, response))
+        self.respond_list(listed)
     }
 
     async fn watch(mut self, http: HttpRequest<Incoming>) -> Result<Response<HttpBody>, Status> {
@@ -288,7 +289,9 @@ impl Exchange<'_> {
         if websocket::wanted(&self.call.headers) {
             let frames = frames(self.encoder, watching, Frames::Messages, stopping);
             let (response, upgraded) = websocket::accept(&self.call.headers, http, "")?;
+            let record = trail::current();
             self.core.tasks.spawn("watch socket", OnStop::Abort, async move {
+                let _record = record;
                 if let Some(socket) = upgraded.await {
                     websocket::send_all(socket, frames, format != Format::Protobuf).await;
                 }
@@ -308,17 +311,36 @@ impl Exchange<'_> {
         let listed = self.core.delete_collection(user, &self.kind, version, &list, &parameters, &options).await?;
         let items = self.core.objects_at(&self.kind, &self.r.version, listed.items).await?;
         let listed = Listed { items, ..listed };
-        let response = respond(200, self.encoder.form.format.content_type(), self.encoder.list(listed)?);
-        Ok(finish(&self.call, response))
+        self.respond_list(listed)
     }
 
     /// From the body, or from the query if there is none.
     fn delete_parameters(&self, media: &str, bytes: bytes::Bytes) -> Result<DeleteParameters, Status> {
         let options = match bytes.is_empty() {
             true => options::delete_from_query(&self.call.query)?,
-            false => self.core.decode_delete_options(body_of(media, bytes)?)?,
+            false => {
+                let options = self.core.decode_delete_options(body_of(media, bytes)?)?;
+                trail::request_object(&options, || options.clone());
+                options
+            }
         };
         options::delete(&options)
+    }
+
+    /// Writes answers in the form of the audit log.
+    fn json_encoder(&self) -> Encoder {
+        let form = Form { format: Format::Json, pretty: false, ..self.encoder.form };
+        Encoder { form, ..self.encoder.clone() }
+    }
+
+    /// A list as answer.
+    fn respond_list(&self, listed: Listed) -> Result<Response<HttpBody>, Status> {
+        if trail::wants(Level::RequestResponse) {
+            let written = self.json_encoder().list(listed.clone())?.collect();
+            trail::response_object(|| json::parse(&written?).ok());
+        }
+        let response = respond(200, self.encoder.form.format.content_type(), self.encoder.list(listed)?);
+        Ok(finish(&self.call, response))
     }
 
     async fn respond(&self, answer: Answer) -> Result<Response<HttpBody>, Status> {
@@ -326,9 +348,17 @@ impl Exchange<'_> {
         let bytes = match (&answer.object, &answer.tree) {
             (Some(object), _) => {
                 let shown = self.core.objects_at(&self.kind, &self.r.version, vec![object.clone()]).await?;
-                self.encoder.object(shown.first().unwrap_or(object))?
+                let shown = shown.first().unwrap_or(object);
+                trail::response_object(|| json::parse(&self.json_encoder().object(shown).ok()?).ok());
+                self.encoder.object(shown)?
             }
-            (None, Some(tree)) => tree_bytes(self.core, form.format, tree),
+            (None, Some(tree)) => {
+                match tree.str_at("kind") {
+                    "Status" => trail::response_status_tree(&|| tree.clone()),
+                    _ => trail::response_object(|| Some(tree.clone())),
+                }
+                tree_bytes(self.core, form.format, tree)
+            }
             (None, None) => bytes::Bytes::new(),
         };
         let mut response = respond(answer.code, form.format.content_type(), full(rendered(form, bytes)));

@@ -1,6 +1,7 @@
 //! Responses: bodies in the form that a client wants, headers, failures.
 
 use bytes::Bytes;
+use corten_audit::trail;
 use corten_object::Status;
 use corten_tree::Tree;
 use hyper::header::{self, HeaderName, HeaderValue};
@@ -53,6 +54,7 @@ pub(crate) fn rendered(form: Form, bytes: Bytes) -> Bytes {
 
 /// A tree as answer, in JSON or what else the client wants.
 pub(crate) fn object(core: &Core, call: &Call, code: u16, tree: &Tree) -> Result<Response<Body>, Status> {
+    trail::response_object(|| Some(tree.clone()));
     let form = negotiate::form(&call.headers, &call.query, Offer::PLAIN)?;
     let body = rendered(form, tree_bytes(core, form.format, tree));
     Ok(finish(call, respond(code, form.format.content_type(), full(body))))
@@ -65,6 +67,7 @@ pub(crate) fn raw_json(code: u16, tree: &Tree) -> Response<Body> {
 
 /// A failure as a Status object.
 pub(crate) fn failure(core: &Core, headers: &HeaderMap, query: &Query, status: &Status) -> Response<Body> {
+    trail::response_status(status);
     let form = negotiate::form(headers, query, Offer::PLAIN).unwrap_or(Form { pretty: true, ..Form::JSON });
     let body = rendered(form, tree_bytes(core, form.format, &status.to_tree()));
     let mut response = respond(status.code, form.format.content_type(), full(body));
@@ -124,7 +127,7 @@ pub(crate) fn tagged(call: &Call, content_type: &'static str, body: Bytes, etag:
 pub(crate) fn finish(call: &Call, response: Response<Body>) -> Response<Body> {
     let accepts = call.headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|v| v.to_str().ok());
     let gzip = accepts.flat_map(|v| v.split(',')).any(|e| e.split(';').next().map(str::trim) == Some("gzip"));
-    if call.local || !gzip {
+    if call.ip.is_loopback() || !gzip {
         return response;
     }
     let (mut parts, body) = response.into_parts();

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use corten_admission::quota::Booking;
 use corten_admission::{self as admission, Notes, Operation};
+use corten_audit::{Level, trail};
 use corten_auth::Attributes;
 use corten_base::{BoxFuture, Timestamp};
 use corten_kinds::{Kind, Registry};
@@ -76,12 +77,25 @@ impl Admitting<'_> {
 
     /// Lets everybody change the object.
     pub async fn mutate(&self, object: Option<&mut Tree>, old: Option<&Tree>) -> Result<(), Status> {
-        self.core.admission.mutate(&self.view(), object, old).await
+        let admitted = self.core.admission.mutate(&self.view(), object, old).await;
+        self.record();
+        admitted
     }
 
     /// Asks everybody for their consent.
     pub async fn validate(&self, object: Option<&Tree>, old: Option<&Tree>) -> Result<(), Status> {
-        self.core.admission.validate(&self.view(), object, old).await
+        let admitted = self.core.admission.validate(&self.view(), object, old).await;
+        self.record();
+        admitted
+    }
+
+    /// Puts what was noted into the request's record.
+    fn record(&self) {
+        if trail::wants(Level::Metadata) {
+            for (key, value) in self.notes.annotations() {
+                trail::annotate(&key, &value);
+            }
+        }
     }
 
     /// What the object uses of the quotas of its namespace, to be written with it. Asked last of all.

@@ -87,6 +87,9 @@ impl Core {
         tree.insert("apiVersion", api_version);
         tree.insert("kind", kind);
         let warnings = self.strictness(request, decoded.strict, version, kind)?;
+        corten_audit::trail::request_object(&tree, || {
+            json::parse(&corten_schema::encode_json(schema, ty, &tree)).unwrap_or_default()
+        });
         Ok(Decoded { tree, warnings })
     }
 

@@ -59,7 +59,7 @@ pub(crate) struct Token {
 }
 
 /// A list, or a page of one.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Listed {
     pub items: Vec<Arc<Object>>,
     pub revision: Revision,

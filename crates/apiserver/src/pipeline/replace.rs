@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use corten_admission::{Operation, Reservation};
+use corten_audit::trail;
 use corten_client::PatchKind;
 use corten_kinds::{Kind, SubresourceKind, WriteContext};
 use corten_object::{Cause, Object, Reason, Status};
@@ -25,6 +26,16 @@ const FIELDS: &[u8] = b"fieldsV1";
 pub(crate) struct PatchBody {
     pub kind: PatchKind,
     pub body: Bytes,
+}
+
+impl PatchBody {
+    /// The patch as a tree, if it can be read.
+    pub fn to_tree(&self) -> Option<Tree> {
+        match self.kind {
+            PatchKind::Apply => super::decode::yaml(&self.body).ok(),
+            _ => corten_tree::json::parse(&self.body).ok(),
+        }
+    }
 }
 
 /// What makes a new state of an old one.
@@ -67,6 +78,7 @@ impl Core {
     pub async fn patch(&self, request: Request<'_>, patch: PatchBody) -> Result<Answer, Status> {
         let names = (request.namespace, request.name, request.subresource);
         self.authorize(&attributes(request.user, "patch", request.kind, names)).await?;
+        trail::request_patch(|| patch.to_tree());
         if patch.kind == PatchKind::Apply {
             let (body, strict) = super::decode::apply_body(&patch.body)?;
             return self.apply(request, body, strict).await;

@@ -1,6 +1,7 @@
 //! The scale subresource: a few fields of the object as an `autoscaling/v1 Scale`.
 
 use corten_admission::Operation;
+use corten_audit::trail;
 use corten_client::{PatchKind, WriteOptions};
 use corten_kinds::ScalePaths;
 use corten_object::{FieldError, LabelSelector, Reason, Status};
@@ -48,6 +49,7 @@ impl Core {
     pub async fn patch_scale(&self, request: Request<'_>, patch: PatchBody) -> Result<Answer, Status> {
         let names = (request.namespace, request.name, request.subresource);
         self.authorize(&attributes(request.user, "patch", request.kind, names)).await?;
+        trail::request_patch(|| patch.to_tree());
         paths(&request)?;
         let ty = self.schema.gvk("autoscaling", "v1", "Scale").ok_or_else(Status::no_such_resource)?;
         if patch.kind == PatchKind::Apply {

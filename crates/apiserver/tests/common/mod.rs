@@ -112,9 +112,10 @@ pub struct Fixture {
     pub tasks: Tasks,
     pub cache: Cache,
     pub store: Arc<dyn Store>,
-    _dir: tempfile::TempDir,
+    pub dir: tempfile::TempDir,
 }
 
+#[allow(dead_code, reason = "each test file uses its part")]
 impl Fixture {
     pub async fn start() -> Fixture {
         Fixture::with_cache(CacheOptions::default()).await
@@ -122,6 +123,14 @@ impl Fixture {
 
     /// A server whose cache has these bounds.
     pub async fn with_cache(options: CacheOptions) -> Fixture {
+        Fixture::with_config(options, |_, _| {}).await
+    }
+
+    /// A server with another configuration; the path is of a directory for files.
+    pub async fn with_config(
+        options: CacheOptions,
+        configure: impl FnOnce(&mut ServerConfig, &std::path::Path),
+    ) -> Fixture {
         let dir = tempfile::tempdir().unwrap();
         let names = PkiNames { node_name: "n1".into(), ..PkiNames::default() };
         let material = Arc::new(Material::load_or_create(dir.path(), &names, SystemClock.now()).unwrap());
@@ -138,7 +147,7 @@ impl Fixture {
             let (feeding, source, watch) = (feeding.clone(), source.clone(), watch.lock().unwrap().take().unwrap());
             async move { Err::<(), _>(feeding.run(source, watch).await) }
         });
-        let server = Server::start(ServerConfig {
+        let mut config = ServerConfig {
             store: store.clone(),
             cache: cache.clone(),
             material: material.clone(),
@@ -151,11 +160,12 @@ impl Fixture {
             tasks: tasks.clone(),
             node_api: Arc::new(EchoNode),
             authentication: corten_apiserver::Authentication::default(),
+            audit: corten_apiserver::AuditOptions::default(),
             sealer: Some(sealer),
-        })
-        .await
-        .unwrap();
-        Fixture { server, material, tasks, cache, store, _dir: dir }
+        };
+        configure(&mut config, dir.path());
+        let server = Server::start(config).await.unwrap();
+        Fixture { server, material, tasks, cache, store, dir }
     }
 
     #[allow(dead_code, reason = "the HTTP tests come in by the socket")]
