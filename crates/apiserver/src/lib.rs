@@ -21,6 +21,7 @@ mod swagger;
 mod tokens;
 
 pub use bootstrap::VERSION;
-pub use corten_audit::Options as AuditOptions;
+pub use corten_audit::{self as audit, Options as AuditOptions};
+pub use corten_schema::scalars::duration::parse as parse_duration;
 pub use http::{Anonymous, RequestHeader};
 pub use server::{Authentication, Server, ServerConfig, StartError};

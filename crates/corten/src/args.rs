@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use corten_cli::{ClientCommand, ConnectArgs};
 
+use crate::api_args::ApiArgs;
+
 /// Kubernetes in one binary.
 #[derive(Debug, Parser)]
 #[command(
@@ -101,6 +103,8 @@ pub struct UpArgs {
     pub cluster: NameArgs,
     #[command(flatten)]
     pub addresses: AddressArgs,
+    #[command(flatten)]
+    pub api: ApiArgs,
 }
 
 /// Arguments of `down`.
@@ -141,6 +145,8 @@ pub struct ServerArgs {
     /// Descriptor on which `up` waits for the stages of the start.
     #[arg(long, hide = true)]
     pub ready_fd: Option<i32>,
+    #[command(flatten)]
+    pub api: ApiArgs,
 }
 
 /// Arguments of `agent`.

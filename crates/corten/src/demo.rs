@@ -10,6 +10,7 @@ use corten_tree::{Tree, tree};
 use futures::StreamExt as _;
 use hyper::Method;
 
+use crate::api_args::ApiArgs;
 use crate::args::{AddressArgs, DemoArgs, DownArgs, NameArgs, UpArgs};
 use crate::host;
 use crate::lifecycle;
@@ -34,7 +35,7 @@ pub fn run(args: DemoArgs) -> Result<()> {
     host::become_root()?;
     let name = NameArgs { name: args.name.clone(), data_dir: None };
     let cluster = Cluster::new(&name)?;
-    lifecycle::up(UpArgs { cluster: name.clone(), addresses: AddressArgs::default() })?;
+    lifecycle::up(UpArgs { cluster: name.clone(), addresses: AddressArgs::default(), api: ApiArgs::default() })?;
     let outcome = crate::async_runtime()?.block_on(show(&cluster));
     if args.keep {
         println!("\nThe cluster goes on. Some things to try:");

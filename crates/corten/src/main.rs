@@ -4,6 +4,7 @@
 //! this time, `main` decides in this order: a runtime's helper process (before any thread starts), an applet by the name it is
 //! called by, else the command line.
 
+mod api_args;
 mod args;
 mod assembly;
 mod authority;

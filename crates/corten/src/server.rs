@@ -43,6 +43,7 @@ pub fn run(args: ServerArgs) -> Result<u8> {
         cluster: cluster.clone(),
         in_memory,
         authentication: corten_apiserver::Authentication::default(),
+        audit: args.api.audit(),
         addresses,
     };
     let ready = args.ready_fd.map(ready_pipe).transpose()?;
