@@ -1,6 +1,7 @@
 //! The project's own commands: `cargo xtask COMMAND`.
 
 mod bench;
+mod clients;
 mod conformance;
 mod deny;
 mod faults;
@@ -29,6 +30,8 @@ enum Command {
     Tidy,
     /// Measure a release build: start times, pods, idleness, reads, writes, lists; `bench api`: beside upstream (needs root)
     Bench(bench::BenchArgs),
+    /// Run controllers of client-go, controller-runtime and kube-rs against a cluster of this machine (needs root and Go)
+    Clients(clients::ClientsArgs),
     /// Run upstream's conformance tests on a cluster of this machine and write docs/conformance.md (needs root and Go)
     Conformance(conformance::ConformanceArgs),
     /// Check licences and bans of the dependency tree (installs cargo-deny below target/)
@@ -52,6 +55,7 @@ fn main() -> Result<()> {
         Command::Test(args) => test::run(&args),
         Command::Tidy => tidy::run(),
         Command::Bench(args) => bench::run(&args),
+        Command::Clients(args) => clients::run(&args),
         Command::Conformance(args) => conformance::run(&args),
         Command::Deny => deny::run(),
         Command::Faults(args) => faults::run(&args),

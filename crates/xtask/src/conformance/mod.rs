@@ -132,7 +132,7 @@ pub(crate) fn run(args: &ConformanceArgs) -> Result<()> {
 }
 
 /// The binary under test, as it is now: a copy, for the build directory may change meanwhile.
-fn build() -> Result<PathBuf> {
+pub(crate) fn build() -> Result<PathBuf> {
     let mut cargo = Command::new("cargo");
     if !cargo.args(["build", "--quiet", "--package", "corten"]).current_dir(root()).status()?.success() {
         bail!("the build failed");

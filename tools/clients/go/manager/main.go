@@ -1,25 +1,24 @@
-// A controller-runtime manager with leader election, against the cluster of KUBECONFIG: a controller keeps a Secret beside each
-// ConfigMap that asks for one. It ends with 0 if the server does what such a manager relies on.
+// A controller-runtime manager with leader election, against the cluster of KUBECONFIG: for each ManagerBundle it keeps spec.copies
+// ConfigMaps with spec.value, says so in the status, and leaves a note when the bundle goes. `cargo xtask clients` runs two of them and
+// checks them from outside. The argument is the name that it writes under.
 package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
+	"strconv"
+	"strings"
 	"time"
 
-	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/wait"
-	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	clientgo "k8s.io/client-go/kubernetes/scheme"
 	ctrl "sigs.k8s.io/controller-runtime"
-	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
@@ -27,40 +26,104 @@ import (
 )
 
 const (
-	wanted    = "clients.corten.dev/secret"
 	finalizer = "clients.corten.dev/guard"
+	owned     = "clients.corten.dev/bundle"
+	writer    = "clients.corten.dev/by"
 	lease     = "clients-manager"
 )
 
-// keeper makes the Secrets; its name tells which manager did it.
+// ManagerBundle is the manager's own kind.
+type ManagerBundle struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+	Spec              struct {
+		Value  string `json:"value"`
+		Copies int    `json:"copies"`
+	} `json:"spec"`
+	Status struct {
+		Copies             int   `json:"copies"`
+		ObservedGeneration int64 `json:"observedGeneration"`
+	} `json:"status,omitempty"`
+}
+
+// DeepCopyObject makes it a runtime.Object.
+func (b *ManagerBundle) DeepCopyObject() runtime.Object {
+	copied := *b
+	b.ObjectMeta.DeepCopyInto(&copied.ObjectMeta)
+	return &copied
+}
+
+// ManagerBundleList is a list of them.
+type ManagerBundleList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []ManagerBundle `json:"items"`
+}
+
+// DeepCopyObject makes it a runtime.Object.
+func (l *ManagerBundleList) DeepCopyObject() runtime.Object {
+	copied := *l
+	copied.Items = nil
+	for i := range l.Items {
+		copied.Items = append(copied.Items, *l.Items[i].DeepCopyObject().(*ManagerBundle))
+	}
+	return &copied
+}
+
 type keeper struct {
 	client.Client
 	name string
 }
 
 func (k *keeper) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
-	source := &corev1.ConfigMap{}
-	if err := k.Get(ctx, request.NamespacedName, source); err != nil {
+	bundle := &ManagerBundle{}
+	if err := k.Get(ctx, request.NamespacedName, bundle); err != nil {
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
-	if source.Labels[wanted] == "" {
-		return ctrl.Result{}, nil
+	if !bundle.DeletionTimestamp.IsZero() {
+		note := &corev1.ConfigMap{
+			ObjectMeta: metav1.ObjectMeta{Name: bundle.Name + "-goodbye", Namespace: bundle.Namespace},
+			Data:       map[string]string{"value": "cleaned up"},
+		}
+		if err := k.Create(ctx, note); err != nil && !apierrors.IsAlreadyExists(err) {
+			return ctrl.Result{}, err
+		}
+		controllerutil.RemoveFinalizer(bundle, finalizer)
+		return ctrl.Result{}, client.IgnoreNotFound(k.Update(ctx, bundle))
 	}
-	if !source.DeletionTimestamp.IsZero() {
-		controllerutil.RemoveFinalizer(source, finalizer)
-		return ctrl.Result{}, client.IgnoreNotFound(k.Update(ctx, source))
-	}
-	if controllerutil.AddFinalizer(source, finalizer) {
-		if err := k.Update(ctx, source); err != nil {
+	if controllerutil.AddFinalizer(bundle, finalizer) {
+		if err := k.Update(ctx, bundle); err != nil {
 			return ctrl.Result{}, err
 		}
 	}
-	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: source.Name, Namespace: source.Namespace}}
-	_, err := controllerutil.CreateOrUpdate(ctx, k.Client, secret, func() error {
-		secret.StringData = map[string]string{"value": source.Data["value"], "by": k.name}
-		return controllerutil.SetControllerReference(source, secret, k.Scheme())
-	})
-	return ctrl.Result{}, err
+	for i := range bundle.Spec.Copies {
+		one := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("%s-%d", bundle.Name, i), Namespace: bundle.Namespace}}
+		_, err := controllerutil.CreateOrPatch(ctx, k.Client, one, func() error {
+			one.Labels = map[string]string{owned: bundle.Name}
+			one.Annotations = map[string]string{writer: k.name}
+			one.Data = map[string]string{"value": bundle.Spec.Value}
+			return controllerutil.SetControllerReference(bundle, one, k.Scheme())
+		})
+		if err != nil {
+			return ctrl.Result{}, err
+		}
+	}
+	maps := &corev1.ConfigMapList{}
+	if err := k.List(ctx, maps, client.InNamespace(bundle.Namespace), client.MatchingLabels{owned: bundle.Name}); err != nil {
+		return ctrl.Result{}, err
+	}
+	for i := range maps.Items {
+		number, err := strconv.Atoi(strings.TrimPrefix(maps.Items[i].Name, bundle.Name+"-"))
+		if err == nil && number < bundle.Spec.Copies {
+			continue
+		}
+		if err := k.Delete(ctx, &maps.Items[i]); client.IgnoreNotFound(err) != nil {
+			return ctrl.Result{}, err
+		}
+	}
+	before := bundle.DeepCopyObject().(*ManagerBundle)
+	bundle.Status.Copies, bundle.Status.ObservedGeneration = bundle.Spec.Copies, bundle.Generation
+	return ctrl.Result{}, k.Status().Patch(ctx, bundle, client.MergeFrom(before))
 }
 
 func main() {
@@ -69,144 +132,32 @@ func main() {
 		fmt.Fprintln(os.Stderr, "manager:", err)
 		os.Exit(1)
 	}
-	fmt.Println("manager: ok")
-}
-
-// start runs a manager in a namespace until its context ends.
-func start(ctx context.Context, rest *rest.Config, namespace, name string) (<-chan struct{}, <-chan error, error) {
-	again := true
-	duration, deadline, period := 4*time.Second, 3*time.Second, 500*time.Millisecond
-	manager, err := ctrl.NewManager(rest, ctrl.Options{
-		LeaderElection: true, LeaderElectionID: lease, LeaderElectionNamespace: namespace,
-		LeaderElectionReleaseOnCancel: true,
-		LeaseDuration:                 &duration, RenewDeadline: &deadline, RetryPeriod: &period,
-		Metrics:    server.Options{BindAddress: "0"},
-		Cache:      cache.Options{DefaultNamespaces: map[string]cache.Config{namespace: {}}},
-		Controller: config.Controller{SkipNameValidation: &again},
-	})
-	if err != nil {
-		return nil, nil, err
-	}
-	err = ctrl.NewControllerManagedBy(manager).For(&corev1.ConfigMap{}).Owns(&corev1.Secret{}).
-		Complete(&keeper{Client: manager.GetClient(), name: name})
-	if err != nil {
-		return nil, nil, err
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- manager.Start(ctx) }()
-	return manager.Elected(), ended, nil
 }
 
 func run() error {
-	rest, err := clientcmd.BuildConfigFromFlags("", os.Getenv("KUBECONFIG"))
-	if err != nil {
+	scheme := runtime.NewScheme()
+	if err := clientgo.AddToScheme(scheme); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-	defer cancel()
-	direct, err := client.New(rest, client.Options{})
-	if err != nil {
-		return err
-	}
-	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "manager-"}}
-	if err := direct.Create(ctx, namespace); err != nil {
-		return err
-	}
-	defer direct.Delete(context.Background(), namespace)
-
-	first, stopFirst := context.WithCancel(ctx)
-	defer stopFirst()
-	elected, firstEnded, err := start(first, rest, namespace.Name, "first")
-	if err != nil {
-		return err
-	}
-	if err := await(ctx, elected, "the first manager was not elected"); err != nil {
-		return err
-	}
-	secondElected, _, err := start(ctx, rest, namespace.Name, "second")
-	if err != nil {
-		return err
-	}
-	if err := work(ctx, direct, namespace.Name, "one", "first"); err != nil {
-		return err
-	}
-	select {
-	case <-secondElected:
-		return errors.New("two leaders at once")
-	default:
-	}
-	stopFirst()
-	if err := <-firstEnded; err != nil {
-		return fmt.Errorf("the first manager ended with %w", err)
-	}
-	if err := await(ctx, secondElected, "the second manager was not elected"); err != nil {
-		return err
-	}
-	held := &coordinationv1.Lease{}
-	if err := direct.Get(ctx, client.ObjectKey{Namespace: namespace.Name, Name: lease}, held); err != nil {
-		return err
-	}
-	fmt.Println("manager: the lease changed hands", *held.Spec.LeaseTransitions, "times")
-	return work(ctx, direct, namespace.Name, "two", "second")
-}
-
-func await(ctx context.Context, done <-chan struct{}, otherwise string) error {
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done():
-		return errors.New(otherwise)
-	}
-}
-
-// work has the leader keep a Secret: made, changed, made again, and gone with its owner.
-func work(ctx context.Context, direct client.Client, namespace, name, leader string) error {
-	source := &corev1.ConfigMap{
-		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: namespace, Labels: map[string]string{wanted: "yes"}},
-		Data:       map[string]string{"value": "a"},
-	}
-	if err := direct.Create(ctx, source); err != nil {
-		return err
-	}
-	key := client.ObjectKeyFromObject(source)
-	holds := func(value string) error {
-		return eventually(ctx, fmt.Sprintf("no secret %s with %q by %s", name, value, leader), func() (bool, error) {
-			secret := &corev1.Secret{}
-			err := direct.Get(ctx, key, secret)
-			return string(secret.Data["value"]) == value && string(secret.Data["by"]) == leader, client.IgnoreNotFound(err)
-		})
-	}
-	if err := holds("a"); err != nil {
-		return err
-	}
-	patch := client.MergeFrom(source.DeepCopy())
-	source.Data["value"] = "b"
-	if err := direct.Patch(ctx, source, patch); err != nil {
-		return err
-	}
-	if err := holds("b"); err != nil {
-		return err
-	}
-	if err := direct.Delete(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: namespace}}); err != nil {
-		return err
-	}
-	if err := holds("b"); err != nil {
-		return err
-	}
-	if err := direct.Delete(ctx, source); err != nil {
-		return err
-	}
-	return eventually(ctx, "the secret outlived its owner", func() (bool, error) {
-		err := direct.Get(ctx, key, &corev1.Secret{})
-		return apierrors.IsNotFound(err), client.IgnoreNotFound(err)
+	version := schema.GroupVersion{Group: "clients.corten.dev", Version: "v1"}
+	scheme.AddKnownTypes(version, &ManagerBundle{}, &ManagerBundleList{})
+	metav1.AddToGroupVersion(scheme, version)
+	// Short, so that a change of leaders does not take the defaults' fifteen seconds.
+	duration, deadline, period := 4*time.Second, 3*time.Second, 500*time.Millisecond
+	manager, err := ctrl.NewManager(ctrl.GetConfigOrDie(), ctrl.Options{
+		Scheme:         scheme,
+		LeaderElection: true, LeaderElectionID: lease, LeaderElectionNamespace: "default",
+		LeaderElectionReleaseOnCancel: true,
+		LeaseDuration:                 &duration, RenewDeadline: &deadline, RetryPeriod: &period,
+		Metrics: server.Options{BindAddress: "0"},
 	})
-}
-
-func eventually(ctx context.Context, otherwise string, done func() (bool, error)) error {
-	err := wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, 30*time.Second, true,
-		func(context.Context) (bool, error) { return done() })
 	if err != nil {
-		return fmt.Errorf("%s: %w", otherwise, err)
+		return err
 	}
-	return nil
+	err = ctrl.NewControllerManagedBy(manager).For(&ManagerBundle{}).Owns(&corev1.ConfigMap{}).
+		Complete(&keeper{Client: manager.GetClient(), name: os.Args[1]})
+	if err != nil {
+		return err
+	}
+	return manager.Start(ctrl.SetupSignalHandler())
 }
