@@ -18,6 +18,7 @@ pub(crate) fn protect(request: &Request<'_>, object: &mut Tree, _old: Option<&Tr
         () if request.operation != Operation::Create => return Ok(()),
         () if request.is(id::PERSISTENT_VOLUME_CLAIM) => "kubernetes.io/pvc-protection",
         () if request.is(id::PERSISTENT_VOLUME) => "kubernetes.io/pv-protection",
+        () if request.is(id::VOLUME_ATTRIBUTES_CLASS) => "kubernetes.io/vac-protection",
         () => return Ok(()),
     };
     match object.path_mut("metadata.finalizers").and_then(Tree::as_list_mut) {

@@ -7,6 +7,7 @@ pub(crate) use corten_admission::user_info;
 use corten_auth::{Attributes, BoundRef, Claims, KubernetesClaims, Rule, User, authorizer};
 use corten_base::Revision;
 use corten_kinds::id;
+use corten_kinds::validate::names;
 use corten_object::selector::FieldTerm;
 use corten_object::{FieldError, FieldSelector, KindId, Object, ObjectKey, Status, conditions, time};
 use corten_tree::{FieldPath, Tree, tree};
@@ -32,12 +33,17 @@ impl Core {
         self.fresh().await?;
         let mut admitting = self.admitting(&request, Operation::Create);
         admitting.name(tree.str_at("metadata.name"));
+        self.track(&request, None, &mut tree, admitting.now);
         admitting.mutate(Some(&mut tree), None).await?;
         admitting.validate(Some(&tree), None).await?;
         let warnings = [decoded.warnings, admitting.notes.take_warnings()].concat();
         let status = match request.kind.id {
             id::TOKEN_REVIEW => self.token_review(&tree).await?,
-            id::SELF_SUBJECT_REVIEW => tree!({"userInfo": (user_info(request.user))}),
+            id::SELF_SUBJECT_REVIEW => {
+                // Upstream makes a new object.
+                tree.insert("metadata", tree!({"creationTimestamp": (time::format(self.clock.now()))}));
+                tree!({"userInfo": (user_info(request.user))})
+            }
             id::SELF_SUBJECT_ACCESS_REVIEW => {
                 reviewable(&tree, true, None)?;
                 self.access(request.user, &tree).await
@@ -226,6 +232,7 @@ impl Core {
 
     /// Makes a token of a service account (`pkg/registry/core/serviceaccount/storage/token.go`).
     fn token(&self, request: Request<'_>, mut body: Tree) -> Result<Answer, Status> {
+        check_token_metadata(&request, &body)?;
         let key = ObjectKey::new(id::SERVICE_ACCOUNT, request.namespace, request.name);
         let account = self.cache.get(&key).ok_or_else(|| request.not_found())?;
         let now = self.clock.now();
@@ -235,7 +242,7 @@ impl Core {
         }
         body.set_default("spec.expirationSeconds", TOKEN_SECONDS);
         let seconds = body.i64_at("spec.expirationSeconds").unwrap_or(TOKEN_SECONDS);
-        check_seconds(request.name, seconds)?;
+        check_seconds(seconds)?;
         let audiences: Vec<String> =
             body.list_at("spec.audiences").iter().filter_map(Tree::as_str).map(str::to_owned).collect();
         let mut kubernetes = KubernetesClaims {
@@ -307,7 +314,9 @@ impl Core {
             Some(id::SECRET) => claims.secret = Some(reference(&*find(id::SECRET, request.namespace)?)),
             Some(id::NODE) => claims.node = Some(reference(&*find(id::NODE, "")?)),
             _ => {
-                let why = format!("cannot bind token to object of type {}", wanted.str_at("kind"));
+                let gvk = corten_object::GroupVersionKind::parse(wanted.str_at("apiVersion"), wanted.str_at("kind"));
+                let why =
+                    format!("cannot bind token to object of type {}/{}, Kind={}", gvk.group, gvk.version, gvk.kind);
                 return Err(Status::bad_request(why));
             }
         }
@@ -338,7 +347,7 @@ impl Core {
     }
 }
 
-fn check_seconds(name: &str, seconds: i64) -> Result<(), Status> {
+fn check_seconds(seconds: i64) -> Result<(), Status> {
     let path = FieldPath::of("spec.expirationSeconds");
     let why = match seconds {
         s if s < 600 => "may not specify a duration less than 10 minutes",
@@ -346,7 +355,22 @@ fn check_seconds(name: &str, seconds: i64) -> Result<(), Status> {
         _ => return Ok(()),
     };
     let error = FieldError::invalid(&path, &Tree::Int(seconds), why);
-    Err(Status::invalid("authentication.k8s.io", "TokenRequest", name, &[error]))
+    Err(Status::invalid("authentication.k8s.io", "TokenRequest", "", &[error]))
+}
+
+/// A token request that names an account and a namespace names those of the path.
+fn check_token_metadata(request: &Request<'_>, body: &Tree) -> Result<(), Status> {
+    for (field, expected, what) in
+        [("metadata.name", request.name, "name"), ("metadata.namespace", request.namespace, "namespace")]
+    {
+        let found = body.str_at(field);
+        if !found.is_empty() && found != expected {
+            let why = format!("must match the service account {what} if specified");
+            let error = FieldError::invalid_str(&FieldPath::of(field), found, why);
+            return Err(Status::invalid("authentication.k8s.io", "TokenRequest", request.name, &[error]));
+        }
+    }
+    Ok(())
 }
 
 fn reference(object: &Object) -> BoundRef {
@@ -383,7 +407,8 @@ fn review_faults(review: &Tree, of_self: bool, local: Option<&str>) -> Vec<Field
             errors.push(FieldError::required(&path.child("requirements"), why));
         }
         for (i, requirement) in requirements.iter().enumerate() {
-            requirement_faults(&path.child("requirements").index(i), requirement, &mut errors);
+            let of_labels = selector == "labelSelector";
+            requirement_faults(&path.child("requirements").index(i), requirement, of_labels, &mut errors);
         }
     }
     let mut metadata = review.get("metadata").cloned().unwrap_or_default();
@@ -395,7 +420,8 @@ fn review_faults(review: &Tree, of_self: bool, local: Option<&str>) -> Vec<Field
     }
     if !metadata.semantically_equal(&Tree::map()) && !metadata.is_null() {
         let why = if local.is_some() { "must be empty except for namespace" } else { "must be empty" };
-        errors.push(FieldError::invalid(&FieldPath::of("metadata"), &metadata, why));
+        let shown = review.get("metadata").unwrap_or(&Tree::Null);
+        errors.push(FieldError::invalid(&FieldPath::of("metadata"), shown, why));
     }
     if let Some(namespace) = local {
         let of = review.str_at("spec.resourceAttributes.namespace");
@@ -411,22 +437,30 @@ fn review_faults(review: &Tree, of_self: bool, local: Option<&str>) -> Vec<Field
     errors
 }
 
-fn requirement_faults(path: &FieldPath, requirement: &Tree, errors: &mut Vec<FieldError>) {
-    if requirement.str_at("key").is_empty() {
-        errors.push(FieldError::required(&path.child("key"), "must be specified"));
-    }
-    let values = requirement.list_at("values").len();
+/// `ValidateLabelSelectorRequirement` and `ValidateFieldSelectorRequirement`; operators of newer clients pass.
+fn requirement_faults(path: &FieldPath, requirement: &Tree, of_labels: bool, errors: &mut Vec<FieldError>) {
+    let values = requirement.list_at("values");
     match requirement.str_at("operator") {
-        "In" | "NotIn" if values == 0 => {
+        "In" | "NotIn" if values.is_empty() => {
             let why = "must be specified when `operator` is 'In' or 'NotIn'";
             errors.push(FieldError::required(&path.child("values"), why));
         }
-        "Exists" | "DoesNotExist" if values > 0 => {
+        "Exists" | "DoesNotExist" if !values.is_empty() => {
             let why = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
             errors.push(FieldError::forbidden(&path.child("values"), why));
         }
-        "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
-        other => errors.push(FieldError::invalid_str(&path.child("operator"), other, "not a valid selector operator")),
+        _ => {}
+    }
+    let key = requirement.str_at("key");
+    if of_labels {
+        let faults = names::label_key(key).into_iter();
+        errors.extend(faults.map(|why| FieldError::invalid_str(&path.child("key"), key, why)));
+        for (i, value) in values.iter().filter_map(Tree::as_str).enumerate() {
+            let faults = names::label_value(value).into_iter();
+            errors.extend(faults.map(|why| FieldError::invalid_str(&path.child("values").index(i), value, why)));
+        }
+    } else if key.is_empty() {
+        errors.push(FieldError::required(&path.child("key"), "must be specified"));
     }
 }
 

@@ -52,12 +52,17 @@ impl Env {
         }
     }
 
+    /// Adds `cel.bind`, which the environments of devices have.
+    #[must_use]
+    pub fn with_bindings(mut self) -> Env {
+        self.syntax.bindings = true;
+        self
+    }
+
     /// Adds `cel.bind` and literals of mixed types, which Kubernetes' environments do not have.
     #[must_use]
-    pub fn with_bindings_and_mixed_literals(mut self) -> Env {
-        self.syntax.bindings = true;
-        self.mixed_literals = true;
-        self
+    pub fn with_bindings_and_mixed_literals(self) -> Env {
+        Env { mixed_literals: true, ..self.with_bindings() }
     }
 
     /// Adds a variable. A dotted name is one variable: `authorizer.requestResource`.

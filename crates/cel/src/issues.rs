@@ -80,7 +80,13 @@ impl fmt::Display for Issues {
             if at > 0 {
                 f.write_str("\n")?;
             }
-            write!(f, "ERROR: <input>:{}:{}: {}", issue.line, issue.column + 1, issue.message)?;
+            let nothing = self.lines.iter().all(String::is_empty) && self.lines.len() == 1;
+            let column = if nothing { 0 } else { issue.column + 1 };
+            write!(f, "ERROR: <input>:{}:{column}: {}", issue.line, issue.message)?;
+            if nothing {
+                // The parser's end of nothing stands before its start, and there is no line to show.
+                continue;
+            }
             let line = usize::try_from(issue.line - 1).ok().and_then(|line| self.lines.get(line));
             let Some(line) = line.filter(|line| line.len() <= SNIPPET_BYTES_MAX) else { continue };
             let snippet = line.replace('\t', " ");

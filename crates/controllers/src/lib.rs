@@ -128,6 +128,7 @@ pub fn all(config: &Config) -> Vec<Box<dyn Controller>> {
         Box::new(volume_binder::VolumeBinder { local_path: config.local_path.clone() }),
         Box::new(volume_protection::ClaimProtection),
         Box::new(volume_protection::VolumeProtection),
+        Box::new(volume_protection::AttributesClassProtection),
         Box::new(disruption::DisruptionController),
         Box::new(custom_resource_definition::CustomResourceDefinitionController),
         Box::new(validating_policy_status::ValidatingPolicyStatus),

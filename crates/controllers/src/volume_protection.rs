@@ -1,5 +1,6 @@
-//! Claims that pods use and volumes that claims use are not deleted under them (`pkg/controller/volume/pvcprotection`,
-//! `pvprotection`): their finalizer goes when nothing uses them any more. Admission has put it there.
+//! Claims that pods use, volumes that claims use and attribute classes that both name are not deleted under them
+//! (`pkg/controller/volume/pvcprotection`, `pvprotection`, `vacprotection`): their finalizer goes when nothing uses them any more.
+//! Admission has put it there.
 
 use corten_kinds::id;
 use corten_object::{Object, ObjectKey};
@@ -13,11 +14,35 @@ pub struct ClaimProtection;
 /// The controller of volumes.
 pub struct VolumeProtection;
 
+/// The controller of attribute classes.
+pub struct AttributesClassProtection;
+
+const CLASS_FINALIZER: &str = "kubernetes.io/vac-protection";
 const CLAIM_FINALIZER: &str = "kubernetes.io/pvc-protection";
 const VOLUME_FINALIZER: &str = "kubernetes.io/pv-protection";
 
 const CLAIM_WATCHES: &[Watch] = &[Watch::itself(id::PERSISTENT_VOLUME_CLAIM), Watch::by(id::POD, pod_ended)];
 const VOLUME_WATCHES: &[Watch] = &[Watch::itself(id::PERSISTENT_VOLUME)];
+const CLASS_WATCHES: &[Watch] = &[
+    Watch::itself(id::VOLUME_ATTRIBUTES_CLASS),
+    Watch::by(id::PERSISTENT_VOLUME, classes_left),
+    Watch::by(id::PERSISTENT_VOLUME_CLAIM, classes_left),
+];
+
+/// Where a claim or a volume names a class.
+const CLASS_PATHS: [&str; 3] = [
+    "spec.volumeAttributesClassName",
+    "status.currentVolumeAttributesClassName",
+    "status.modifyVolumeStatus.targetVolumeAttributesClassName",
+];
+
+/// The classes that a claim or a volume named and may name no more.
+fn classes_left(change: &Changed<'_>, out: &mut Vec<Key>) {
+    let Some(old) = change.old else { return };
+    let tree = old.to_tree();
+    let names = CLASS_PATHS.iter().map(|path| tree.str_at(path)).filter(|name| !name.is_empty());
+    out.extend(names.map(|name| ObjectKey::new(id::VOLUME_ATTRIBUTES_CLASS, "", name)));
+}
 
 /// A pod that ended or went no longer uses its claims.
 fn pod_ended(change: &Changed<'_>, out: &mut Vec<Key>) {
@@ -88,5 +113,33 @@ impl Controller for VolumeProtection {
             return Plan::empty();
         }
         Plan::of(without(&volume.object, VOLUME_FINALIZER).into_iter().collect())
+    }
+}
+
+impl Controller for AttributesClassProtection {
+    fn name(&self) -> &'static str {
+        "vac-protection"
+    }
+
+    fn component(&self) -> &'static str {
+        "volumeattributesclass-protection-controller"
+    }
+
+    fn watches(&self) -> &[Watch] {
+        CLASS_WATCHES
+    }
+
+    fn reconcile(&self, world: &World<'_>, key: &Key) -> Plan {
+        let Some(class) = world.state.get(key) else { return Plan::empty() };
+        let Some(action) = without(class, CLASS_FINALIZER) else { return Plan::empty() };
+        let names = |object: &std::sync::Arc<Object>| {
+            let tree = object.to_tree();
+            CLASS_PATHS.iter().any(|path| tree.str_at(path) == &*key.name)
+        };
+        let used = |kind| world.state.list(kind).any(names);
+        if used(id::PERSISTENT_VOLUME) || used(id::PERSISTENT_VOLUME_CLAIM) {
+            return Plan::empty();
+        }
+        Plan::of(vec![action])
     }
 }

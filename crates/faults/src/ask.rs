@@ -19,6 +19,9 @@ use crate::recorded::Answers;
 /// The namespace of all namespaced cases.
 const NAMESPACE: &str = "faults";
 
+/// How often an update is sent that conflicts: upstream's controllers write the status of what was just made.
+const RACES: u32 = 5;
+
 /// The administrator's connection to a server.
 pub struct Asker {
     sender: hyper::client::conn::http1::SendRequest<Full<Bytes>>,
@@ -114,14 +117,22 @@ impl Asker {
                 (self.json(Method::POST, &format!("{collection}?{DRY}"), &body).await?, body)
             }
             Verb::Given | Verb::Update => {
-                let live = self.send(Method::GET, object, "", Bytes::new()).await?;
-                if live.code != 200 {
-                    return Ok(format!("the base is gone: {}", live.body));
-                }
-                let mut body = live.body;
-                line.edits.iter().for_each(|e| e.apply(&mut body));
                 let query = if section.verb == Verb::Given { "" } else { DRY };
-                (self.json(Method::PUT, &format!("{object}{subresource}?{query}"), &body).await?, body)
+                let path = format!("{object}{subresource}?{query}");
+                let mut attempts = RACES;
+                loop {
+                    let live = self.send(Method::GET, object, "", Bytes::new()).await?;
+                    if live.code != 200 {
+                        return Ok(format!("the base is gone: {}", live.body));
+                    }
+                    let mut body = live.body;
+                    line.edits.iter().for_each(|e| e.apply(&mut body));
+                    let answer = self.json(Method::PUT, &path, &body).await?;
+                    attempts -= 1;
+                    if answer.code != 409 || attempts == 0 {
+                        break (answer, body);
+                    }
+                }
             }
             Verb::Patch(kind) => {
                 let live = self.send(Method::GET, object, "", Bytes::new()).await?;

@@ -156,6 +156,9 @@ const SHAPES: &[(&str, Shape)] = &[
         let length = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
         (!rest.contains('/')).then_some(6 + length)
     }),
+    ("<certificate>", |text, before| {
+        before.ends_with(b"X509SHA256=").then(|| text.find(|c: char| !c.is_ascii_hexdigit()).unwrap_or(text.len()))
+    }),
     ("<5>", |text, before| {
         let random = before.ends_with(b"kube-api-access-") && text.len() >= 5;
         random.then_some(5).filter(|n| text.is_char_boundary(*n))

@@ -92,6 +92,11 @@ pub fn condition_is(tree: &Tree, path: &str, kind: &str, status: &str) -> bool {
     found.is_some_and(|c| c.str_at("status") == status)
 }
 
+/// A boolean, or what stands for it where it is missing.
+pub(crate) fn flag(object: &Tree, path: &str, default: bool) -> Tree {
+    Tree::Bool(object.path(path).and_then(Tree::as_bool).unwrap_or(default))
+}
+
 /// An integer or text (`IntOrString`, a quantity) as text.
 pub fn plain(value: &Tree) -> String {
     match value {

@@ -85,6 +85,8 @@ pub enum Generation {
     None,
     /// Starts at 1 and grows when one of these top-level fields changes (and when deletion begins).
     OnChangeOf(&'static [&'static str]),
+    /// As `OnChangeOf`, but a new object has none (upstream's CSIDriver).
+    FromZeroOnChangeOf(&'static [&'static str]),
     /// Starts at 1 and grows when anything but metadata and status changes.
     OnChange,
     /// Starts at 1 and grows when anything but metadata changes.
@@ -276,6 +278,8 @@ pub struct Hooks {
     pub validate_status: Option<fn(&Tree, &Tree, &mut Errors)>,
     /// As [`Hooks::validate_status`], for rules that depend on the time.
     pub validate_status_at: Option<fn(&Tree, &Tree, &WriteContext, &mut Errors)>,
+    /// Finds faults that depend on the labels of the object's namespace (new, old if there is one, labels).
+    pub validate_in_namespace: Option<fn(&Tree, Option<&Tree>, &corten_object::Labels, &mut Errors)>,
     /// Changes what [`Hooks::subresource`] has merged, knowing the old object.
     pub prepare_subresource: Option<fn(&mut Tree, &Tree, &WriteContext)>,
     /// For [`SubresourceKind::Update`]: merges a write through the named subresource (new, old) into the new object.
@@ -301,6 +305,7 @@ impl Hooks {
         validate_update: None,
         validate_status: None,
         validate_status_at: None,
+        validate_in_namespace: None,
         prepare_subresource: None,
         subresource: None,
         warnings: None,

@@ -330,6 +330,34 @@ pub fn ip(text: &str) -> Vec<String> {
     }
 }
 
+/// An address range, by the strict rule: `10.9.8.0/24`. (`parseCIDR` in `k8s.io/apimachinery/pkg/util/validation/ip.go`)
+pub fn cidr(text: &str) -> Vec<String> {
+    use std::net::IpAddr;
+    let one = |message: &str| vec![message.to_owned()];
+    let lenient = || {
+        let (ip, bits) = text.split_once('/')?;
+        let ip = without_leading_zeros(ip).parse::<IpAddr>().ok()?;
+        let max = if ip.is_ipv4() { 32 } else { 128 };
+        let number = bits.parse::<u32>().ok().filter(|n| *n <= max && bits.bytes().all(|c| c.is_ascii_digit()))?;
+        Some((ip, number))
+    };
+    let Some((ip, bits)) = lenient() else {
+        return one("must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)");
+    };
+    let strict = text
+        .split_once('/')
+        .is_some_and(|(ip, bits)| ip.parse::<IpAddr>().is_ok() && (bits == "0" || !bits.starts_with('0')));
+    if !strict {
+        return one("must not have leading 0s in IP or prefix length");
+    }
+    let below = match ip {
+        IpAddr::V4(v4) => u32::from(v4).checked_shl(bits).unwrap_or(0) != 0,
+        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => return one("must not have an IPv4-mapped IPv6 address"),
+        IpAddr::V6(v6) => u128::from(v6).checked_shl(bits).unwrap_or(0) != 0,
+    };
+    if below { one("must not have bits set beyond the prefix length") } else { Vec::new() }
+}
+
 fn without_leading_zeros(text: &str) -> String {
     let octet = |part: &str| match part.trim_start_matches('0') {
         "" if part.is_empty() => String::new(),
@@ -357,6 +385,11 @@ mod tests {
             (percent, &["1%", "100%"], &["%", "1", "x%"]),
             (dns_subdomain_with_underscore, &["_a.b_c", "a"], &["a_", "a..b"]),
             (wildcard_subdomain, &["*.a.b"], &["*a", "a.b", "*."]),
+            (
+                cidr,
+                &["10.0.0.0/8", "0.0.0.0/0", "fd00::/112"],
+                &["x", "10.0.0.1/8", "010.0.0.0/8", "10.0.0.0/08", "::ffff:1.2.3.0/120"],
+            ),
         ] {
             assert!(good.iter().all(|t| check(t).is_empty()), "{good:?}");
             assert!(bad.iter().all(|t| !check(t).is_empty()), "{bad:?}");

@@ -171,7 +171,8 @@ impl Core {
             .reserve(key, tree, None)
             .map_err(|errors| Status::invalid(&stored.group, &stored.kind, key.name.as_str(), &errors))?;
         self.check_escalation(request, stored, tree, None)?;
-        let errors = stored.create_faults(tree);
+        let mut errors = self.namespace_faults(stored, tree, None);
+        errors.extend(stored.create_faults(tree));
         if !errors.is_empty() {
             return Err(Status::invalid(&stored.group, &stored.kind, key.name.as_str(), &errors));
         }

@@ -70,7 +70,7 @@ impl Versions for ScaleVersions<'_> {
 
 impl Core {
     /// Keeps the managed fields of a write: `old` became `new` (as working trees: those of a custom resource are at the request's version).
-    pub(super) fn track(&self, request: &Request<'_>, old: Option<&Tree>, new: &mut Tree, now: Timestamp) {
+    pub(crate) fn track(&self, request: &Request<'_>, old: Option<&Tree>, new: &mut Tree, now: Timestamp) {
         let versions = KindVersions { core: self, kind: request.kind };
         let same = request.kind.custom.is_some() || is_at_version(request.kind, request.version);
         let at_request = |tree: &Tree| {

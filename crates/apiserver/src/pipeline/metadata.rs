@@ -6,10 +6,11 @@ use std::collections::BTreeSet;
 
 use corten_base::Timestamp;
 use corten_kinds::{Generation, Kind};
-use corten_object::{Status, time};
+use corten_object::{FieldError, ObjectKey, Status, time};
 use corten_tree::Tree;
 
 use super::Request;
+use crate::core::Core;
 
 /// Makes dependents go before their owner.
 pub(crate) const FOREGROUND: &str = "foregroundDeletion";
@@ -29,8 +30,22 @@ pub(super) fn strip_for_create(tree: &mut Tree) {
 pub(super) fn stamp(tree: &mut Tree, uid: String, now: Timestamp, kind: &Kind) {
     tree.set("metadata.uid", uid);
     tree.set("metadata.creationTimestamp", time::format(now));
-    if kind.generation != Generation::None {
+    if !matches!(kind.generation, Generation::None | Generation::FromZeroOnChangeOf(_)) {
         tree.set("metadata.generation", 1);
+    }
+}
+
+impl Core {
+    /// The faults that depend on the labels of the object's namespace.
+    pub(super) fn namespace_faults(&self, stored: &Kind, new: &Tree, old: Option<&Tree>) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        if let Some(hook) = stored.hooks.validate_in_namespace {
+            let key = ObjectKey::new(corten_kinds::id::NAMESPACE, "", new.str_at("metadata.namespace"));
+            let namespace = self.cache.get(&key);
+            let none = Default::default();
+            hook(new, old, namespace.as_ref().map_or(&none, |namespace| &namespace.head.labels), &mut errors);
+        }
+        errors
     }
 }
 
@@ -90,7 +105,7 @@ pub(super) fn generation_moves(generation: Generation, new: &Tree, old: &Tree) -
     };
     match generation {
         Generation::None => false,
-        Generation::OnChangeOf(keys) => keys.iter().any(|key| differs(key)),
+        Generation::OnChangeOf(keys) | Generation::FromZeroOnChangeOf(keys) => keys.iter().any(|key| differs(key)),
         Generation::OnChange | Generation::OnAnyChange => {
             let keys = |tree: &Tree| -> BTreeSet<String> {
                 tree.as_map().map(|m| m.keys().map(str::to_owned).collect()).unwrap_or_default()

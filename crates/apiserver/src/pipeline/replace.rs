@@ -234,7 +234,8 @@ impl Core {
         if matches!(change, Change::Put(_)) && !conditional && !stored.unconditional_update {
             let path = corten_tree::FieldPath::of("metadata.resourceVersion");
             let fault = corten_object::FieldError::invalid(&path, &Tree::Int(0), "must be specified for an update");
-            return Err(Status::invalid(group, &request.kind.kind, request.name, &[fault]));
+            // Upstream names the resource where it means the kind.
+            return Err(Status::invalid(group, plural, request.name, &[fault]));
         }
         // An update that names no revision is one of the present state (`doUnconditionalUpdate` in upstream's store).
         new.set("metadata.resourceVersion", old.head.revision.to_string());
@@ -339,6 +340,7 @@ impl Core {
         if part.is_none() {
             self.check_escalation(request, stored, new, Some(old))?;
         }
+        errors.extend(self.namespace_faults(stored, new, Some(old)));
         errors.extend(match part {
             None => stored.update_faults(new, old),
             Some(SubresourceKind::Status) => stored.status_faults(new, old, &WriteContext { now }),

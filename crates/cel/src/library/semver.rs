@@ -72,7 +72,8 @@ impl Semver {
         })
     }
 
-    fn parse(text: &str) -> Result<Semver, String> {
+    /// Reads a version by semver 2.0.0; the error is the library's text.
+    pub fn parse(text: &str) -> Result<Semver, String> {
         if text.is_empty() {
             return Err("Version string empty".into());
         }

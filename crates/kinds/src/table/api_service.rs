@@ -1,12 +1,12 @@
 //! APIService.
 
-use corten_tree::Tree;
+use corten_tree::{Tree, tree};
 
 use crate::Errors;
 use crate::defaults;
 use crate::spec::{Hooks, KindSpec, Subresource};
 use crate::validate::{Spot, names};
-use crate::{Column, Of, RowContext, column};
+use crate::{Column, Of, RowContext, WriteContext, column};
 
 /// `apiregistration.k8s.io/v1 APIService`
 pub(crate) const API_SERVICE: KindSpec = KindSpec {
@@ -20,6 +20,7 @@ pub(crate) const API_SERVICE: KindSpec = KindSpec {
     columns: &[Column::NAME, column("Service", &Of(service)), column("Available", &Of(available)), Column::AGE],
     hooks: Hooks {
         default: Some(|o| defaults::at(o, "spec.service", |s| defaults::value(s, "port", 443))),
+        prepare_create: Some(prepare_create),
         validate: Some(validate),
         ..Hooks::NONE
     },
@@ -43,6 +44,16 @@ fn available(object: &Tree, _: &RowContext) -> Tree {
     })
 }
 
+/// What this server serves itself is there at once. (`PrepareForCreate`)
+fn prepare_create(object: &mut Tree, context: &WriteContext) {
+    if object.path("spec.service").is_none() {
+        let condition = tree!({"type": "Available", "status": "True",
+            "lastTransitionTime": (corten_object::time::format(context.now)), "reason": "Local",
+            "message": "Local APIServices are always available"});
+        object.set("status.conditions", Tree::List(vec![condition]));
+    }
+}
+
 const GROUP_PRIORITY_MAX: i64 = 20_000;
 const VERSION_PRIORITY_MAX: i64 = 1_000;
 
@@ -57,7 +68,9 @@ fn validate(object: &Tree, errors: &mut Errors) {
     if !group.is_empty() {
         spec.each("group", names::dns_subdomain(group), errors);
     }
-    spec.each("version", names::dns_1035_label(version), errors);
+    for message in names::dns_1035_label(version) {
+        spec.invalid_as("version", version, message, errors);
+    }
     for (field, max) in [("groupPriorityMinimum", GROUP_PRIORITY_MAX), ("versionPriority", VERSION_PRIORITY_MAX)] {
         let priority = spec.int(field).unwrap_or_default();
         if !(1..=max).contains(&priority) {

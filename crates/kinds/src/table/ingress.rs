@@ -24,7 +24,13 @@ pub(crate) const INGRESS: KindSpec = KindSpec {
         column("Ports", &Of(|o, _| Tree::from(if o.list_at("spec.tls").is_empty() { "80" } else { "80, 443" }))),
         Column::AGE,
     ],
-    hooks: Hooks { validate: Some(validate), validate_create: Some(validate_create), ..Hooks::NONE },
+    hooks: Hooks {
+        validate: Some(validate),
+        validate_create: Some(validate_create),
+        validate_status: Some(load_balancer_status),
+        warnings: Some(class_warning),
+        ..Hooks::NONE
+    },
     ..KindSpec::NAMESPACED
 };
 
@@ -127,7 +133,19 @@ fn backend(backend: &Spot<'_>, errors: &mut Errors) {
             backend.invalid_as("", "", "cannot set both resource and service backends", errors);
             return;
         }
-        (None, true) => return,
+        (None, true) => {
+            let resource = backend.child("resource");
+            if resource.has("apiGroup") {
+                resource.each("apiGroup", names::dns_subdomain(resource.str("apiGroup")), errors);
+            }
+            for field in ["kind", "name"] {
+                match resource.str(field) {
+                    "" => resource.required(field, "", errors),
+                    text => resource.each(field, names::path_segment(text), errors),
+                }
+            }
+            return;
+        }
         (None, false) => {
             backend.invalid_as("", "", "resource or service backend is required", errors);
             return;
@@ -157,5 +175,31 @@ fn validate_create(ingress: &Tree, errors: &mut Errors) {
     {
         let at = Spot::at(ingress, corten_tree::FieldPath::of("annotations").child(CLASS_ANNOTATION));
         at.invalid_as("", annotation, "must match `ingressClassName` when both are specified", errors);
+    }
+}
+
+/// `WarningsOnCreate`
+fn class_warning(ingress: &Tree, old: Option<&Tree>) -> Vec<String> {
+    let annotated = ingress.map_at("metadata.annotations").get(CLASS_ANNOTATION).is_some();
+    if old.is_some() || !annotated || ingress.path("spec.ingressClassName").is_some() {
+        return Vec::new();
+    }
+    vec![format!("annotation {CLASS_ANNOTATION:?} is deprecated, please use 'spec.ingressClassName' instead")]
+}
+
+/// `ValidateIngressLoadBalancerStatus`: addresses that were there before stay valid.
+fn load_balancer_status(new: &Tree, old: &Tree, errors: &mut Errors) {
+    let known = old.list_at("status.loadBalancer.ingress");
+    for point in Spot::of(new, "status.loadBalancer").items("ingress") {
+        let (ip, host) = (point.str("ip"), point.str("hostname"));
+        if !ip.is_empty() && !known.iter().any(|before| before.str_at("ip") == ip) {
+            point.each("ip", names::ip(ip), errors);
+        }
+        if !host.is_empty() {
+            point.each("hostname", names::dns_subdomain(host), errors);
+            if host.parse::<std::net::IpAddr>().is_ok() {
+                point.invalid("hostname", "must be a DNS name, not an IP address", errors);
+            }
+        }
     }
 }

@@ -16,9 +16,21 @@ pub(crate) const LEASE: KindSpec = KindSpec {
     create_on_update: true,
     columns: &[Column::NAME, column("Holder", &TextOr("spec.holderIdentity", "")), Column::AGE],
     served_by: Some("controllers"),
-    hooks: Hooks { validate: Some(validate), ..Hooks::NONE },
+    hooks: Hooks {
+        prepare_create: Some(|lease, _| drop_disabled(lease, &Tree::Null)),
+        prepare_update: Some(|new, old, _| drop_disabled(new, old)),
+        validate: Some(validate),
+        ..Hooks::NONE
+    },
     ..KindSpec::NAMESPACED
 };
+
+/// Coordinated leader election is off by default. (`PrepareForCreate`, `PrepareForUpdate`)
+fn drop_disabled(lease: &mut Tree, old: &Tree) {
+    for field in ["spec.strategy", "spec.preferredHolder"].into_iter().filter(|field| old.path(field).is_none()) {
+        lease.remove(field);
+    }
+}
 
 fn validate(lease: &Tree, errors: &mut Errors) {
     let spec = Spot::of(lease, "spec");

@@ -29,6 +29,7 @@ pub mod config_map;
 pub mod controller_revision;
 pub mod core;
 pub mod cron_job;
+pub mod csi;
 pub mod custom_resource_definition;
 pub mod daemon_set;
 pub mod deployment;
@@ -101,9 +102,9 @@ kinds! {
     rbac::ROLE,
     rbac::ROLE_BINDING,
     storage_class::STORAGE_CLASS,
-    storage::CSI_DRIVER,
-    storage::CSI_NODE,
-    storage::CSI_STORAGE_CAPACITY,
+    csi::CSI_DRIVER,
+    csi::CSI_NODE,
+    csi::CSI_STORAGE_CAPACITY,
     storage::VOLUME_ATTACHMENT,
     storage::VOLUME_ATTRIBUTES_CLASS,
     priority_class::PRIORITY_CLASS,

@@ -5,7 +5,7 @@ use corten_tree::Tree;
 use crate::Errors;
 use crate::defaults;
 use crate::spec::{Generation, Hooks, KindSpec};
-use crate::validate::{Spot, labels, names, service};
+use crate::validate::{Spot, labels, names};
 use crate::{Column, Of, column, print};
 
 /// `networking.k8s.io/v1 NetworkPolicy`
@@ -103,10 +103,47 @@ fn validate_peer(peer: &Spot<'_>, errors: &mut Errors) {
         block.required("cidr", "", errors);
         return;
     }
-    let detail = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
-    for cidr in std::iter::once(block.child("cidr")).chain(block.items("except")) {
-        if !service::is_cidr(cidr.str("")) {
-            cidr.invalid("", detail, errors);
+    let cidr = block.str("cidr");
+    block.each("cidr", names::cidr(cidr), errors);
+    for except in block.items("except") {
+        let faults = names::cidr(except.str(""));
+        let fits = is_strict_subset(cidr, except.str(""));
+        except.each("", faults, errors);
+        if fits == Some(false) {
+            except.invalid("", "must be a strict subset of `cidr`", errors);
         }
+    }
+}
+
+/// Whether a range lies in another and is smaller; `None` where one of them is no range.
+fn is_strict_subset(whole: &str, part: &str) -> Option<bool> {
+    let parse = |text: &str| {
+        let (ip, bits) = text.split_once('/')?;
+        let ip: std::net::IpAddr = ip.parse().ok()?;
+        let (value, width) = match ip {
+            std::net::IpAddr::V4(v4) => (u128::from(u32::from(v4)) << 96, 32),
+            std::net::IpAddr::V6(v6) => (u128::from(v6), 128),
+        };
+        let bits: u32 = bits.parse().ok().filter(|bits| *bits <= width)?;
+        Some((value, bits, width))
+    };
+    let ((whole, whole_bits, whole_width), (part, bits, width)) = (parse(whole)?, parse(part)?);
+    let differs = (whole ^ part).checked_shr(128 - whole_bits).unwrap_or(0);
+    Some(whole_width == width && whole_bits < bits && differs == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exceptions_of_an_ip_block_lie_in_it() {
+        assert_eq!(is_strict_subset("1.2.3.0/24", "1.2.3.4/32"), Some(true));
+        assert_eq!(is_strict_subset("0.0.0.0/0", "10.0.0.0/8"), Some(true));
+        assert_eq!(is_strict_subset("1.2.3.0/24", "1.2.3.0/24"), Some(false));
+        assert_eq!(is_strict_subset("1.2.3.0/24", "1.2.4.0/25"), Some(false));
+        assert_eq!(is_strict_subset("::/0", "10.0.0.0/8"), Some(false));
+        assert_eq!(is_strict_subset("::/0", "fd00::/8"), Some(true));
+        assert_eq!(is_strict_subset("x", "fd00::/8"), None);
     }
 }

@@ -5,7 +5,7 @@ use corten_tree::Tree;
 use crate::Errors;
 use crate::defaults;
 use crate::spec::{Generation, Hooks, KindSpec, Subresource};
-use crate::validate::{Spot, names};
+use crate::validate::{IMMUTABLE, Spot, names};
 use crate::{Column, Of, RowContext, TextOr, column, print};
 
 /// `networking.k8s.io/v1 IngressClass`
@@ -48,6 +48,7 @@ pub(crate) const SERVICE_CIDR: KindSpec = KindSpec {
         column("CIDRs", &Of(|o, _| Tree::from(print::joined(o.list_at("spec.cidrs"), ",")))),
         Column::AGE,
     ],
+    hooks: Hooks { validate_create: Some(range_validate), validate_update: Some(range_validate_update), ..Hooks::NONE },
     ..KindSpec::CLUSTER
 };
 
@@ -144,7 +145,65 @@ fn address_validate(address: &Tree, errors: &mut Errors) {
     if !parent.str("group").is_empty() {
         parent.each("group", names::dns_subdomain(parent.str("group")), errors);
     }
-    for field in ["resource", "name", "namespace"] {
+    for field in ["resource", "name", "namespace"].into_iter().filter(|field| !parent.str(field).is_empty()) {
         parent.each(field, names::path_segment(parent.str(field)), errors);
+    }
+}
+
+/// `validateServiceCIDRSpec`
+fn range_validate(range: &Tree, errors: &mut Errors) {
+    let spec = Spot::of(range, "spec");
+    let cidrs = spec.items("cidrs");
+    if cidrs.is_empty() {
+        spec.required("cidrs", "at least one CIDR required", errors);
+        return;
+    }
+    if cidrs.len() > 2 {
+        // Upstream shows its struct.
+        let mut shown = Tree::map();
+        shown.insert("CIDRs", spec.list("cidrs").to_vec());
+        spec.invalid_as("cidrs", shown, "may only hold up to 2 values", errors);
+        return;
+    }
+    for cidr in &cidrs {
+        let faults = names::cidr(cidr.str(""));
+        if faults.is_empty() && canonical_range(cidr.str("")) != cidr.str("") {
+            cidr.invalid("", format!("must be in canonical form ({:?})", canonical_range(cidr.str(""))), errors);
+        }
+        cidr.each("", faults, errors);
+    }
+    let family = |cidr: &Spot<'_>| {
+        let (ip, _) = cidr.str("").split_once('/')?;
+        ip.parse::<std::net::IpAddr>().ok().map(|ip| ip.is_ipv4())
+    };
+    if let [first, second] = &cidrs[..]
+        && family(first).is_some()
+        && family(first) == family(second)
+    {
+        let detail = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64";
+        spec.invalid("cidrs", detail, errors);
+    }
+}
+
+/// The range as Go writes it.
+fn canonical_range(text: &str) -> String {
+    let parsed = text.split_once('/').and_then(|(ip, bits)| Some((ip.parse::<std::net::IpAddr>().ok()?, bits)));
+    parsed.map_or_else(|| text.to_owned(), |(ip, bits)| format!("{ip}/{bits}"))
+}
+
+/// `ValidateServiceCIDRUpdate`: a second range may come, nothing else changes.
+fn range_validate_update(new: &Tree, old: &Tree, errors: &mut Errors) {
+    let spec = Spot::of(new, "spec");
+    let (after, before) = (spec.items("cidrs"), old.list_at("spec.cidrs"));
+    let grows = before.len() == 1 && after.len() == 2;
+    if after.len() != before.len() && !grows {
+        spec.invalid_as("cidrs", spec.list("cidrs").to_vec(), IMMUTABLE, errors);
+        return;
+    }
+    for cidr in after.iter().zip(before).filter(|(new, old)| new.tree != *old).map(|(new, _)| new) {
+        cidr.invalid("", IMMUTABLE, errors);
+    }
+    if grows {
+        range_validate(new, errors);
     }
 }

@@ -111,7 +111,12 @@ fn validate_cluster_role(role: &Tree, errors: &mut Errors) {
         aggregation.required("clusterRoleSelectors", detail, errors);
     }
     for selector in aggregation.items("clusterRoleSelectors") {
+        let before = errors.len();
         labels::validate_selector(&selector, errors);
+        if errors.len() > before {
+            // Parsing it fails as well.
+            selector.invalid_as("", Tree::Null, "invalid label selector.", errors);
+        }
     }
 }
 

@@ -6,56 +6,9 @@ use crate::Errors;
 use crate::print;
 use crate::spec::{Hooks, KindSpec, Subresource};
 use crate::validate::{Spot, names};
-use crate::{Column, Count, Of, RowContext, TextOr, column};
+use crate::{Column, Of, TextOr, column};
 
 const GROUP: &str = "storage.k8s.io";
-
-/// `storage.k8s.io/v1 CSIDriver`
-pub(crate) const CSI_DRIVER: KindSpec = KindSpec {
-    group: GROUP,
-    kind: "CSIDriver",
-    returns_deleted: true,
-    unconditional_update: false,
-    plural: "csidrivers",
-    columns: &[
-        Column::NAME,
-        column("AttachRequired", &Of(|o, _| flag(o, "spec.attachRequired", true))).boolean(),
-        column("PodInfoOnMount", &Of(|o, _| flag(o, "spec.podInfoOnMount", false))).boolean(),
-        column("StorageCapacity", &Of(|o, _| flag(o, "spec.storageCapacity", false))).boolean(),
-        column("TokenRequests", &Of(token_requests)),
-        column("RequiresRepublish", &Of(|o, _| flag(o, "spec.requiresRepublish", false))).boolean(),
-        column("Modes", &Of(modes)),
-        Column::AGE,
-    ],
-    hooks: Hooks { default: Some(driver_default), ..Hooks::NONE },
-    ..KindSpec::CLUSTER
-};
-
-/// `storage.k8s.io/v1 CSINode`
-pub(crate) const CSI_NODE: KindSpec = KindSpec {
-    group: GROUP,
-    kind: "CSINode",
-    returns_deleted: true,
-    unconditional_update: false,
-    plural: "csinodes",
-    subresources: &[Subresource::STATUS_WITHOUT_METADATA],
-    columns: &[Column::NAME, column("Drivers", &Count("spec.drivers")).integer(), Column::AGE],
-    ..KindSpec::CLUSTER
-};
-
-/// `storage.k8s.io/v1 CSIStorageCapacity`
-pub(crate) const CSI_STORAGE_CAPACITY: KindSpec = KindSpec {
-    group: GROUP,
-    kind: "CSIStorageCapacity",
-    unconditional_update: false,
-    plural: "csistoragecapacities",
-    columns: &[
-        Column::NAME,
-        column("StorageClassName", &TextOr("storageClassName", "")),
-        column("Capacity", &TextOr("capacity", "<unset>")),
-    ],
-    ..KindSpec::NAMESPACED
-};
 
 /// `storage.k8s.io/v1 VolumeAttachment`
 pub(crate) const VOLUME_ATTACHMENT: KindSpec = KindSpec {
@@ -70,9 +23,14 @@ pub(crate) const VOLUME_ATTACHMENT: KindSpec = KindSpec {
         column("Attacher", &TextOr("spec.attacher", "")).format("name"),
         column("PV", &TextOr("spec.source.persistentVolumeName", "")),
         column("Node", &TextOr("spec.nodeName", "")),
-        column("Attached", &Of(|o, _| flag(o, "status.attached", false))).boolean(),
+        column("Attached", &Of(|o, _| print::flag(o, "status.attached", false))).boolean(),
         Column::AGE,
     ],
+    hooks: Hooks {
+        validate: Some(attachment_validate),
+        validate_status: Some(|new, _, errors| attachment_validate(new, errors)),
+        ..Hooks::NONE
+    },
     ..KindSpec::CLUSTER
 };
 
@@ -92,33 +50,40 @@ pub(crate) const VOLUME_ATTRIBUTES_CLASS: KindSpec = KindSpec {
     ..KindSpec::CLUSTER
 };
 
-fn flag(object: &Tree, path: &str, default: bool) -> Tree {
-    Tree::Bool(object.path(path).and_then(Tree::as_bool).unwrap_or(default))
-}
+/// The most bytes of an attachment's metadata, and of an error's message.
+const METADATA_BYTES_MAX: usize = 256 << 10;
+const MESSAGE_BYTES_MAX: usize = 1024;
 
-fn token_requests(driver: &Tree, _: &RowContext) -> Tree {
-    match driver.path("spec.tokenRequests").and_then(Tree::as_list) {
-        Some(requests) => print::joined_field(requests, "audience"),
-        None => Tree::from("<unset>"),
+/// `ValidateVolumeAttachment`; what the types declare comes from the schema table.
+fn attachment_validate(attachment: &Tree, errors: &mut Errors) {
+    let spec = Spot::of(attachment, "spec");
+    let source = spec.child("source");
+    const ONE: &str = "must specify exactly one of inlineVolumeSpec and persistentVolumeName";
+    match (source.has("persistentVolumeName"), source.has("inlineVolumeSpec")) {
+        (false, false) => source.required("", ONE, errors),
+        (true, true) => source.forbidden("", ONE, errors),
+        (true, false) if source.str("persistentVolumeName").is_empty() => {
+            source.required("persistentVolumeName", "must specify non empty persistentVolumeName", errors);
+        }
+        _ => {}
     }
-}
-
-fn modes(driver: &Tree, _: &RowContext) -> Tree {
-    let modes = print::joined(driver.list_at("spec.volumeLifecycleModes"), ",");
-    Tree::from(if modes.is_empty() { "<none>".to_owned() } else { modes })
-}
-
-/// `SetDefaults_CSIDriver`.
-fn driver_default(driver: &mut Tree) {
-    driver.set_default("spec.attachRequired", true);
-    driver.set_default("spec.fsGroupPolicy", "ReadWriteOnceWithFSType");
-    for flag in
-        ["podInfoOnMount", "storageCapacity", "requiresRepublish", "seLinuxMount", "preventPodSchedulingIfMissing"]
-    {
-        driver.set_default(&format!("spec.{flag}"), false);
+    for message in names::dns_subdomain(spec.str("nodeName")) {
+        spec.invalid_as("nodeName", spec.str("nodeName"), message, errors);
     }
-    if driver.list_at("spec.volumeLifecycleModes").is_empty() {
-        driver.set("spec.volumeLifecycleModes", vec!["Persistent"]);
+    let status = Spot::of(attachment, "status");
+    let metadata = status.map("attachmentMetadata");
+    let size: usize = metadata.iter().map(|(key, value)| key.len() + value.as_str().map_or(0, str::len)).sum();
+    if size > METADATA_BYTES_MAX {
+        status.too_long("attachmentMetadata", METADATA_BYTES_MAX, errors);
+    }
+    for error in ["attachError", "detachError"].into_iter().filter_map(|field| status.some(field)) {
+        if error.str("message").len() > MESSAGE_BYTES_MAX {
+            error.too_long("message", MESSAGE_BYTES_MAX, errors);
+        }
+        error.in_range("errorCode", 0, i32::MAX.into(), errors);
+    }
+    if source.has("persistentVolumeName") {
+        source.each("persistentVolumeName", names::dns_subdomain(source.str("persistentVolumeName")), errors);
     }
 }
 

@@ -3,8 +3,9 @@
 use corten_tree::Tree;
 
 use crate::Errors;
+use crate::print;
 use crate::spec::{Hooks, KindSpec, Subresource};
-use crate::validate::{Spot, names};
+use crate::validate::{IMMUTABLE, Spot, conditions, names};
 use crate::{Column, Of, RowContext, column};
 
 /// `storagemigration.k8s.io/v1 StorageVersionMigration`
@@ -15,7 +16,8 @@ pub(crate) const STORAGE_VERSION_MIGRATION: KindSpec = KindSpec {
     plural: "storageversionmigrations",
     subresources: &[Subresource::STATUS_WITHOUT_METADATA],
     columns: &[Column { format: "", ..Column::NAME }, column("Resource", &Of(resource)), column("Status", &Of(status))],
-    hooks: Hooks { validate: Some(validate), ..Hooks::NONE },
+    immutable: &["spec"],
+    hooks: Hooks { validate: Some(validate), validate_status: Some(validate_status), ..Hooks::NONE },
     ..KindSpec::CLUSTER
 };
 
@@ -41,4 +43,35 @@ fn validate(migration: &Tree, errors: &mut Errors) {
         "" => resource.required("resource", "resource is required to be set", errors),
         name => resource.each("resource", names::dns_1035_label(name), errors),
     }
+}
+
+/// `ValidateStorageVersionMigrationStatusUpdate`
+fn validate_status(new: &Tree, old: &Tree, errors: &mut Errors) {
+    let status = Spot::of(new, "status");
+    let (after, before) = (status.str("resourceVersion"), old.str_at("status.resourceVersion"));
+    if !after.is_empty()
+        && let Some(why) = resource_version_fault(after)
+    {
+        status.invalid("resourceVersion", why, errors);
+    }
+    conditions::validate_all(&status, "conditions", usize::MAX, errors);
+    if !before.is_empty() && before != after {
+        status.invalid_as("resourceVersion", after, IMMUTABLE, errors);
+    }
+    let holds = |tree: &Tree, kind: &str| print::condition_is(tree, "status.conditions", kind, "True");
+    if holds(new, "Succeeded") && holds(new, "Failed") {
+        status.invalid("conditions", "Both success and failed conditions cannot be true at the same time", errors);
+    }
+    for (kind, name) in [("Succeeded", "Success"), ("Failed", "Failed")] {
+        if holds(old, kind) && !holds(new, kind) {
+            let detail = format!("{name} condition cannot be set to false once it is true");
+            status.invalid("conditions", detail, errors);
+        }
+    }
+}
+
+/// `resourceversion.CompareResourceVersion`
+fn resource_version_fault(text: &str) -> Option<String> {
+    let bad = text.starts_with('0') || !text.bytes().all(|c| c.is_ascii_digit());
+    bad.then(|| format!("resource version is not well formed: {text}"))
 }

@@ -4,7 +4,7 @@
 //! not checked again; a fault that makes the rest of a field meaningless ends its checks; and what a declared rule reports replaces
 //! what the hand-written code says of the same place (`FilterCoveredHandwrittenErrors`).
 
-use corten_object::{CauseKind, FieldError};
+use corten_object::CauseKind;
 use corten_schema::{Field, FieldType, Scalar, Schema, TypeId};
 use corten_tree::{FieldPath, Tree};
 
@@ -176,13 +176,7 @@ impl Walk {
                 _ => other.tree == item.tree,
             };
             if items[..i].iter().any(|other| same(&other)) {
-                match (how, &keys[..]) {
-                    ("map", [key]) => {
-                        let path = item.path.clone();
-                        self.errors.push(FieldError::duplicate(&path, item.child(key).tree));
-                    }
-                    _ => item.duplicate("", &mut self.errors),
-                }
+                item.duplicate("", &mut self.errors);
             }
         }
     }

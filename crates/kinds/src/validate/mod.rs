@@ -9,6 +9,8 @@ pub(crate) mod certificates;
 pub(crate) mod conditions;
 pub(crate) mod container;
 pub(crate) mod declared;
+pub mod device_claim;
+pub(crate) mod device_slice;
 pub(crate) mod hpa;
 pub(crate) mod job;
 pub mod labels;

@@ -195,11 +195,43 @@ fn versions(spec: &Spot<'_>, old: Option<&Tree>, leniency: Leniency, errors: &mu
         }
     }
     if !unique {
-        spec.invalid("versions", "must contain unique version names", errors);
+        spec.invalid_as("versions", split_versions(spec), "must contain unique version names", errors);
     }
     if versions.iter().filter(|v| v.bool("storage")).count() != 1 {
-        spec.invalid("versions", "must have exactly one version marked as storage version", errors);
+        let detail = "must have exactly one version marked as storage version";
+        spec.invalid_as("versions", split_versions(spec), detail, errors);
     }
+    if let Some(first) = versions.first().map(|version| version.str("name")).filter(|name| !name.is_empty()) {
+        // Upstream's form has the first version's name once more.
+        let faults = names::dns_1035_label(first);
+        if !faults.is_empty() {
+            spec.invalid_as("version", first, faults.join(","), errors);
+        }
+    }
+}
+
+/// The versions without what all have in common, as upstream shows them: by the names of its structs.
+fn split_versions(spec: &Spot<'_>) -> Vec<Tree> {
+    const FIELDS: [(&str, &str, bool); 9] = [
+        ("Name", "name", false),
+        ("Served", "served", false),
+        ("Storage", "storage", false),
+        ("Deprecated", "deprecated", false),
+        ("DeprecationWarning", "deprecationWarning", false),
+        ("Schema", "schema", true),
+        ("Subresources", "subresources", true),
+        ("AdditionalPrinterColumns", "additionalPrinterColumns", true),
+        ("SelectableFields", "selectableFields", true),
+    ];
+    let shown = |version: &Tree| {
+        let mut out = Tree::map();
+        for (go, field, moves) in FIELDS {
+            let value = version.get(field).filter(|_| !(moves && is_shared(spec, field))).cloned();
+            out.insert(go, value.unwrap_or(if field == "deprecated" { false.into() } else { Tree::Null }));
+        }
+        out
+    };
+    spec.list("versions").iter().map(shown).collect()
 }
 
 /// What the old definition allows to the rules of a version.
@@ -381,7 +413,7 @@ fn stored_versions(definition: &Tree, errors: &mut Errors) {
     let status = Spot::of(definition, "status");
     let stored: Vec<&str> = status.list("storedVersions").iter().filter_map(Tree::as_str).collect();
     if stored.is_empty() {
-        status.invalid_as("storedVersions", Tree::List(Vec::new()), "must have at least one stored version", errors);
+        status.invalid_as("storedVersions", Tree::Null, "must have at least one stored version", errors);
         return;
     }
     let versions = definition.list_at("spec.versions");
