@@ -12,7 +12,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("base", &["base"]),
     ("model", &["tree", "schema", "object", "kinds", "views", "cel"]),
     ("state", &["store", "cache", "client"]),
-    ("logic", &["controllers", "scheduler", "podplan"]),
+    ("logic", &["controllers", "flowcontrol", "scheduler", "podplan"]),
     (
         "effects",
         &[
