@@ -274,8 +274,7 @@ fn schema(row: &Schema) -> Tree {
     if let Some((verb, paths)) = row.paths {
         rule.insert("nonResourceRules", tree!([{"verbs": [verb], "nonResourceURLs": (paths.to_vec())}]));
     }
-    let mut spec =
-        tree!({"priorityLevelConfiguration": {"name": (row.level)}, "matchingPrecedence": (row.precedence)});
+    let mut spec = tree!({"priorityLevelConfiguration": {"name": (row.level)}, "matchingPrecedence": (row.precedence)});
     if !row.method.is_empty() {
         spec.insert("distinguisherMethod", tree!({"type": (row.method)}));
     }
@@ -316,15 +315,24 @@ mod tests {
 
     #[test]
     fn bootstrap_flow_schemas_take_requests_to_their_levels() {
-        let mut schemas: Vec<FlowSchema> =
-            objects().iter().filter(|b| b.object.str_at("kind") == "FlowSchema").map(|b| FlowSchema::read(&b.object)).collect();
+        let mut schemas: Vec<FlowSchema> = objects()
+            .iter()
+            .filter(|b| b.object.str_at("kind") == "FlowSchema")
+            .map(|b| FlowSchema::read(&b.object))
+            .collect();
         schemas.sort_by(|a, b| a.order().cmp(&b.order()));
-        let levels: Vec<String> = objects().iter().filter_map(|b| PriorityLevel::read(&b.object)).map(|l| l.name).collect();
+        let levels: Vec<String> =
+            objects().iter().filter_map(|b| PriorityLevel::read(&b.object)).map(|l| l.name).collect();
         assert_eq!((schemas.len(), levels.len()), (11, 8));
         assert!(schemas.iter().all(|schema| levels.contains(&schema.level)));
         let pods = What::Resource { group: "", resource: "pods", subresource: "", namespace: "default" };
         let node = What::Resource { group: "", resource: "nodes", subresource: "status", namespace: "" };
-        let lease = What::Resource { group: "coordination.k8s.io", resource: "leases", subresource: "", namespace: "kube-system" };
+        let lease = What::Resource {
+            group: "coordination.k8s.io",
+            resource: "leases",
+            subresource: "",
+            namespace: "kube-system",
+        };
         for (user, groups, verb, what, expected) in [
             ("admin", &["system:masters", "system:authenticated"][..], "list", pods, "exempt"),
             ("anyone", &["system:authenticated"], "list", pods, "global-default"),
@@ -342,7 +350,13 @@ mod tests {
                 pods,
                 "kube-system-service-accounts",
             ),
-            ("system:serviceaccount:a:b", &["system:serviceaccounts", "system:authenticated"], "list", pods, "service-accounts"),
+            (
+                "system:serviceaccount:a:b",
+                &["system:serviceaccounts", "system:authenticated"],
+                "list",
+                pods,
+                "service-accounts",
+            ),
         ] {
             let groups: Vec<String> = groups.iter().map(|g| (*g).to_owned()).collect();
             let digest = Digest { user, groups: &groups, verb, what };
@@ -366,7 +380,8 @@ mod tests {
         };
         let shown = |object: Tree| {
             revised(&object, &boot).map(|revised| {
-                let annotation = revised.at(&["metadata", "annotations", AUTO_UPDATE]).and_then(Tree::as_str).map(str::to_owned);
+                let annotation =
+                    revised.at(&["metadata", "annotations", AUTO_UPDATE]).and_then(Tree::as_str).map(str::to_owned);
                 (revised.i64_at("spec.limited.nominalConcurrencyShares").unwrap(), annotation.unwrap())
             })
         };

@@ -106,7 +106,8 @@ impl PriorityLevel {
         let exempt = kind == "Exempt";
         let (limited, unlimited) = (object.path("spec.limited"), object.path("spec.exempt"));
         let (limited, unlimited) = (limited.filter(|t| !t.is_null()), unlimited.filter(|t| !t.is_null()));
-        if (kind == "Limited") != limited.is_some() || exempt != unlimited.is_some() || exempt != (name == name::EXEMPT) {
+        if (kind == "Limited") != limited.is_some() || exempt != unlimited.is_some() || exempt != (name == name::EXEMPT)
+        {
             return None;
         }
         let part = limited.or(unlimited)?;
@@ -159,7 +160,8 @@ mod tests {
 
     #[test]
     fn a_broken_priority_level_is_not_used() {
-        let reject = tree!({"type": "Limited", "limited": {"nominalConcurrencyShares": 5, "limitResponse": {"type": "Reject"}}});
+        let reject =
+            tree!({"type": "Limited", "limited": {"nominalConcurrencyShares": 5, "limitResponse": {"type": "Reject"}}});
         let read = level("a", reject.clone()).unwrap();
         assert_eq!((read.capacity.shares, read.response), (5, Some(Response::Reject)));
         assert!(level("exempt", reject).is_none());

@@ -49,7 +49,10 @@ impl Demand {
     pub fn take(&mut self, now: Nanos, before: Smoothed, periods: f64) -> Smoothed {
         self.pass(now);
         let highest = self.highest.round() as u64;
-        let past = std::mem::replace(self, Demand { since: self.since, seats: self.seats, highest: self.seats, ..Demand::default() });
+        let past = std::mem::replace(
+            self,
+            Demand { since: self.since, seats: self.seats, highest: self.seats, ..Demand::default() },
+        );
         if past.elapsed <= 0.0 {
             return Smoothed { highest, ..before };
         }
@@ -57,7 +60,12 @@ impl Demand {
         let deviation = (past.squares / past.elapsed - average * average).max(0.0).sqrt();
         let envelope = average + deviation;
         let keeps = KEEPS.powf(periods.max(1.0));
-        Smoothed { average, deviation, highest, smoothed: envelope.max(keeps * before.smoothed + (1.0 - keeps) * envelope) }
+        Smoothed {
+            average,
+            deviation,
+            highest,
+            smoothed: envelope.max(keeps * before.smoothed + (1.0 - keeps) * envelope),
+        }
     }
 }
 

@@ -72,7 +72,8 @@ pub fn adjust(levels: &[Wants]) -> Adjusted {
         let more = |level: &Wants| ((least(level) - level.limits.min) as f64 * fraction).round() as u64;
         current.extend(limited.iter().map(|level| level.limits.min + more(level)));
     } else {
-        let bounds = |level: &&Wants| Bounds { low: least(level) as f64, high: level.limits.max as f64, target: target(level) };
+        let bounds =
+            |level: &&Wants| Bounds { low: least(level) as f64, high: level.limits.max as f64, target: target(level) };
         let bounds: Vec<Bounds> = limited.iter().map(bounds).collect();
         match allocate(nominal as f64, &bounds) {
             Some((found, fraction)) => {
@@ -223,7 +224,8 @@ mod tests {
             assert!((given.iter().sum::<f64>() - sum).abs() < 1e-6, "{classes:?} {sum} {given:?}");
             for (class, seats) in classes.iter().zip(&given) {
                 let fair = class.target.max(TARGET_MIN) * multiple;
-                let at_bound = *seats == class.low && fair <= class.low + 1e-6 || *seats == class.high && fair >= class.high - 1e-6;
+                let at_bound = *seats == class.low && fair <= class.low + 1e-6
+                    || *seats == class.high && fair >= class.high - 1e-6;
                 assert!(at_bound || (seats - fair).abs() < 1e-6, "{class:?} {seats} {fair}");
             }
         }

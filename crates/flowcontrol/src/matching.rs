@@ -222,7 +222,12 @@ mod tests {
         FlowSchema::read(&tree!({"metadata": {"name": "f"}, "spec": {"rules": [rule]}}))
     }
 
-    fn resource(verb: &'static str, group: &'static str, path: &'static str, namespace: &'static str) -> Digest<'static> {
+    fn resource(
+        verb: &'static str,
+        group: &'static str,
+        path: &'static str,
+        namespace: &'static str,
+    ) -> Digest<'static> {
         let (resource, subresource) = path.split_once('/').unwrap_or((path, ""));
         let what = What::Resource { group, resource, subresource, namespace };
         Digest { user: "u", groups: &[], verb, what }
@@ -239,7 +244,8 @@ mod tests {
         assert!(matches(user("u"), "u") && matches(user("*"), "u") && !matches(user("v"), "u"));
         let group = |name: &str| tree!({"kind": "Group", "group": {"name": name}});
         assert!(matches(group("g"), "u") && matches(group("*"), "u") && !matches(group("h"), "u"));
-        let account = |name: &str| tree!({"kind": "ServiceAccount", "serviceAccount": {"namespace": "n", "name": name}});
+        let account =
+            |name: &str| tree!({"kind": "ServiceAccount", "serviceAccount": {"namespace": "n", "name": name}});
         assert!(matches(account("a"), "system:serviceaccount:n:a"));
         assert!(matches(account("*"), "system:serviceaccount:n:b"));
         assert!(!matches(account("*"), "system:serviceaccount:nn:b") && !matches(account("*"), "n"));
@@ -274,7 +280,10 @@ mod tests {
         // Neither stands for the other: all namespaces, and no namespace.
         assert!(!matches(rule(&["*"], &["*"], false), &resource("list", "", "nodes", "")));
         assert!(matches(rule(&["nodes"], &[], true), &resource("list", "", "nodes", "")));
-        assert!(!matches(rule(&["nodes"], &[], true), &Digest { what: What::Path("/nodes"), ..resource("get", "", "", "") }));
+        assert!(!matches(
+            rule(&["nodes"], &[], true),
+            &Digest { what: What::Path("/nodes"), ..resource("get", "", "", "") }
+        ));
         assert!(!matches(rule(&["pods/"], &["*"], false), &resource("get", "", "pods", "a")));
     }
 

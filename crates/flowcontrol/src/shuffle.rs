@@ -58,7 +58,9 @@ mod tests {
 
     #[test]
     fn shuffle_sharding_refuses_what_upstream_refuses() {
-        for (deck, hand, good) in [(64, 6, true), (128, 8, true), (0, 1, false), (4, 5, false), (128, 9, false), (1, 1, true)] {
+        for (deck, hand, good) in
+            [(64, 6, true), (128, 8, true), (0, 1, false), (4, 5, false), (128, 9, false), (1, 1, true)]
+        {
             assert_eq!(Dealer::new(deck, hand).is_some(), good, "{deck} {hand}");
         }
     }

@@ -88,7 +88,7 @@ impl Core {
         tree.insert("kind", kind);
         let warnings = self.strictness(request, decoded.strict, version, kind)?;
         corten_audit::trail::request_object(&tree, || {
-            json::parse(&corten_schema::encode_json(schema, ty, &tree)).unwrap_or_default()
+            corten_tree::json::parse(&corten_schema::encode_json(schema, ty, &tree)).unwrap_or_default()
         });
         Ok(Decoded { tree, warnings })
     }

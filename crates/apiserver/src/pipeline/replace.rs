@@ -32,7 +32,7 @@ impl PatchBody {
     /// The patch as a tree, if it can be read.
     pub fn to_tree(&self) -> Option<Tree> {
         match self.kind {
-            PatchKind::Apply => super::decode::yaml(&self.body).ok(),
+            PatchKind::Apply => super::decode::apply_body(&self.body).ok().map(|(tree, _)| tree),
             _ => corten_tree::json::parse(&self.body).ok(),
         }
     }

@@ -149,7 +149,10 @@ fn seats_are_taken_by_width() {
     let mut set = Set::new(queuing(4, 1, 10), 10);
     let Begin::Runs(six) = set.begin_wide("a", 1, wide(6)) else { panic!() };
     assert!(matches!(set.begin_wide("b", 2, wide(5)), Begin::Waits(_)));
-    assert_eq!(set.set.totals(), Totals { waiting: 1, executing: 1, seats_in_use: 6, seats_waiting: 5, dispatched: 1, ..Totals::default() });
+    assert_eq!(
+        set.set.totals(),
+        Totals { waiting: 1, executing: 1, seats_in_use: 6, seats_waiting: 5, dispatched: 1, ..Totals::default() }
+    );
     // Who is next is not overtaken by who would fit: else it would never begin.
     let one = set.waits("b", 3);
     assert_eq!(set.end(six), [2, 3]);
