@@ -42,10 +42,10 @@ impl Lines {
         }
     }
 
-    /// The last line, when the stream ends without a newline.
+    /// What is left when the stream ends without a newline: it stays a piece, so that readers add none.
     pub fn finish(&mut self, now: u64, out: &mut Vec<u8>) {
         if !self.partial.is_empty() {
-            self.entry(&[], 'F', now, out);
+            self.entry(&[], 'P', now, out);
         }
     }
 
@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn splits_lines() {
-        assert_eq!(entries(&[b"a\nb", b"c\n\nd"]), "F a\nF bc\nF \nF d\n");
+        assert_eq!(entries(&[b"a\nb", b"c\n\nd"]), "F a\nF bc\nF \nP d\n");
         let long = "x".repeat(PIECE_BYTES_MAX);
         assert_eq!(entries(&[long.as_bytes(), b"\n"]), format!("F {long}\n"));
         assert_eq!(entries(&[long.as_bytes(), b"y\nz\n"]), format!("P {long}\nF y\nF z\n"));

@@ -67,13 +67,31 @@ fn message(found: &Container, exit: &ExitInfo) -> String {
     let falls_back = labels::get(&found.labels, labels::MESSAGE_POLICY) == "FallbackToLogsOnError";
     if exit.message.is_empty() && falls_back && exit.exit_code != 0 {
         let log = tail(Path::new(labels::get(&found.labels, labels::LOG)), LOG_MESSAGE_MAX * 2);
-        let lines: Vec<&str> = log.lines().filter_map(|l| l.splitn(4, ' ').nth(3)).collect();
-        let text = lines[lines.len().saturating_sub(LOG_MESSAGE_LINES)..].join("\n") + "\n";
+        let text = last_lines(&log);
         let start = text.len().saturating_sub(LOG_MESSAGE_MAX as usize);
         let start = (start..text.len()).find(|i| text.is_char_boundary(*i)).unwrap_or(text.len());
         return text[start..].to_owned();
     }
     exit.message.clone()
+}
+
+/// What the container wrote in the last lines of its log. Only a full line ends with a newline: what it said last may not.
+fn last_lines(log: &str) -> String {
+    let lines: Vec<(&str, &str)> = log
+        .lines()
+        .filter_map(|line| {
+            let mut parts = line.splitn(4, ' ').skip(2);
+            Some((parts.next()?, parts.next()?))
+        })
+        .collect();
+    let mut text = String::new();
+    for (tag, content) in &lines[lines.len().saturating_sub(LOG_MESSAGE_LINES)..] {
+        text.push_str(content);
+        if *tag != "P" {
+            text.push('\n');
+        }
+    }
+    text
 }
 
 /// The last bytes of a file; empty if it cannot be read.
@@ -99,4 +117,15 @@ pub fn async_fd(fd: OwnedFd, interest: Interest) -> std::io::Result<AsyncFd<Owne
 pub async fn readable(fd: OwnedFd) -> std::io::Result<()> {
     let fd = async_fd(fd, Interest::READABLE)?;
     fd.readable().await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_termination_message_from_the_log_ends_as_the_container_ended_it() {
+        let log = "2026-01-01T00:00:00.000000000Z stdout F one\n2026-01-01T00:00:00.000000000Z stderr P tw\n\
+                   2026-01-01T00:00:00.000000000Z stderr P o";
+        assert_eq!(super::last_lines(log), "one\ntwo");
+        assert_eq!(super::last_lines("2026-01-01T00:00:00.000000000Z stdout F DONE\n"), "DONE\n");
+    }
 }
