@@ -211,6 +211,17 @@ impl Core {
         }
     }
 
+    /// Whether paths below a group end in upstream's router of built-in groups, whatever their version: what that does not find it
+    /// tells with a Status. Behind it is only Go's own 404 (`apiserver/pkg/server/handler.go`, `director`).
+    pub fn knows_group(&self, group: &str) -> bool {
+        self.builtin.iter().any(|kind| *kind.group == *group)
+    }
+
+    /// Whether there is a kind of a group at a version.
+    pub fn serves(&self, group: &str, version: &str) -> bool {
+        self.registry.now().iter().any(|kind| *kind.group == *group && kind.serves(version))
+    }
+
     /// The kind under which objects of `kind` are stored.
     pub fn stored<'a>(&'a self, kind: &'a Arc<Kind>) -> &'a Arc<Kind> {
         // Only rows are views of other rows.

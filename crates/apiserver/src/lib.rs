@@ -14,6 +14,7 @@ mod local;
 mod metrics;
 mod openapi;
 mod pipeline;
+mod proxy;
 mod reviews;
 mod server;
 mod streams;

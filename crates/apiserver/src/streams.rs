@@ -30,6 +30,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 use crate::core::{Core, attributes};
 use crate::http::{Call, HttpBody, Query, Resource, full, respond, stream};
 use crate::pipeline::Request as PipelineRequest;
+use crate::proxy;
 
 /// Bytes read from a command at once.
 const CHUNK: usize = 32 * 1024;
@@ -58,6 +59,8 @@ pub(crate) async fn connect(
         Method::PUT => "update",
         Method::PATCH => "patch",
         Method::DELETE => "delete",
+        // What proxies pass on has no verb of its own.
+        Method::OPTIONS if r.subresource == "proxy" => "",
         _ => return Err(Status::method_not_allowed()),
     };
     core.authorize(&attributes(&call.user, verb, kind, names)).await?;
@@ -65,6 +68,9 @@ pub(crate) async fn connect(
     if streams && verb == "get" {
         // A WebSocket begins with a GET, but runs a command all the same.
         core.authorize(&attributes(&call.user, "create", kind, names)).await?;
+    }
+    if r.subresource != "log" && call.query.has("dryRun") {
+        return Err(Status::bad_request("dryRun is not supported"));
     }
     admit_connect(core, &call, kind, &r).await?;
     match r.subresource.as_str() {
@@ -74,7 +80,8 @@ pub(crate) async fn connect(
         "portforward" => Err(Status::bad_request(
             "port-forward is not supported yet: use a Service of type NodePort, or `kubectl exec` with `nc`",
         )),
-        other => Err(Status::bad_request(format!("{other} is not supported yet"))),
+        "proxy" => proxy::connect::serve(core, &call, kind, &r, request).await,
+        _ => Err(Status::no_such_resource()),
     }
 }
 
@@ -98,6 +105,11 @@ async fn admit_connect(core: &Core, call: &Call, kind: &Arc<Kind>, r: &Resource)
             _ => call.query.get(&field.name).into(),
         };
         object.insert(field.name.clone(), value);
+    }
+    if r.subresource == "proxy" {
+        // Whatever the query says, it is what follows in the request's path.
+        object.remove("path");
+        object.set_default("path", proxy::connect::below(call, r));
     }
     let write = WriteOptions::default();
     let request = PipelineRequest {

@@ -177,3 +177,61 @@ async fn logs_and_a_command_over_a_web_socket() {
     };
     assert_eq!((seen.as_slice(), code), (&b"hello"[..], 3));
 }
+
+#[tokio::test]
+async fn unserved_versions_get_a_status_and_unknown_groups_a_page() {
+    let fixture = Fixture::start().await;
+    let mut client = Client::connect(&fixture, true).await;
+    let known = [
+        "/apis/certificates.k8s.io/v1beta1/clustertrustbundles",
+        "/apis/apps/v2",
+        "/apis/apps/v2/x",
+        "/apis/apps/v1/nope",
+        "/api/v2",
+        "/api/v2/pods",
+        "/api/v1/namespaces/default/pods/x/nope",
+    ];
+    for method in [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
+        for path in known {
+            let answer = client.send(method.clone(), path, &[], b"{}").await;
+            assert_eq!(answer.status().as_u16(), 404, "{method} {path}");
+            let text = answer.into_body().collect().await.unwrap().to_bytes();
+            let status = corten_tree::json::parse(&text).unwrap();
+            assert_eq!(status.str_at("message"), "the server could not find the requested resource", "{method} {path}");
+            assert_eq!((status.str_at("reason"), status.map_at("details").len()), ("NotFound", 0));
+        }
+        for path in ["/apis/nope", "/apis/nope/v1", "/apis/nope/v1/x"] {
+            let answer = client.send(method.clone(), path, &[], b"{}").await;
+            let text = answer.into_body().collect().await.unwrap().to_bytes();
+            assert_eq!(text, "404 page not found\n", "{method} {path}");
+        }
+    }
+    assert_eq!(client.send(Method::POST, "/apis/apps/v1", &[], b"{}").await.status().as_u16(), 405);
+}
+
+#[tokio::test]
+async fn events_field_selector_source_falls_back_to_the_reporting_controller() {
+    let fixture = Fixture::start().await;
+    let mut client = Client::connect(&fixture, true).await;
+    let events = "/api/v1/namespaces/default/events";
+    for (name, more) in [
+        ("old", r#""source":{"component":"kubelet"},"reportingComponent":"other""#),
+        ("new", r#""reportingComponent":"kubelet""#),
+        ("none", r#""source":{"component":"scheduler"},"reportingComponent":"kubelet""#),
+    ] {
+        let about = r#""involvedObject":{"namespace":"default"}"#;
+        let body = format!(r#"{{"metadata":{{"name":"{name}"}},{about},{more}}}"#);
+        let (code, made) = client.post(events, &body).await;
+        assert_eq!(code, 201, "{made}");
+    }
+    for (collection, selector, expected) in [
+        (events, "source=kubelet", vec!["new", "old"]),
+        ("/apis/events.k8s.io/v1/namespaces/default/events", "source=kubelet", vec!["new", "old"]),
+        (events, "source=scheduler", vec!["none"]),
+        (events, "reportingComponent=kubelet", vec!["new", "none"]),
+    ] {
+        let (_, list) = client.get(&format!("{collection}?fieldSelector={}", selector.replace('=', "%3D")), &[]).await;
+        let names: Vec<&str> = list.list_at("items").iter().map(|e| e.str_at("metadata.name")).collect();
+        assert_eq!(names, expected, "{selector}");
+    }
+}

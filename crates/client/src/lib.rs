@@ -18,6 +18,6 @@ pub use api::{
 pub use http::HttpClient;
 pub use http_api::{HttpApi, collection_path, query_escape};
 pub use node_api::{
-    ByteStream, Duplex, ExecExit, ExecRequest, ExecSession, LogRequest, NodeApi, PodTarget, PortForwardRequest,
-    TerminalSize,
+    ByteStream, Duplex, ExecExit, ExecRequest, ExecSession, LogRequest, NodeAnswer, NodeApi, NodeRequest, PodTarget,
+    PortForwardRequest, TerminalSize,
 };

@@ -1,4 +1,4 @@
-//! What the API server asks of a node: logs, exec, attach, port-forward.
+//! What the API server asks of a node: logs, exec, attach, port-forward, and what its own server answers.
 //!
 //! In one process the node implements it directly; otherwise it is HTTPS to the node.
 
@@ -110,6 +110,40 @@ pub struct PortForwardRequest {
 pub trait Duplex: AsyncRead + AsyncWrite + Send {}
 impl<T: AsyncRead + AsyncWrite + Send> Duplex for T {}
 
+/// A request to a node's own server (`nodes/NAME/proxy`), as the kubelet's HTTP server would get it.
+#[derive(Debug, Clone, Default)]
+pub struct NodeRequest {
+    /// The node's name.
+    pub node: String,
+    /// The HTTP method.
+    pub method: String,
+    /// The decoded path, with its slash.
+    pub path: String,
+    /// The query, without `?`.
+    pub query: String,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// A node's answer.
+pub struct NodeAnswer {
+    /// The HTTP code.
+    pub code: u16,
+    /// The type of the body.
+    pub content_type: String,
+    /// The body.
+    pub body: ByteStream,
+}
+
+impl NodeAnswer {
+    /// An answer in one piece.
+    pub fn whole(code: u16, content_type: &str, body: impl Into<Bytes>) -> NodeAnswer {
+        let body: Bytes = body.into();
+        let body: ByteStream = Box::pin(futures::stream::once(std::future::ready(Ok(body))));
+        NodeAnswer { code, content_type: content_type.into(), body }
+    }
+}
+
 /// What a node does on request.
 pub trait NodeApi: Send + Sync + 'static {
     /// A container's log as plain bytes.
@@ -120,4 +154,10 @@ pub trait NodeApi: Send + Sync + 'static {
 
     /// Connects to a port of a pod.
     fn port_forward(&self, request: PortForwardRequest) -> BoxFuture<'_, Result<Pin<Box<dyn Duplex>>, Status>>;
+
+    /// Answers a request to the node's own server.
+    fn http(&self, request: NodeRequest) -> BoxFuture<'_, Result<NodeAnswer, Status>> {
+        let why = format!("error trying to reach service: node {:?} has no server", request.node);
+        Box::pin(async { Err(Status::new(corten_object::Reason::ServiceUnavailable, why)) })
+    }
 }

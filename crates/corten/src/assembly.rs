@@ -14,8 +14,8 @@ use corten_auth::{Material, PkiNames, Sealer, User};
 use corten_base::{Clock as _, OnError, OnStop, SystemClock, SystemEntropy, Tasks};
 use corten_cache::{Cache, CacheOptions, Unseal};
 use corten_client::{
-    Api, Duplex, ExecRequest, ExecSession, ListOptions, LogRequest, NodeApi, PatchKind, PortForwardRequest, Target,
-    Write, WriteOptions,
+    Api, Duplex, ExecRequest, ExecSession, ListOptions, LogRequest, NodeAnswer, NodeApi, NodeRequest, PatchKind,
+    PortForwardRequest, Target, Write, WriteOptions,
 };
 use corten_client::{ByteStream, kubeconfig};
 use corten_controllers::certificate_signing::SharedAuthority;
@@ -430,6 +430,10 @@ impl NodeApi for LateNode {
         request: PortForwardRequest,
     ) -> BoxFuture<'_, Result<std::pin::Pin<Box<dyn Duplex>>, Status>> {
         Box::pin(async move { self.get()?.port_forward(request).await })
+    }
+
+    fn http(&self, request: NodeRequest) -> BoxFuture<'_, Result<NodeAnswer, Status>> {
+        Box::pin(async move { self.get()?.http(request).await })
     }
 }
 

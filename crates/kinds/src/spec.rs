@@ -189,7 +189,7 @@ pub(crate) const PROXY: &[&str] = &["create", "delete", "get", "patch", "update"
 /// A value of an object that its head keeps decoded: for field selectors and indexes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fact {
-    /// Dotted path (map keys only).
+    /// Dotted path (map keys only); `a|b` is what is at `b` where there is nothing at `a`.
     pub path: &'static str,
     /// The name by which clients select; mostly the path.
     pub label: &'static str,

@@ -103,15 +103,20 @@ pub(crate) struct Parsed {
     pub alone: bool,
 }
 
-/// Reads the head of an object's canonical JSON. `facts` are dotted paths (map keys only).
+/// Reads the head of an object's canonical JSON. `facts` are dotted paths (map keys only); `a|b` is what is at `b` where there
+/// is nothing at `a`.
 pub(crate) fn parse(bytes: &[u8], facts: &[&str]) -> Result<Parsed, JsonError> {
     let mut reader = Reader::new(bytes);
     let mut parsed = Parsed { head: Head::default(), insert_at: 0, comma_before: false, alone: false };
-    let mut values = vec![Istr::default(); facts.len()];
+    let alternatives = facts.iter().enumerate().filter_map(|(i, path)| Some((i, path.split_once('|')?.1)));
+    let others: Vec<(usize, &str)> = alternatives.collect();
+    let firsts = facts.iter().map(|path| path.split_once('|').map_or(*path, |(first, _)| first));
+    let paths: Vec<&str> = firsts.chain(others.iter().map(|(_, other)| *other)).collect();
+    let mut values = vec![Istr::default(); paths.len()];
     let mut seen_metadata = false;
     reader.begin_map()?;
     while let Some(key) = reader.next_key()? {
-        let below: Vec<(usize, &str)> = facts_below(facts.iter().copied().enumerate(), &key);
+        let below: Vec<(usize, &str)> = facts_below(paths.iter().copied().enumerate(), &key);
         if key == "metadata" && reader.peek()? == Kind::Map {
             seen_metadata = true;
             metadata(&mut reader, &mut parsed, &below, &mut values)?;
@@ -122,6 +127,12 @@ pub(crate) fn parse(bytes: &[u8], facts: &[&str]) -> Result<Parsed, JsonError> {
     reader.end()?;
     if !seen_metadata {
         return Err(reader.error("metadata is missing"));
+    }
+    let fallbacks = values.split_off(facts.len());
+    for ((i, _), value) in others.iter().zip(fallbacks) {
+        if values[*i].is_empty() {
+            values[*i] = value;
+        }
     }
     parsed.head.facts = values.into();
     Ok(parsed)
@@ -141,7 +152,11 @@ fn fact(reader: &mut Reader<'_>, wanted: &[(usize, &str)], values: &mut [Istr]) 
     if wanted.is_empty() {
         return reader.skip().map(drop);
     }
-    let here = wanted.iter().find(|(_, path)| path.is_empty()).map(|(i, _)| *i);
+    let mut note = |text: &str| {
+        for (i, _) in wanted.iter().filter(|(_, path)| path.is_empty()) {
+            values[*i] = Istr::new(text);
+        }
+    };
     match reader.peek()? {
         Kind::Map => {
             reader.begin_map()?;
@@ -152,15 +167,13 @@ fn fact(reader: &mut Reader<'_>, wanted: &[(usize, &str)], values: &mut [Istr]) 
         }
         Kind::Str => {
             let text = reader.string()?;
-            if let Some(i) = here {
-                values[i] = Istr::new(&text);
-            }
+            note(&text);
         }
         Kind::Null | Kind::List => drop(reader.skip()?),
         Kind::Bool | Kind::Number => {
             let text = reader.skip()?;
-            if let (Some(i), Ok(text)) = (here, std::str::from_utf8(text)) {
-                values[i] = Istr::new(text);
+            if let Ok(text) = std::str::from_utf8(text) {
+                note(text);
             }
         }
     }

@@ -220,12 +220,22 @@ mod tests {
             r#"{"metadata":{"name":"p","namespace":"d","labels":{"b":"2","a":"1"},"deletionTimestamp":"2026-01-02T03:04:05Z",
             "ownerReferences":[{"apiVersion":"apps/v1","kind":"ReplicaSet","name":"r","uid":"u","controller":true}]},
             "spec":{"nodeName":"n1","x":[1]},"status":{"phase":"Running","ready":true}}"#,
-            &["spec.nodeName", "status.phase", "status.ready", "status.nothing", "metadata.name"],
+            &[
+                "spec.nodeName",
+                "status.phase",
+                "status.ready",
+                "status.nothing",
+                "metadata.name",
+                "spec.none|status.phase",
+            ],
         );
         assert_eq!(o.head.labels.get("b"), Some("2"));
         assert_eq!(o.head.controller().map(|c| c.name.as_str()), Some("r"));
         assert!(o.head.is_deleting());
-        assert_eq!(o.head.facts.iter().map(|f| f.as_str()).collect::<Vec<_>>(), ["n1", "Running", "true", "", "p"]);
+        assert_eq!(
+            o.head.facts.iter().map(|f| f.as_str()).collect::<Vec<_>>(),
+            ["n1", "Running", "true", "", "p", "Running"]
+        );
     }
 
     #[derive(serde::Deserialize)]

@@ -1,18 +1,21 @@
 //! The one HTTPS client for callouts: admission and conversion webhooks, and whatever else the API server asks of others.
 //!
-//! A [`Caller`] posts a JSON body to a [`ClientConfig`]'s URL or Service and returns the answer's body. Connections are kept
+//! A [`Caller`] posts a JSON body to a [`ClientConfig`]'s URL or Service and returns the answer's body, or passes a whole request
+//! on to a [`Destination`]. Connections are kept
 //! and shared by all hooks with the same trust. Services are resolved through the watch cache: a ready endpoint if there is
 //! one, else the cluster IP; the certificate must be for `NAME.NAMESPACE.svc`. Error texts are those of upstream's client
 //! (`apiserver/pkg/util/webhook/client.go`, `apiserver/pkg/util/proxy/proxy.go`, `client-go/rest/request.go`).
 
 mod config;
+mod forward;
 mod resolve;
 mod trust;
 
 pub use config::{ClientConfig, Target};
-pub use resolve::resolve;
+pub use forward::{Destination, RequestBody, body};
+pub use resolve::{Wanted, endpoint, resolve};
+pub use trust::Trust;
 
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,8 +24,9 @@ use corten_base::{Clock, Entropy};
 use corten_cache::Cache;
 use futures::future::{Either, select};
 use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
 use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT};
-use hyper::{Method, Request, Uri};
+use hyper::{Method, Request, Response, Uri};
 use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -31,6 +35,8 @@ use rustls::pki_types::ServerName;
 
 /// Largest answer, in bytes.
 const ANSWER_MAX: usize = 16 << 20;
+/// How long a connection may take to come about.
+const CONNECT_MAX: Duration = Duration::from_secs(30);
 /// How many clients (trust and server name) are kept; the least recently used goes first.
 const CLIENTS_MAX: usize = 64;
 
@@ -60,13 +66,17 @@ pub enum CallError {
     },
 }
 
-type Https = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+type Https = Client<HttpsConnector<HttpConnector>, RequestBody>;
 
 /// What tells clients apart.
 #[derive(PartialEq, Eq, Clone)]
 struct ClientKey {
-    trust: trust::Trust,
+    /// Whom to trust; `None` speaks without TLS.
+    trust: Option<Trust>,
+    /// For whom the certificate must be; empty: the host that is connected to.
     server_name: String,
+    /// Whether connections are kept for the next request.
+    keep: bool,
 }
 
 /// How often a call is made that fails (`apiserver/pkg/util/webhook`, `DefaultRetryBackoffWithInitialDelay`): five times, each
@@ -170,10 +180,12 @@ impl Caller {
             }
             Target::Url(_) => None,
         };
-        let client = self.client(config, place).map_err(CallError::Config)?;
-        let request = place.request(connect, config, body).map_err(CallError::Config)?;
+        let key = ClientKey { trust: Some(Trust::of(config)), server_name: place.server_name.clone(), keep: true };
+        let client = self.client(key).map_err(CallError::Config)?;
+        let authority = connect.unwrap_or_else(|| place.authority.clone());
+        let request = place.request(&authority, config, body).map_err(CallError::Config)?;
         let exchange = async {
-            let answer = client.request(request).await.map_err(|e| transport(reason(&e)))?;
+            let answer = client.request(request).await.map_err(|e| transport(reason(&e, &authority)))?;
             let code = answer.status().as_u16();
             let body = Limited::new(answer.into_body(), ANSWER_MAX).collect().await;
             let body = body.map_err(|e| transport(e.to_string()))?.to_bytes();
@@ -189,9 +201,37 @@ impl Caller {
         }
     }
 
-    fn client(&self, config: &ClientConfig, place: &Place) -> Result<Https, String> {
-        let trust = trust::Trust::of(config);
-        let key = ClientKey { trust, server_name: place.server_name.clone() };
+    /// Sends a request to where it is told, and returns the answer as it begins.
+    ///
+    /// # Errors
+    /// Why nobody has answered, in the words of Go's client.
+    pub async fn send(
+        &self,
+        destination: &Destination,
+        mut request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, String> {
+        let scheme = if destination.trust.is_some() { "https" } else { "http" };
+        let path = request.uri().path_and_query().map_or("/", |p| p.as_str());
+        let uri = format!("{scheme}://{}{path}", destination.authority);
+        *request.uri_mut() = uri.parse().map_err(|e| format!("parse {uri:?}: {e}"))?;
+        *request.version_mut() = hyper::Version::HTTP_11;
+        let key = ClientKey {
+            trust: destination.trust.clone(),
+            server_name: destination.server_name.clone(),
+            keep: destination.keep,
+        };
+        self.client(key)?.request(request).await.map_err(|e| reason(&e, &destination.authority))
+    }
+
+    /// An address of a Service's port, as `host:port` (see [`resolve`]).
+    ///
+    /// # Errors
+    /// Upstream's words if there is no such Service, port or address.
+    pub fn resolve(&self, namespace: &str, name: &str, port: u16) -> Result<String, String> {
+        resolve(&self.cache.read(), namespace, name, port, self.entropy.u64())
+    }
+
+    fn client(&self, key: ClientKey) -> Result<Https, String> {
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(at) = clients.iter().position(|(have, _)| *have == key) {
             let found = clients.remove(at);
@@ -199,15 +239,23 @@ impl Caller {
             clients.push(found);
             return Ok(client);
         }
-        let tls = key.trust.tls()?;
-        let name = ServerName::try_from(key.server_name.clone()).map_err(|e| e.to_string())?;
+        let tls = key.trust.clone().unwrap_or_default().tls()?;
         let mut http = HttpConnector::new();
         http.enforce_http(false);
         http.set_nodelay(true);
-        let https = HttpsConnectorBuilder::new().with_tls_config(tls).https_only();
+        http.set_connect_timeout(Some(CONNECT_MAX));
+        let builder = HttpsConnectorBuilder::new().with_tls_config(tls);
+        let mut https = if key.trust.is_some() { builder.https_only() } else { builder.https_or_http() };
+        if !key.server_name.is_empty() {
+            let name = ServerName::try_from(key.server_name.clone()).map_err(|e| e.to_string())?;
+            https = https.with_server_name_resolver(FixedServerNameResolver::new(name));
+        }
         // HTTP/1.1 only, as upstream: requests spread over a Service's endpoints.
-        let https = https.with_server_name_resolver(FixedServerNameResolver::new(name)).enable_http1();
-        let client = Client::builder(TokioExecutor::new()).build(https.wrap_connector(http));
+        let mut builder = Client::builder(TokioExecutor::new());
+        if !key.keep {
+            builder.pool_max_idle_per_host(0);
+        }
+        let client = builder.build(https.enable_http1().wrap_connector(http));
         if clients.len() >= CLIENTS_MAX {
             clients.remove(0);
         }
@@ -258,13 +306,12 @@ impl Place {
 
     fn request(
         &self,
-        connect: Option<SocketAddr>,
+        authority: &str,
         config: &ClientConfig,
-        body: Option<Bytes>,
-    ) -> Result<Request<Full<Bytes>>, String> {
-        let authority = connect.map_or_else(|| self.authority.clone(), |a| a.to_string());
+        content: Option<Bytes>,
+    ) -> Result<Request<RequestBody>, String> {
         let mut request = Request::builder()
-            .method(if body.is_some() { Method::POST } else { Method::GET })
+            .method(if content.is_some() { Method::POST } else { Method::GET })
             .uri(format!("https://{authority}{}", self.path))
             .header(HOST, &self.authority)
             .header(ACCEPT, "application/json, */*")
@@ -275,12 +322,12 @@ impl Place {
         if !config.bearer.is_empty() {
             request = request.header(AUTHORIZATION, format!("Bearer {}", config.bearer));
         }
-        request.body(Full::new(body.unwrap_or_default())).map_err(|e| e.to_string())
+        request.body(body(Full::new(content.unwrap_or_default()))).map_err(|e| e.to_string())
     }
 }
 
-/// What Go's client says of the innermost error.
-fn reason(error: &(dyn std::error::Error + 'static)) -> String {
+/// What Go's client says of the innermost error of an exchange with `authority`.
+fn reason(error: &(dyn std::error::Error + 'static), authority: &str) -> String {
     let mut innermost = error;
     loop {
         // An I/O error's source is that of what it holds; what it holds is what TLS says of the certificate.
@@ -294,10 +341,16 @@ fn reason(error: &(dyn std::error::Error + 'static)) -> String {
     if let Some(tls) = innermost.downcast_ref() {
         return tls_reason(tls);
     }
+    use std::io::ErrorKind;
+    let dial = |why: &str| format!("dial tcp {authority}: {why}");
     match innermost.downcast_ref::<std::io::Error>().map(std::io::Error::kind) {
-        Some(std::io::ErrorKind::ConnectionRefused) => "dial tcp: connect: connection refused".into(),
-        Some(std::io::ErrorKind::ConnectionReset) => "read: connection reset by peer".into(),
-        Some(std::io::ErrorKind::UnexpectedEof) => "EOF".into(),
+        Some(ErrorKind::ConnectionRefused) => dial("connect: connection refused"),
+        Some(ErrorKind::HostUnreachable) => dial("connect: no route to host"),
+        Some(ErrorKind::NetworkUnreachable) => dial("connect: network is unreachable"),
+        Some(ErrorKind::TimedOut) => dial("i/o timeout"),
+        Some(ErrorKind::ConnectionReset) => "read: connection reset by peer".into(),
+        Some(ErrorKind::UnexpectedEof) => "EOF".into(),
+        _ if innermost.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_incomplete_message) => "EOF".into(),
         _ => innermost.to_string(),
     }
 }

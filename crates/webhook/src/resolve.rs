@@ -9,43 +9,65 @@ use corten_tree::Tree;
 /// The label of EndpointSlices that names their Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
-/// An address of a Service's port: that of a ready endpoint, chosen by `chance`; the cluster IP if there is none in sight.
+/// An address of a Service's port, as `host:port`: that of a ready endpoint, chosen by `chance`; the cluster IP if there is no
+/// selector that could find any; the outer name of an ExternalName.
 ///
 /// # Errors
 /// Upstream's words if there is no such Service, port or address.
-pub fn resolve(objects: &Objects, namespace: &str, name: &str, port: u16, chance: u64) -> Result<SocketAddr, String> {
+pub fn resolve(objects: &Objects, namespace: &str, name: &str, port: u16, chance: u64) -> Result<String, String> {
     let service = objects.find(id::SERVICE, namespace, name).ok_or_else(|| format!("service {name:?} not found"))?;
     let service = service.to_tree();
-    let kind = service.str_at("spec.type");
-    if !matches!(kind, "" | "ClusterIP" | "NodePort" | "LoadBalancer") {
-        return Err(format!("unsupported service type {kind:?}"));
+    match service.str_at("spec.type") {
+        "" | "ClusterIP" | "NodePort" | "LoadBalancer" => {}
+        "ExternalName" => return Ok(format!("{}:{port}", service.str_at("spec.externalName"))),
+        other => return Err(format!("unsupported service type {other:?}")),
     }
     let wanted = service.list_at("spec.ports").iter().find(|p| p.i64_at("port") == Some(port.into()));
     let wanted = wanted.ok_or_else(|| format!("no service port {port} found for service {name:?}"))?;
-    let mut found = Vec::new();
-    for slice in objects.list_in(id::ENDPOINT_SLICE, namespace) {
-        if slice.head.labels.get(SERVICE_NAME) == Some(name) {
-            endpoints(&slice.to_tree(), wanted.str_at("name"), &mut found);
-        }
-    }
-    if !found.is_empty() {
-        return Ok(found[(chance % found.len() as u64) as usize]);
+    let wanted = Wanted { namespace, name, port_name: wanted.str_at("name"), chance };
+    if let Some(address) = endpoint(objects, &wanted, |_| true) {
+        return Ok(address.to_string());
     }
     // Without a selector the endpoints may be anyone's business; the proxy knows.
     let cluster_ip = service.str_at("spec.clusterIP").parse::<IpAddr>();
     match (service.map_at("spec.selector").is_empty(), cluster_ip) {
-        (true, Ok(ip)) => Ok(SocketAddr::new(ip, port)),
+        (true, Ok(ip)) => Ok(SocketAddr::new(ip, port).to_string()),
         _ => Err(format!("no endpoints available for service {name:?}")),
     }
 }
 
-fn endpoints(slice: &Tree, port_name: &str, found: &mut Vec<SocketAddr>) {
+/// Which of a Service's endpoints is wanted.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'w> {
+    /// The Service's namespace.
+    pub namespace: &'w str,
+    /// Its name.
+    pub name: &'w str,
+    /// The name of its port, empty if it has none.
+    pub port_name: &'w str,
+    /// Which of several it becomes.
+    pub chance: u64,
+}
+
+/// A ready endpoint of a Service that is taken, too, if there is one (`RandomEndpoint`).
+pub fn endpoint(objects: &Objects, wanted: &Wanted<'_>, takes: impl Fn(&Tree) -> bool) -> Option<SocketAddr> {
+    let mut found = Vec::new();
+    for slice in objects.list_in(id::ENDPOINT_SLICE, wanted.namespace) {
+        if slice.head.labels.get(SERVICE_NAME) == Some(wanted.name) {
+            ready(&slice.to_tree(), wanted.port_name, &takes, &mut found);
+        }
+    }
+    let at = wanted.chance.checked_rem(found.len() as u64)?;
+    found.get(at as usize).copied()
+}
+
+fn ready(slice: &Tree, port_name: &str, takes: &impl Fn(&Tree) -> bool, found: &mut Vec<SocketAddr>) {
     let port = slice.list_at("ports").iter().find(|p| p.str_at("name") == port_name);
     let Some(port) = port.and_then(|p| p.i64_at("port")).and_then(|p| u16::try_from(p).ok()) else { return };
     for endpoint in slice.list_at("endpoints") {
         let ready = endpoint.path("conditions.ready").and_then(Tree::as_bool).unwrap_or(true);
         let ip = endpoint.list_at("addresses").first().and_then(Tree::as_str).and_then(|a| a.parse().ok());
-        if let (true, Some(ip)) = (ready, ip) {
+        if let (true, Some(ip)) = (ready && takes(endpoint), ip) {
             found.push(SocketAddr::new(ip, port));
         }
     }
@@ -93,7 +115,8 @@ mod tests {
         assert_eq!(resolve(&plain, "n", "s", 443, 0).unwrap().to_string(), "10.43.0.9:443");
         let mut external = service;
         external.set("spec.type", "ExternalName");
+        external.set("spec.externalName", "a.example");
         let external = world(&[external]);
-        assert_eq!(resolve(&external, "n", "s", 443, 0).unwrap_err(), "unsupported service type \"ExternalName\"");
+        assert_eq!(resolve(&external, "n", "s", 443, 0).unwrap(), "a.example:443");
     }
 }

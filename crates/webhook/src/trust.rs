@@ -2,9 +2,11 @@
 
 use std::sync::{Arc, LazyLock};
 
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig as TlsConfig, RootCertStore};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{ClientConfig as TlsConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 use crate::ClientConfig;
 
@@ -17,19 +19,23 @@ const SYSTEM_BUNDLES: [&str; 5] = [
     "/etc/ssl/cert.pem",
 ];
 
-/// What of a configuration decides about TLS.
-#[derive(PartialEq, Eq, Clone)]
-pub(crate) struct Trust {
-    ca_pem: Vec<u8>,
-    identity: Option<(Vec<u8>, Vec<u8>)>,
+/// What decides about TLS.
+#[derive(Debug, PartialEq, Eq, Clone, Default)]
+pub struct Trust {
+    /// PEM of the authorities to trust; empty trusts those of the system.
+    pub ca_pem: Vec<u8>,
+    /// PEM of the certificate and the key to show, if any.
+    pub identity: Option<(Vec<u8>, Vec<u8>)>,
+    /// Takes any certificate.
+    pub insecure: bool,
 }
 
 impl Trust {
-    pub fn of(config: &ClientConfig) -> Trust {
-        Trust { ca_pem: config.ca_pem.clone(), identity: config.identity.clone() }
+    pub(crate) fn of(config: &ClientConfig) -> Trust {
+        Trust { ca_pem: config.ca_pem.clone(), identity: config.identity.clone(), insecure: false }
     }
 
-    pub fn tls(&self) -> Result<TlsConfig, String> {
+    pub(crate) fn tls(&self) -> Result<TlsConfig, String> {
         let mut roots = RootCertStore::empty();
         if self.ca_pem.is_empty() {
             roots = SYSTEM.clone();
@@ -42,9 +48,12 @@ impl Trust {
                 return Err("unable to load root certificates: unable to parse bytes as PEM block".into());
             }
         }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = TlsConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let builder = builder.map_err(|e| e.to_string())?.with_root_certificates(roots);
+        let builder = TlsConfig::builder_with_provider(PROVIDER.clone()).with_safe_default_protocol_versions();
+        let builder = builder.map_err(|e| e.to_string())?;
+        let builder = match self.insecure {
+            true => builder.dangerous().with_custom_certificate_verifier(Arc::new(Anyone(PROVIDER.clone()))),
+            false => builder.with_root_certificates(roots),
+        };
         let Some((cert, key)) = &self.identity else { return Ok(builder.with_no_client_auth()) };
         let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(cert).collect();
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|e| e.to_string())?;
@@ -60,3 +69,44 @@ static SYSTEM: LazyLock<RootCertStore> = LazyLock::new(|| {
     }
     roots
 });
+
+static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(rustls::crypto::ring::default_provider()));
+
+/// Believes that a server is whoever it says: what `insecureSkipTLSVerify` asks for. It still must hold its key.
+#[derive(Debug)]
+struct Anyone(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anyone {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,14 +1,15 @@
 //! Answers' bodies: in one piece, as a list of shared slices, or as they come.
 
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use corten_object::Object;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use futures::stream::{BoxStream, Stream, StreamExt};
-use hyper::body::{Frame, SizeHint};
+use hyper::body::{Frame, Incoming, SizeHint};
 
 /// Bytes that are handed to the connection at once.
 const CHUNK: usize = 64 * 1024;
@@ -18,6 +19,14 @@ pub(crate) enum Body {
     Full(Option<Bytes>),
     List(ListBody),
     Stream(BoxStream<'static, Bytes>),
+    Passed(Passed),
+}
+
+/// Another server's answer, as it comes.
+pub(crate) struct Passed {
+    pub body: Incoming,
+    /// When to end it, if it would last.
+    pub until: Option<BoxFuture<'static, ()>>,
 }
 
 /// A list in JSON: the objects' own bytes between a head and a tail. Copied to the connection, never encoded.
@@ -98,10 +107,17 @@ pub(crate) fn stream(stream: impl Stream<Item = Bytes> + Send + 'static) -> Body
 
 impl hyper::body::Body for Body {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = hyper::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let next = match &mut *self {
+            Body::Passed(passed) => {
+                if passed.until.as_mut().is_some_and(|until| until.poll_unpin(cx).is_ready()) {
+                    passed.until = None;
+                    return Poll::Ready(None);
+                }
+                return Pin::new(&mut passed.body).poll_frame(cx);
+            }
             Body::Full(bytes) => bytes.take().filter(|b| !b.is_empty()),
             Body::List(list) => list.chunk(),
             Body::Stream(stream) => futures::ready!(stream.poll_next_unpin(cx)),
@@ -114,12 +130,14 @@ impl hyper::body::Body for Body {
             Body::Full(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
             Body::List(list) => list.done,
             Body::Stream(_) => false,
+            Body::Passed(passed) => passed.body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Body::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
+            Body::Passed(passed) => passed.body.size_hint(),
             _ => SizeHint::default(),
         }
     }

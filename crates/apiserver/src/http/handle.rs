@@ -242,14 +242,25 @@ fn lower(method: &Method) -> &'static str {
 
 /// Paths that are not resources.
 async fn other(core: &Arc<Core>, call: &Call, route: &Route) -> Result<Response<Body>, Status> {
-    // Upstream's router has these documents for GET only; health and the like answer any method.
-    if !matches!(route, Route::Other(_)) && call.method != Method::GET {
-        return Err(Status::method_not_allowed());
+    // Upstream's router has these documents for GET only; health and the like answer any method. It knows the groups that are
+    // built in, at any version.
+    let unknown = || Ok(page_not_found());
+    let in_router = |group: &str| core.knows_group(group);
+    match route {
+        Route::Group(group) | Route::Resources { group, .. } if !in_router(group) && call.method != Method::GET => {
+            return unknown();
+        }
+        Route::Resources { group, version } if in_router(group) && !core.serves(group, version) => {
+            return Err(Status::no_such_resource());
+        }
+        Route::Other(_) => {}
+        _ if call.method != Method::GET => return Err(Status::method_not_allowed()),
+        _ => {}
     }
     let aggregated = discovery::wants_aggregated(&negotiate::accepted(&call.headers));
     let found = |found: Option<Tree>| match found {
         Some(tree) => object(core, call, 200, &tree),
-        None => Ok(page_not_found()),
+        None => unknown(),
     };
     match route {
         Route::CoreVersions if aggregated => {

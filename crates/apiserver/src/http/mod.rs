@@ -31,11 +31,11 @@ use tokio::sync::watch as channel;
 use tokio_rustls::TlsAcceptor;
 
 pub use authenticate::{Anonymous, RequestHeader};
-pub(crate) use body::{Body as HttpBody, full, stream};
-pub(crate) use handle::Call;
+pub(crate) use body::{Body as HttpBody, Passed, full, stream};
+pub(crate) use handle::{Call, read_body};
 pub(crate) use negotiate::Clause;
 pub(crate) use options::delete as delete_parameters;
-pub(crate) use query::Query;
+pub(crate) use query::{Query, unescape};
 pub(crate) use respond::respond;
 pub(crate) use route::Resource;
 

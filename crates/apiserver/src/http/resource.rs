@@ -116,10 +116,7 @@ async fn unknown(core: &Core, call: &Call, r: &Resource, verb: &str) -> Result<R
         ..corten_auth::Attributes::resource(&call.user, verb)
     })
     .await?;
-    // Upstream's router knows the group versions that are built in; behind it is only Go's own 404.
-    let served =
-        |k: &Arc<Kind>| *k.group == *r.group && k.spec.is_some() && k.versions.iter().any(|v| **v == *r.version);
-    if core.registry.now().iter().any(served) { Err(Status::no_such_resource()) } else { Ok(page_not_found()) }
+    if core.knows_group(&r.group) { Err(Status::no_such_resource()) } else { Ok(page_not_found()) }
 }
 
 struct Exchange<'a> {

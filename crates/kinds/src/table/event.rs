@@ -40,6 +40,7 @@ pub(crate) const EVENTS_EVENT: KindSpec = KindSpec {
     ..EVENT
 };
 
+/// `ToSelectableFields` (`pkg/registry/core/event/strategy.go`).
 const FACTS: &[Fact] = &[
     Fact::selectable("involvedObject.kind"),
     Fact::selectable("involvedObject.namespace"),
@@ -50,7 +51,7 @@ const FACTS: &[Fact] = &[
     Fact::selectable("involvedObject.fieldPath"),
     Fact::selectable("reason"),
     Fact::selectable("reportingComponent"),
-    Fact::selectable("source.component").label("source"),
+    Fact::selectable("source.component|reportingComponent").label("source"),
     Fact::selectable("type"),
 ];
 
