@@ -10,7 +10,9 @@ use corten_object::{KindId, ObjectKey, Status};
 use corten_tree::{Tree, tree};
 use futures::stream::{self, StreamExt};
 
+use crate::aggregation::register;
 use crate::core::Core;
+use crate::local::LocalApi;
 use crate::pipeline::{Body, Request};
 
 /// The version that `/version` answers: the API is that of Kubernetes v1.37.2.
@@ -47,6 +49,7 @@ pub(crate) async fn ensure(core: &Arc<Core>, advertise: IpAddr, port: u16) -> Re
         rest.push(kubernetes_service(&ip.to_string(), port));
     }
     ensure_all(core, rest).await?;
+    register::at_start(core, &LocalApi::new(core.clone(), User::apiserver())).await?;
     ensure_endpoints(core, advertise, port).await
 }
 

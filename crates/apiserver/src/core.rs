@@ -1,7 +1,6 @@
 //! What every request needs: store, cache, kinds, clock, and who may do what.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use corten_admission::{Admission, ServiceAllocator};
@@ -20,6 +19,8 @@ use corten_store::Store;
 use corten_tree::Tree;
 use corten_webhook::Caller;
 
+use crate::aggregation::Aggregation;
+use crate::derived::Derived;
 use crate::discovery::Discovery;
 use crate::flow::Flow;
 use crate::http::{Anonymous, RequestHeader};
@@ -65,10 +66,9 @@ pub(crate) struct Core {
     pub request_header: Option<RequestHeader>,
     /// Where the keys of service account tokens are read.
     pub jwks_uri: String,
-    rbac: RwLock<(u64, Arc<Rbac>)>,
-    /// Grows with every write of a role or a binding; whoever sees it ahead of the built policy builds it anew.
-    rbac_wanted: AtomicU64,
-    rbac_building: Mutex<()>,
+    /// Groups that other servers serve.
+    pub aggregation: Aggregation,
+    rbac: Derived<Rbac>,
 }
 
 /// The parts of a [`Core`] that the server's configuration gives.
@@ -117,35 +117,22 @@ impl Core {
             anonymous: parts.anonymous,
             request_header: parts.request_header,
             jwks_uri: parts.jwks_uri,
-            rbac: RwLock::new((0, Arc::new(Rbac::default()))),
-            rbac_wanted: AtomicU64::new(1),
-            rbac_building: Mutex::new(()),
+            aggregation: Aggregation::default(),
+            rbac: Derived::default(),
         }
     }
 
     /// The roles and bindings as of the last write that was answered.
     pub fn rbac(&self) -> Arc<Rbac> {
-        let current = || {
-            let built = self.rbac.read().unwrap_or_else(PoisonError::into_inner);
-            (built.0 >= self.rbac_wanted.load(Ordering::Acquire)).then(|| built.1.clone())
-        };
-        if let Some(rbac) = current() {
-            return rbac;
-        }
-        let _building = self.rbac_building.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(rbac) = current() {
-            return rbac;
-        }
-        let wanted = self.rbac_wanted.load(Ordering::Acquire);
-        let rbac = Arc::new(Rbac::build(self));
-        *self.rbac.write().unwrap_or_else(PoisonError::into_inner) = (wanted, rbac.clone());
-        rbac
+        self.rbac.get(|| Rbac::build(self))
     }
 
     /// Notes that objects of a kind were written, before the write is answered.
     pub fn note_write(&self, kind: KindId) {
         if [id::ROLE, id::ROLE_BINDING, id::CLUSTER_ROLE, id::CLUSTER_ROLE_BINDING].contains(&kind) {
-            self.rbac_wanted.fetch_add(1, Ordering::AcqRel);
+            self.rbac.outdate();
+        } else if kind == id::API_SERVICE {
+            self.aggregation.outdate();
         }
     }
 

@@ -1,55 +1,31 @@
-//! What is served: the lists that clients read first. All of it is computed from the registry.
+//! What is served: the lists that clients read first. All of it is computed from the registry and the APIServices.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
-use corten_kinds::custom::version_rank;
 use corten_kinds::{Kind, Registry, Subresource, SubresourceKind};
 use corten_tree::{Tree, tree};
 
+use crate::aggregation::{Group, Served};
 use crate::http::Clause;
 
-/// Groups in the order in which clients look a short name up (`pkg/controlplane/apiserver/aggregator.go`, priorities).
-const GROUP_ORDER: &[&str] = &[
-    "",
-    "apiregistration.k8s.io",
-    "apps",
-    "events.k8s.io",
-    "authentication.k8s.io",
-    "authorization.k8s.io",
-    "autoscaling",
-    "batch",
-    "certificates.k8s.io",
-    "networking.k8s.io",
-    "policy",
-    "rbac.authorization.k8s.io",
-    "storage.k8s.io",
-    "admissionregistration.k8s.io",
-    "apiextensions.k8s.io",
-    "scheduling.k8s.io",
-    "coordination.k8s.io",
-    "node.k8s.io",
-    "discovery.k8s.io",
-    "flowcontrol.apiserver.k8s.io",
-];
-
-/// The aggregated forms of `/api` and `/apis`, made once for each registry.
+/// The aggregated forms of `/api` and `/apis`, made once for each state of them.
 #[derive(Default)]
 pub(crate) struct Discovery(Mutex<Option<Made>>);
 
 struct Made {
-    registry: Arc<Registry>,
+    of: Served,
     core: Bytes,
     groups: Bytes,
 }
 
 impl Discovery {
     /// The form of `/api` (`core`) or `/apis`.
-    pub fn aggregated(&self, registry: &Arc<Registry>, core: bool) -> Bytes {
+    pub fn aggregated(&self, served: Served, core: bool) -> Bytes {
         let mut made = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if made.as_ref().is_none_or(|made| !Arc::ptr_eq(&made.registry, registry)) {
-            let (core, groups) = (aggregated(registry, true), aggregated(registry, false));
-            *made = Some(Made { registry: registry.clone(), core, groups });
+        if made.as_ref().is_none_or(|made| !made.of.same(&served)) {
+            let (core, groups) = (aggregated(&served, true), aggregated(&served, false));
+            *made = Some(Made { of: served, core, groups });
         }
         let made = made.as_ref().expect("it was just made");
         if core { made.core.clone() } else { made.groups.clone() }
@@ -66,36 +42,6 @@ pub(crate) fn wants_aggregated(accepted: &[Clause]) -> bool {
     })
 }
 
-/// The groups that have kinds, in order.
-fn group_names(registry: &Registry) -> Vec<String> {
-    let mut names: Vec<String> = Vec::new();
-    for kind in registry.iter() {
-        if !names.iter().any(|n| **n == *kind.group) {
-            names.push(kind.group.to_string());
-        }
-    }
-    let rank = |name: &String| match GROUP_ORDER.iter().position(|g| g == name) {
-        Some(known) => (known, String::new()),
-        None => (GROUP_ORDER.len(), name.clone()),
-    };
-    names.sort_by_cached_key(rank);
-    names
-}
-
-/// The versions of a group, newest first.
-fn versions(registry: &Registry, group: &str) -> Vec<String> {
-    let mut all: Vec<String> = Vec::new();
-    for kind in registry.iter().filter(|k| *k.group == *group) {
-        for version in kind.served_versions() {
-            if !all.iter().any(|v| **v == **version) {
-                all.push(version.to_string());
-            }
-        }
-    }
-    all.sort_by_cached_key(|v| std::cmp::Reverse(version_rank(v)));
-    all
-}
-
 fn group_version(group: &str, version: &str) -> String {
     if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
 }
@@ -105,31 +51,30 @@ pub(crate) fn core_versions() -> Tree {
     tree!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []})
 }
 
-fn group_tree(registry: &Registry, group: &str) -> Tree {
-    let version = |v: &String| tree!({"groupVersion": (group_version(group, v)), "version": (v.as_str())});
-    let all: Vec<Tree> = versions(registry, group).iter().map(version).collect();
+fn group_tree(group: &Group) -> Tree {
+    let version = |v: &String| tree!({"groupVersion": (group_version(&group.name, v)), "version": (v.as_str())});
+    let all: Vec<Tree> = group.versions.iter().map(version).collect();
     let preferred = all.first().cloned().unwrap_or_default();
-    tree!({"name": group, "versions": (Tree::List(all)), "preferredVersion": preferred})
+    tree!({"name": (group.name.as_str()), "versions": (Tree::List(all)), "preferredVersion": preferred})
 }
 
 /// `/apis`
-pub(crate) fn groups(registry: &Registry) -> Tree {
-    let names = group_names(registry);
-    let groups = names.iter().filter(|n| !n.is_empty()).map(|n| group_tree(registry, n)).collect();
+pub(crate) fn groups(served: &Served) -> Tree {
+    let groups = served.groups();
+    let groups = groups.iter().filter(|group| !group.name.is_empty()).map(group_tree).collect();
     tree!({"kind": "APIGroupList", "apiVersion": "v1", "groups": (Tree::List(groups))})
 }
 
 /// `/apis/GROUP`
-pub(crate) fn group(registry: &Registry, group: &str) -> Option<Tree> {
-    registry.iter().any(|k| *k.group == *group).then(|| {
-        let mut out = tree!({"kind": "APIGroup", "apiVersion": "v1"});
-        if let Tree::Map(map) = group_tree(registry, group) {
-            for (key, value) in map {
-                out.insert(key, value);
-            }
+pub(crate) fn group(served: &Served, group: &str) -> Option<Tree> {
+    let group = served.groups().into_iter().find(|known| known.name == group)?;
+    let mut out = tree!({"kind": "APIGroup", "apiVersion": "v1"});
+    if let Tree::Map(map) = group_tree(&group) {
+        for (key, value) in map {
+            out.insert(key, value);
         }
-        out
-    })
+    }
+    Some(out)
 }
 
 fn kinds<'r>(registry: &'r Registry, group: &'r str, version: &'r str) -> impl Iterator<Item = &'r Kind> {
@@ -178,23 +123,51 @@ pub(crate) fn resources(registry: &Registry, group: &str, version: &str) -> Opti
 }
 
 /// `/api` and `/apis` in one piece (`apidiscovery.k8s.io/v2 APIGroupDiscoveryList`).
-fn aggregated(registry: &Registry, core: bool) -> Bytes {
+fn aggregated(served: &Served, core: bool) -> Bytes {
     let mut items = Vec::new();
-    for group in group_names(registry).iter().filter(|g| g.is_empty() == core) {
-        let versions = versions(registry, group).into_iter().map(|version| {
-            let resources = kinds(registry, group, &version).map(|k| aggregated_resource(k, group, &version)).collect();
-            tree!({"version": (version.as_str()), "resources": (Tree::List(resources)), "freshness": "Current"})
-        });
-        let versions = Tree::List(versions.collect());
-        let mut metadata = tree!({"creationTimestamp": null});
-        if !core {
-            metadata = tree!({"name": (group.as_str()), "creationTimestamp": null});
+    for group in served.groups().iter().filter(|group| group.name.is_empty() == core) {
+        let versions: Vec<Tree> =
+            group.versions.iter().filter_map(|version| aggregated_version(served, &group.name, version)).collect();
+        if versions.is_empty() {
+            continue;
         }
+        let metadata = if core { tree!({}) } else { tree!({"name": (group.name.as_str())}) };
         items.push(tree!({"metadata": metadata, "versions": versions}));
     }
     let list = tree!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {},
         "items": (Tree::List(items))});
     list.to_json().into()
+}
+
+/// What is served here, or what another server has said of itself; `None` if there is only an APIService that says so.
+fn aggregated_version(served: &Served, group: &str, version: &str) -> Option<Tree> {
+    if let Some(service) = served.table.remote(group, version) {
+        let said = served.documents.get(&service.name);
+        let mut out = tree!({"version": version});
+        let resources = said.and_then(|said| said.discovery.get("resources"));
+        if let Some(resources) = resources.filter(|r| !r.is_empty_value()) {
+            out.insert("resources", with_response_kinds(resources));
+        }
+        out.insert("freshness", if said.is_some_and(|said| said.current) { "Current" } else { "Stale" });
+        return Some(out);
+    }
+    let resources: Vec<Tree> =
+        kinds(&served.registry, group, version).map(|kind| aggregated_resource(kind, group, version)).collect();
+    let out = tree!({"version": version, "resources": (resources.clone()), "freshness": "Current"});
+    (!resources.is_empty()).then_some(out)
+}
+
+/// Older clients break on resources without a kind (`fetchFreshDiscoveryForService`).
+fn with_response_kinds(resources: &Tree) -> Tree {
+    let nothing = || tree!({"group": "", "version": "", "kind": ""});
+    let mut resources = resources.clone();
+    for resource in resources.as_list_mut().into_iter().flatten() {
+        resource.set_default("responseKind", nothing());
+        for sub in resource.get_mut("subresources").and_then(Tree::as_list_mut).into_iter().flatten() {
+            sub.set_default("responseKind", nothing());
+        }
+    }
+    resources
 }
 
 fn aggregated_resource(kind: &Kind, group: &str, version: &str) -> Tree {
@@ -226,20 +199,15 @@ fn aggregated_resource(kind: &Kind, group: &str, version: &str) -> Tree {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     #[test]
-    fn versions_are_ordered_by_stability() {
-        let mut all = vec!["v1beta1", "v2", "foo2", "v1alpha3", "v11", "v1", "foo1", "v1beta2", "v11alpha2"];
-        all.sort_by_key(|v| std::cmp::Reverse(version_rank(v)));
-        let wanted = ["v11", "v2", "v1", "v1beta2", "v1beta1", "v11alpha2", "v1alpha3", "foo1", "foo2"];
-        assert_eq!(all, wanted);
-    }
-
-    #[test]
     fn every_kind_is_in_both_forms() {
-        let registry = Registry::builtin();
-        let aggregated = String::from_utf8(aggregated(&registry, false).to_vec()).unwrap();
+        let registry = Arc::new(Registry::builtin());
+        let served = Served { registry: registry.clone(), table: Arc::default(), documents: Arc::default() };
+        let aggregated = String::from_utf8(aggregated(&served, false).to_vec()).unwrap();
         for kind in registry.iter() {
             for version in &kind.versions {
                 let list = resources(&registry, &kind.group, version).unwrap().to_json_string();

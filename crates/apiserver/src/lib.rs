@@ -4,8 +4,10 @@
 //! process. Both call the pipeline (`pipeline`): one function per verb, for every kind, for every caller. Only `http` knows
 //! paths, headers and encodings.
 
+mod aggregation;
 mod bootstrap;
 mod core;
+mod derived;
 mod discovery;
 mod eviction;
 mod flow;

@@ -7,25 +7,34 @@ use bytes::Bytes;
 use corten_kinds::{Kind, Registry};
 use corten_schema::{Schema, openapi};
 
-/// The documents by path (`api/v1`, `apis/apps/v1`), and the index of them, made once for each registry.
+use crate::aggregation::Served;
+
+/// The documents by path (`api/v1`, `apis/apps/v1`), and the index of them, made once for each state of what is served.
 #[derive(Default)]
 pub(crate) struct OpenApi(Mutex<Option<Made>>);
 
 struct Made {
-    registry: Arc<Registry>,
+    of: Served,
     documents: BTreeMap<String, Bytes>,
     index: Bytes,
 }
 
 impl OpenApi {
-    /// The index, or the document at a path.
-    pub fn get(&self, registry: &Arc<Registry>, path: &str) -> Option<Bytes> {
+    /// The index, or the document at a path that is this server's own.
+    pub fn get(&self, served: &Served, path: &str) -> Option<Bytes> {
         let mut made = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if made.as_ref().is_none_or(|made| !Arc::ptr_eq(&made.registry, registry)) {
-            *made = Some(make(registry));
+        if made.as_ref().is_none_or(|made| !made.of.same(served)) {
+            *made = Some(make(served, made.take()));
         }
         let made = made.as_ref()?;
         if path.is_empty() { Some(made.index.clone()) } else { made.documents.get(path).cloned() }
+    }
+
+    /// All documents of this server's own.
+    pub fn own(&self, served: &Served) -> Vec<Bytes> {
+        let _ = self.get(served, "");
+        let made = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        made.as_ref().map(|made| made.documents.values().cloned().collect()).unwrap_or_default()
     }
 }
 
@@ -60,16 +69,36 @@ fn document((group, version): &(String, String), kinds: &[&Kind]) -> Bytes {
     openapi::document(schema, group, version, &resources).into()
 }
 
-fn make(registry: &Arc<Registry>) -> Made {
+fn make(served: &Served, before: Option<Made>) -> Made {
+    let documents = match before {
+        Some(before) if Arc::ptr_eq(&before.of.registry, &served.registry) => before.documents,
+        _ => documents(&served.registry),
+    };
+    let mut urls: BTreeMap<String, String> = BTreeMap::new();
+    for (path, bytes) in &documents {
+        urls.insert(path.clone(), format!("/openapi/v3/{path}?hash={}", hash(bytes)));
+    }
+    for service in served.table.iter().filter(|service| service.backend.is_some()) {
+        let path = openapi::document_path(&service.group, &service.version);
+        match served.documents.get(&service.name).map(|said| said.openapi_v3.as_str()) {
+            Some(url) if !url.is_empty() => drop(urls.insert(path, url.to_owned())),
+            _ => drop(urls.remove(&path)),
+        }
+    }
+    let index = openapi::index(urls.iter().map(|(path, url)| (path.as_str(), url.as_str())));
+    let of =
+        Served { registry: served.registry.clone(), table: served.table.clone(), documents: served.documents.clone() };
+    Made { of, index: index.into(), documents }
+}
+
+fn documents(registry: &Arc<Registry>) -> BTreeMap<String, Bytes> {
     let mut documents = BTreeMap::new();
     for (at, kinds) in by_group_version(registry) {
         let known = builtin_documents().get(&at).filter(|_| kinds.iter().all(|kind| kind.custom.is_none()));
         let made = known.cloned().unwrap_or_else(|| document(&at, &kinds));
         documents.insert(openapi::document_path(&at.0, &at.1), made);
     }
-    let hashes: Vec<(&String, String)> = documents.iter().map(|(path, bytes)| (path, hash(bytes))).collect();
-    let index = openapi::index(hashes.iter().map(|(path, hash)| (path.as_str(), hash.as_str())));
-    Made { registry: registry.clone(), index: index.into(), documents }
+    documents
 }
 
 fn resource<'k>(kind: &'k Kind, schema: &Schema, group: &'k str, version: &'k str) -> openapi::Resource<'k> {
@@ -104,6 +133,7 @@ mod tests {
     #[test]
     fn every_group_version_has_a_document() {
         let registry = Arc::new(Registry::builtin());
+        let registry = Served { registry, table: Arc::default(), documents: Arc::default() };
         let openapi = OpenApi::default();
         let index = String::from_utf8(openapi.get(&registry, "").unwrap().to_vec()).unwrap();
         assert!(index.contains("/openapi/v3/apis/apps/v1?hash="), "{index}");

@@ -17,7 +17,7 @@ use corten_webhook::Caller;
 use crate::core::{Core, Parts};
 use crate::http::{Anonymous, RequestHeader};
 use crate::local::LocalApi;
-use crate::{bootstrap, http};
+use crate::{aggregation, bootstrap, http};
 
 /// What the server is made of and how it is reached.
 pub struct ServerConfig {
@@ -138,6 +138,7 @@ impl Server {
         let port = addresses.first().map_or(6443, SocketAddr::port);
         core.reseal().await?;
         bootstrap::ensure(&core, config.advertise, port).await?;
+        aggregation::start(&core);
         http::serve(&core, listeners, Arc::new(config.material.server_tls()?));
         Ok(Server { core, addresses })
     }

@@ -316,7 +316,7 @@ impl Place {
             .header(HOST, &self.authority)
             .header(ACCEPT, "application/json, */*")
             .header(USER_AGENT, "kube-apiserver-admission");
-        if body.is_some() {
+        if content.is_some() {
             request = request.header(CONTENT_TYPE, "application/json");
         }
         if !config.bearer.is_empty() {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{BufMut, Bytes, BytesMut};
+use corten_audit::trail::{self, Trail};
 use corten_object::Object;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -27,6 +28,8 @@ pub(crate) struct Passed {
     pub body: Incoming,
     /// When to end it, if it would last.
     pub until: Option<BoxFuture<'static, ()>>,
+    /// Held, not read: the request's record, which is open for as long as its answer lasts.
+    pub _record: Option<Arc<Trail>>,
 }
 
 /// A list in JSON: the objects' own bytes between a head and a tail. Copied to the connection, never encoded.
@@ -80,7 +83,7 @@ impl Body {
         match self {
             Body::Full(bytes) => bytes,
             Body::List(list) => Some(list.collect().into()),
-            Body::Stream(_) => None,
+            Body::Stream(_) | Body::Passed(_) => None,
         }
     }
 }
@@ -93,7 +96,7 @@ pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
 /// A body as it comes.
 pub(crate) fn stream(stream: impl Stream<Item = Bytes> + Send + 'static) -> Body {
     // The request's record is open for as long as its answer lasts.
-    match corten_audit::trail::current() {
+    match trail::current() {
         None => Body::Stream(stream.boxed()),
         Some(record) => Body::Stream(
             stream

@@ -23,6 +23,7 @@ use super::query::Query;
 use super::respond::{failure, object, page_not_found, raw_json, respond, tagged};
 use super::route::{Resource, Route, parse};
 use super::{Peer, health, negotiate, resource};
+use crate::aggregation::{self, ApiService};
 use crate::core::Core;
 use crate::metrics::Labels;
 use crate::openapi::hash;
@@ -202,12 +203,57 @@ async fn answer(
         path: request.uri().path().to_owned(),
         ip: peer.ip,
     };
+    if let Some(service) = elsewhere(core, &route) {
+        core.authorize(&attributes_of(&incoming, &route, verb)).await?;
+        return Ok(aggregation::pass(core, &incoming, &service, request).await);
+    }
     if let Route::Resource(r) = route {
         return resource::serve(core, incoming, r, verb, request).await;
     }
-    let attributes = Attributes::path(&incoming.user, verb, &incoming.path);
-    core.authorize(&attributes).await?;
+    core.authorize(&attributes_of(&incoming, &route, verb)).await?;
+    if let Route::OpenApi(path) = &route
+        && let Some(service) = documented_elsewhere(core, path)
+    {
+        return Ok(aggregation::pass(core, &incoming, &service, request).await);
+    }
     other(core, &incoming, &route).await
+}
+
+/// What a request does, for who decides whether it may.
+fn attributes_of<'a>(call: &'a Call, route: &'a Route, verb: &'a str) -> Attributes<'a> {
+    match route {
+        Route::Resource(r) => Attributes {
+            group: &r.group,
+            resource: &r.resource,
+            subresource: &r.subresource,
+            namespace: &r.namespace,
+            name: &r.name,
+            ..Attributes::resource(&call.user, verb)
+        },
+        _ => Attributes::path(&call.user, verb, &call.path),
+    }
+}
+
+/// The APIService of what a path names, if another server serves it.
+fn elsewhere(core: &Core, route: &Route) -> Option<Arc<ApiService>> {
+    match route {
+        Route::Resource(Resource { group, version, .. }) | Route::Resources { group, version } => {
+            core.served_elsewhere(group, version)
+        }
+        _ => None,
+    }
+}
+
+/// The APIService of an OpenAPI v3 document that its server has said to have.
+fn documented_elsewhere(core: &Core, path: &str) -> Option<Arc<ApiService>> {
+    let (group, version) = match path.split('/').collect::<Vec<_>>().as_slice() {
+        ["api", version] => ("", *version),
+        ["apis", group, version] => (*group, *version),
+        _ => return None,
+    };
+    let service = core.served_elsewhere(group, version)?;
+    let known = core.aggregation.documents().get(&service.name).is_some_and(|said| !said.openapi_v3.is_empty());
+    known.then_some(service)
 }
 
 /// The verb of a request about a resource.
@@ -263,13 +309,11 @@ async fn other(core: &Arc<Core>, call: &Call, route: &Route) -> Result<Response<
         None => unknown(),
     };
     match route {
-        Route::CoreVersions if aggregated => {
-            Ok(discovery_v2(call, core.discovery.aggregated(&core.registry.now(), true)))
-        }
-        Route::Groups if aggregated => Ok(discovery_v2(call, core.discovery.aggregated(&core.registry.now(), false))),
+        Route::CoreVersions if aggregated => Ok(discovery_v2(call, core.discovery.aggregated(core.served(), true))),
+        Route::Groups if aggregated => Ok(discovery_v2(call, core.discovery.aggregated(core.served(), false))),
         Route::CoreVersions => object(core, call, 200, &discovery::core_versions()),
-        Route::Groups => object(core, call, 200, &discovery::groups(&core.registry.now())),
-        Route::Group(group) => found(discovery::group(&core.registry.now(), group)),
+        Route::Groups => object(core, call, 200, &discovery::groups(&core.served())),
+        Route::Group(group) => found(discovery::group(&core.served(), group)),
         Route::Resources { group, version } => found(discovery::resources(&core.registry.now(), group, version)),
         Route::OpenApi(rest) => Ok(openapi_v3(core, call, rest)),
         Route::Other(path) => plain(core, call, path).await,
@@ -330,9 +374,9 @@ fn index(core: &Core) -> Tree {
         .map(str::to_owned)
         .collect();
     paths.extend(health::paths());
-    for kind in core.registry.now().iter().filter(|k| !k.group.is_empty()) {
-        paths.push(format!("/apis/{}", kind.group));
-        paths.extend(kind.served_versions().map(|version| format!("/apis/{}/{version}", kind.group)));
+    for group in core.served().groups().iter().filter(|group| !group.name.is_empty()) {
+        paths.push(format!("/apis/{}", group.name));
+        paths.extend(group.versions.iter().map(|version| format!("/apis/{}/{version}", group.name)));
     }
     paths.sort_unstable();
     paths.dedup();
@@ -342,7 +386,7 @@ fn index(core: &Core) -> Tree {
 /// `/openapi/v3` and the documents below it: kept by clients for a year under their hash
 /// (`kube-openapi/pkg/handler3/handler.go`).
 fn openapi_v3(core: &Core, call: &Call, path: &str) -> Response<Body> {
-    let Some(document) = core.openapi.get(&core.registry.now(), path) else { return page_not_found() };
+    let Some(document) = core.openapi.get(&core.served(), path) else { return page_not_found() };
     let etag = hash(&document);
     let asked = call.query.get("hash");
     if path.is_empty() || asked.is_empty() {
@@ -370,7 +414,7 @@ fn openapi_v3(core: &Core, call: &Call, path: &str) -> Response<Body> {
 fn openapi_v2(core: &Core, call: &Call) -> Result<Response<Body>, Status> {
     const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
     const PROTOBUF_OLD: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
-    let document = core.swagger.get(&core.registry.now(), &core.openapi);
+    let document = core.swagger.get(core.served(), &core.openapi);
     for clause in negotiate::accepted(&call.headers) {
         return Ok(match clause.media.as_str() {
             "application/json" | "application/*" | "*/*" => {

@@ -36,7 +36,7 @@ pub(crate) use handle::{Call, read_body};
 pub(crate) use negotiate::Clause;
 pub(crate) use options::delete as delete_parameters;
 pub(crate) use query::{Query, unescape};
-pub(crate) use respond::respond;
+pub(crate) use respond::{respond, text};
 pub(crate) use route::Resource;
 
 use crate::StartError;

@@ -156,7 +156,10 @@ async fn back(
         return Err(Failed::Answer(format!("a page of more than {PAGE_MAX} bytes cannot be rewritten")));
     }
     let until = headers::is_lasting(call).then(|| core.tasks.stopping().boxed());
-    Ok(Response::from_parts(parts, HttpBody::Passed(Passed { body: content, until })))
+    Ok(Response::from_parts(
+        parts,
+        HttpBody::Passed(Passed { body: content, until, _record: corten_audit::trail::current() }),
+    ))
 }
 
 /// A page with its links rewritten; `None` if it is too large for that.

@@ -1,5 +1,6 @@
 //! APIService.
 
+use corten_object::time;
 use corten_tree::{Tree, tree};
 
 use crate::Errors;
@@ -27,6 +28,16 @@ pub(crate) const API_SERVICE: KindSpec = KindSpec {
     ..KindSpec::CLUSTER
 };
 
+/// What this server serves itself is available from the beginning (`apiServerStrategy.PrepareForCreate`).
+fn prepare_create(object: &mut Tree, context: &WriteContext) {
+    object.remove("status");
+    if object.path("spec.service").is_none() {
+        let condition = tree!({"type": "Available", "status": "True", "lastTransitionTime": (time::format(context.now)),
+            "reason": "Local", "message": "Local APIServices are always available"});
+        object.set("status.conditions", vec![condition]);
+    }
+}
+
 fn service(object: &Tree, _: &RowContext) -> Tree {
     Tree::from(match object.path("spec.service") {
         Some(service) => format!("{}/{}", service.str_at("namespace"), service.str_at("name")),
@@ -42,16 +53,6 @@ fn available(object: &Tree, _: &RowContext) -> Tree {
         Some(("True", _)) => "True".to_owned(),
         Some((status, reason)) => format!("{status} ({reason})"),
     })
-}
-
-/// What this server serves itself is there at once. (`PrepareForCreate`)
-fn prepare_create(object: &mut Tree, context: &WriteContext) {
-    if object.path("spec.service").is_none() {
-        let condition = tree!({"type": "Available", "status": "True",
-            "lastTransitionTime": (corten_object::time::format(context.now)), "reason": "Local",
-            "message": "Local APIServices are always available"});
-        object.set("status.conditions", Tree::List(vec![condition]));
-    }
 }
 
 const GROUP_PRIORITY_MAX: i64 = 20_000;

@@ -7,6 +7,7 @@ mod components;
 mod custom;
 mod descriptions;
 pub mod gnostic;
+pub mod merge;
 mod paths;
 pub mod v2;
 
@@ -72,15 +73,12 @@ pub fn document(schema: &Schema, group: &str, version: &str, resources: &[Resour
     document.to_json()
 }
 
-/// The index at `/openapi/v3`: for each document its path (see [`document_path`]) and a hash of its bytes, which the
-/// caller computes; clients keep a document for as long as its hash stays.
+/// The index at `/openapi/v3`: for each document its path (see [`document_path`]) and where it is, with a hash of its bytes;
+/// clients keep a document for as long as its hash stays.
 pub fn index<'a>(documents: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<u8> {
     let mut paths: Vec<(&str, &str)> = documents.into_iter().collect();
     paths.sort_unstable();
-    let entry = |(path, hash): (&str, &str)| {
-        let url = format!("/openapi/v3/{path}?hash={hash}");
-        (path.to_owned().into(), tree!({"serverRelativeURL": (url)}))
-    };
+    let entry = |(path, url): (&str, &str)| (path.to_owned().into(), tree!({"serverRelativeURL": url}));
     tree!({"paths": (Tree::Map(Map::from_entries(paths.into_iter().map(entry).collect())))}).to_json()
 }
 

@@ -340,7 +340,8 @@ mod tests {
         for name in references {
             assert!(schemas.contains(name.strip_prefix("#/components/schemas/").unwrap()), "{name} is missing");
         }
-        let listed = index([("apis/apps/v1", "AB"), ("api/v1", "CD")]);
+        let listed =
+            index([("apis/apps/v1", "/openapi/v3/apis/apps/v1?hash=AB"), ("api/v1", "/openapi/v3/api/v1?hash=CD")]);
         assert_eq!(
             String::from_utf8(listed).unwrap(),
             r#"{"paths":{"api/v1":{"serverRelativeURL":"/openapi/v3/api/v1?hash=CD"},"apis/apps/v1":{"serverRelativeURL":"/openapi/v3/apis/apps/v1?hash=AB"}}}"#
