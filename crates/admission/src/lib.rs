@@ -30,4 +30,4 @@ pub use chain::Admission;
 pub use cidr::{Cidr, CidrError};
 pub use hooks::review::user_info;
 pub use request::{Cluster, Notes, Operation, Request};
-pub use services::{Reservation, ServiceAllocator};
+pub use services::{DEFAULT_RANGE, Moved, Reservation, ServiceAllocator, parent_service};

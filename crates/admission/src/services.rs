@@ -3,6 +3,9 @@
 //! Words and rules: `pkg/registry/core/service/storage/alloc.go`, `pkg/registry/core/service/{ip,port}allocator`. The state is
 //! derived: it is filled from the Services in the cache at the start, and every write of a Service passes through
 //! [`ServiceAllocator::reserve`]. A reservation that is dropped before [`Reservation::keep`] gives back what it took.
+//!
+//! Addresses come from the ranges of all ready ServiceCIDRs, and none that an IPAddress says is somebody else's
+//! (`ipallocator/cidrallocator.go`). The pipeline keeps an IPAddress for each address that a Service has.
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -73,12 +76,58 @@ pub struct Reservation<'a> {
 }
 
 impl Reservation<'_> {
-    /// The write is durable: what the Service has left is free, what it has taken is its own.
-    pub fn keep(mut self) {
+    /// The write is durable: what the Service has left is free, what it has taken is its own. Returns both.
+    pub fn keep(mut self) -> Moved {
         if let Some(allocator) = self.allocator.take() {
             allocator.give_back(&self.key, &self.left);
         }
+        Moved { taken: std::mem::take(&mut self.taken.ips), left: std::mem::take(&mut self.left.ips) }
     }
+}
+
+/// The addresses that a durable write of a Service has moved.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Moved {
+    /// New to the Service.
+    pub taken: Vec<Ipv4Addr>,
+    /// No longer the Service's.
+    pub left: Vec<Ipv4Addr>,
+}
+
+/// The ServiceCIDR that the server makes of its own range.
+pub const DEFAULT_RANGE: &str = "kubernetes";
+
+/// The ranges to allocate from, the server's own first.
+fn ready_ranges(own: Cidr, source: &dyn Source) -> Vec<Cidr> {
+    let objects = source.objects(id::SERVICE_CIDR);
+    let mut found = Vec::new();
+    // Before the server has made its own object, its range is as good as ready.
+    if !objects.iter().any(|object| object.head.name == *DEFAULT_RANGE) {
+        found.push(own);
+    }
+    for object in objects.iter().filter(|object| !object.head.is_deleting()) {
+        let tree = object.to_tree();
+        let ready = |c: &Tree| c.str_at("type") == "Ready" && c.str_at("status") == "True";
+        if tree.list_at("status.conditions").iter().any(ready) {
+            let cidrs = tree.list_at("spec.cidrs").iter().filter_map(|cidr| cidr.as_str()?.parse::<Cidr>().ok());
+            found.extend(cidrs);
+        }
+    }
+    found.sort_by_key(|range| *range != own);
+    found
+}
+
+/// Whether an IPAddress says that an address is somebody else's.
+fn is_foreign(ip: Ipv4Addr, service: &ObjectKey, source: &dyn Source) -> bool {
+    let found = source.object(&ObjectKey::new(id::IP_ADDRESS, "", &ip.to_string()));
+    found.is_some_and(|address| parent_service(&address.to_tree()).is_none_or(|parent| parent != *service))
+}
+
+/// The Service that an IPAddress belongs to; `None` if it belongs to something else.
+pub fn parent_service(address: &Tree) -> Option<ObjectKey> {
+    let parent = address.path("spec.parentRef")?;
+    let is_service = parent.str_at("group").is_empty() && parent.str_at("resource") == "services";
+    is_service.then(|| ObjectKey::new(id::SERVICE, parent.str_at("namespace"), parent.str_at("name")))
 }
 
 impl Drop for Reservation<'_> {
@@ -120,6 +169,7 @@ impl ServiceAllocator {
         key: &ObjectKey,
         service: &mut Tree,
         old: Option<&Tree>,
+        source: &dyn Source,
     ) -> Result<Reservation<'_>, Vec<FieldError>> {
         if key.kind != id::SERVICE {
             return Ok(Reservation {
@@ -134,7 +184,7 @@ impl ServiceAllocator {
         let mut state = self.state();
         let mut errors = Vec::new();
         let mut taken = Held::default();
-        self.assign_ips(&mut state, key, service, &mut taken, &mut errors);
+        self.assign_ips(&mut state, key, service, source, &mut taken, &mut errors);
         self.assign_ports(&mut state, key, service, &mut taken, &mut errors);
         let after = held(service);
         let left = Held {
@@ -151,6 +201,7 @@ impl ServiceAllocator {
         state: &mut State,
         key: &ObjectKey,
         service: &mut Tree,
+        source: &dyn Source,
         taken: &mut Held,
         errors: &mut Vec<FieldError>,
     ) {
@@ -170,8 +221,9 @@ impl ServiceAllocator {
         };
         let why =
             |detail: &str| FieldError::invalid_str(&path, &asked, format!("failed to allocate IP {asked}: {detail}"));
+        let ranges = ready_ranges(self.range, source);
         let ip = if asked.is_empty() {
-            match self.free_ip(state) {
+            match ranges.iter().find_map(|range| self.free_ip(*range, state, key, source)) {
                 Some(ip) => ip,
                 None => return errors.push(why("range is full")),
             }
@@ -184,12 +236,13 @@ impl ServiceAllocator {
                 ));
             };
             let range = self.range;
-            if !range.contains(ip) {
+            let held = state.ips.get(&ip) == Some(key);
+            if !held && !ranges.iter().any(|range| range.contains(ip)) {
                 return errors.push(why(&format!(
                     "the provided IP ({ip}) is not in the valid range. The range of valid IPs is {range}"
                 )));
             }
-            if state.ips.get(&ip).is_some_and(|owner| owner != key) {
+            if state.ips.get(&ip).is_some_and(|owner| owner != key) || (!held && is_foreign(ip, key, source)) {
                 return errors.push(why("provided IP is already allocated"));
             }
             ip
@@ -202,13 +255,15 @@ impl ServiceAllocator {
         service.set("spec.clusterIPs", Tree::List(vec![ip.to_string().into()]));
     }
 
-    /// A free address: tried at random first, then in order.
-    fn free_ip(&self, state: &State) -> Option<Ipv4Addr> {
-        let size = self.range.size();
+    /// A free address of a range: tried at random first, then in order.
+    fn free_ip(&self, range: Cidr, state: &State, key: &ObjectKey, source: &dyn Source) -> Option<Ipv4Addr> {
+        let size = range.size();
         let free = |offset: u32| {
             // The last address is the broadcast's.
-            let usable = offset != 0 && u64::from(offset) != size - 1 && !RESERVED.contains(&offset);
-            self.range.nth(offset).filter(|ip| usable && !state.ips.contains_key(ip))
+            let reserved = range == self.range && RESERVED.contains(&offset);
+            let usable = offset != 0 && u64::from(offset) != size - 1 && !reserved;
+            let free = |ip: &Ipv4Addr| !state.ips.contains_key(ip) && !is_foreign(*ip, key, source);
+            range.nth(offset).filter(|ip| usable && free(ip))
         };
         let random = (0..16).find_map(|_| free((self.entropy.u64() % size) as u32));
         random.or_else(|| (0..size as u32).find_map(free))
@@ -300,14 +355,26 @@ impl ServiceAllocator {
         }
     }
 
-    /// A Service is gone: everything it had is free.
-    pub fn release(&self, key: &ObjectKey) {
+    /// A Service is gone: everything it had is free. Returns its addresses.
+    pub fn release(&self, key: &ObjectKey) -> Moved {
         if key.kind != id::SERVICE {
-            return;
+            return Moved::default();
         }
         let mut state = self.state();
+        let left = state.ips.iter().filter(|(_, owner)| *owner == key).map(|(ip, _)| *ip).collect();
         state.ips.retain(|_, owner| owner != key);
         state.ports.retain(|_, owner| owner != key);
+        Moved { taken: Vec::new(), left }
+    }
+
+    /// All addresses and the Services that have them.
+    pub fn addresses(&self) -> Vec<(Ipv4Addr, ObjectKey)> {
+        self.state().ips.iter().map(|(ip, owner)| (*ip, owner.clone())).collect()
+    }
+
+    /// The Service that has an address.
+    pub fn owner(&self, ip: Ipv4Addr) -> Option<ObjectKey> {
+        self.state().ips.get(&ip).cloned()
     }
 }
 
@@ -380,6 +447,58 @@ mod tests {
     use corten_base::entropy::SeededEntropy;
     use corten_tree::tree;
 
+    /// A cluster with these objects.
+    #[derive(Default)]
+    struct Nothing(Vec<std::sync::Arc<corten_object::Object>>);
+
+    impl Source for Nothing {
+        fn object(&self, key: &ObjectKey) -> Option<std::sync::Arc<corten_object::Object>> {
+            self.0.iter().find(|object| object.key() == *key).cloned()
+        }
+
+        fn objects(&self, kind: corten_object::KindId) -> Vec<std::sync::Arc<corten_object::Object>> {
+            self.0.iter().filter(|object| object.key().kind == kind).cloned().collect()
+        }
+    }
+
+    fn object(kind: corten_object::KindId, tree: Tree) -> std::sync::Arc<corten_object::Object> {
+        let bytes = bytes::Bytes::from(tree.to_json());
+        std::sync::Arc::new(corten_object::Object::parse::<&str>(kind, bytes, corten_base::Revision(1), &[]).unwrap())
+    }
+
+    #[test]
+    fn addresses_come_from_all_ready_service_cidrs() {
+        let range = |name: &str, cidr: &str, ready: &str| {
+            object(
+                id::SERVICE_CIDR,
+                tree!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": name},
+                    "spec": {"cidrs": [cidr]}, "status": {"conditions": [{"type": "Ready", "status": ready}]}}),
+            )
+        };
+        let taken = object(
+            id::IP_ADDRESS,
+            tree!({"apiVersion": "networking.k8s.io/v1", "kind": "IPAddress", "metadata": {"name": "10.99.0.5"},
+                "spec": {"parentRef": {"resource": "gateways", "name": "g", "namespace": "default"}}}),
+        );
+        let source =
+            Nothing(vec![range("kubernetes", "10.43.0.0/28", "False"), range("more", "10.99.0.0/29", "True"), taken]);
+        let a = allocator();
+        let mut seen = Vec::new();
+        // Six addresses, of which somebody else has one.
+        for i in 0..5 {
+            let mut service = tree!({"spec": {"type": "ClusterIP"}});
+            let moved = a.reserve(&key(&format!("s{i}")), &mut service, None, &source).unwrap().keep();
+            seen.extend(moved.taken.iter().map(ToString::to_string));
+        }
+        seen.sort();
+        assert_eq!(seen, ["10.99.0.1", "10.99.0.2", "10.99.0.3", "10.99.0.4", "10.99.0.6"]);
+        let asks = |ip: &str| tree!({"spec": {"type": "ClusterIP", "clusterIP": ip}});
+        let of = |ip: &str| errors(a.reserve(&key("x"), &mut asks(ip), None, &source));
+        assert!(of("10.99.0.5").contains("provided IP is already allocated"));
+        assert!(of("10.43.0.5").contains("is not in the valid range"), "its range is not ready");
+        assert_eq!(a.release(&key("s0")).left.len(), 1);
+    }
+
     fn allocator() -> ServiceAllocator {
         ServiceAllocator::new("10.43.0.0/28".parse().unwrap(), std::sync::Arc::new(SeededEntropy::new(1)))
     }
@@ -396,54 +515,57 @@ mod tests {
     fn addresses_are_given_taken_and_given_back() {
         let a = allocator();
         let mut one = tree!({"spec": {"type": "ClusterIP"}});
-        a.reserve(&key("one"), &mut one, None).unwrap().keep();
+        a.reserve(&key("one"), &mut one, None, &Nothing::default()).unwrap().keep();
         let ip = one.str_at("spec.clusterIP").to_owned();
         assert!(ip.starts_with("10.43.0."));
         assert_eq!(one.list_at("spec.clusterIPs"), [Tree::from(ip.as_str())]);
         let mut two = tree!({"spec": {"type": "ClusterIP", "clusterIP": (ip.as_str())}});
         assert_eq!(
-            errors(a.reserve(&key("two"), &mut two, None)),
+            errors(a.reserve(&key("two"), &mut two, None, &Nothing::default())),
             format!(
                 "spec.clusterIPs[0]: Invalid value: {ip:?}: failed to allocate IP {ip}: provided IP is already allocated"
             )
         );
         let mut again = tree!({"spec": {"type": "ClusterIP", "clusterIP": (ip.as_str())}});
-        drop(a.reserve(&key("one"), &mut again, None).unwrap());
+        drop(a.reserve(&key("one"), &mut again, None, &Nothing::default()).unwrap());
         assert!(
-            errors(a.reserve(&key("two"), &mut two, None)).contains("already allocated"),
+            errors(a.reserve(&key("two"), &mut two, None, &Nothing::default())).contains("already allocated"),
             "a failed twin frees nothing"
         );
         a.release(&key("one"));
-        drop(a.reserve(&key("two"), &mut two, None).unwrap());
-        a.reserve(&key("three"), &mut two, None).unwrap().keep();
+        drop(a.reserve(&key("two"), &mut two, None, &Nothing::default()).unwrap());
+        a.reserve(&key("three"), &mut two, None, &Nothing::default()).unwrap().keep();
         // 14 usable minus the two reserved and the one taken.
         for i in 0..11 {
             let mut s = tree!({"spec": {"type": "ClusterIP"}});
-            a.reserve(&key(&format!("s{i}")), &mut s, None).unwrap().keep();
+            a.reserve(&key(&format!("s{i}")), &mut s, None, &Nothing::default()).unwrap().keep();
         }
         let mut s = tree!({"spec": {"type": "ClusterIP"}});
-        assert!(errors(a.reserve(&key("full"), &mut s, None)).contains("range is full"));
+        assert!(errors(a.reserve(&key("full"), &mut s, None, &Nothing::default())).contains("range is full"));
     }
 
     #[test]
     fn node_ports_follow_the_type() {
         let a = allocator();
         let mut s = tree!({"spec": {"type": "NodePort", "ports": [{"port": 80, "protocol": "TCP"}]}});
-        a.reserve(&key("s"), &mut s, None).unwrap().keep();
+        a.reserve(&key("s"), &mut s, None, &Nothing::default()).unwrap().keep();
         let number = s.list_at("spec.ports")[0].i64_at("nodePort").unwrap();
         assert!((30000..=32767).contains(&number));
         let mut t = tree!({"spec": {"type": "NodePort", "ports": [{"port": 80, "nodePort": number}]}});
-        assert!(errors(a.reserve(&key("t"), &mut t, None)).contains("provided port is already allocated"));
+        assert!(
+            errors(a.reserve(&key("t"), &mut t, None, &Nothing::default()))
+                .contains("provided port is already allocated")
+        );
         let old = s.clone();
         let mut again = tree!({"spec": {"type": "NodePort", "ports": [{"port": 80, "protocol": "TCP"}]}});
-        a.reserve(&key("s"), &mut again, Some(&old)).unwrap().keep();
+        a.reserve(&key("s"), &mut again, Some(&old), &Nothing::default()).unwrap().keep();
         assert_eq!(again.list_at("spec.ports")[0].i64_at("nodePort"), Some(number));
         let mut plain = old.clone();
         plain.set("spec.type", "ClusterIP");
-        a.reserve(&key("s"), &mut plain, Some(&old)).unwrap().keep();
+        a.reserve(&key("s"), &mut plain, Some(&old), &Nothing::default()).unwrap().keep();
         assert_eq!(plain.list_at("spec.ports")[0].i64_at("nodePort"), None);
-        a.reserve(&key("t"), &mut t, None).unwrap().keep();
+        a.reserve(&key("t"), &mut t, None, &Nothing::default()).unwrap().keep();
         let mut bad = tree!({"spec": {"type": "NodePort", "ports": [{"port": 80, "nodePort": 80}]}});
-        assert!(errors(a.reserve(&key("u"), &mut bad, None)).contains("not in the valid range"));
+        assert!(errors(a.reserve(&key("u"), &mut bad, None, &Nothing::default())).contains("not in the valid range"));
     }
 }

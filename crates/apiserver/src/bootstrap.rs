@@ -48,9 +48,44 @@ pub(crate) async fn ensure(core: &Arc<Core>, advertise: IpAddr, port: u16) -> Re
     if let Some(ip) = core.services.range().nth(1) {
         rest.push(kubernetes_service(&ip.to_string(), port));
     }
+    rest.push(tree!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",
+        "metadata": {"name": (corten_admission::DEFAULT_RANGE)}, "spec": {"cidrs": [(core.services.range().to_string())]}}));
     ensure_all(core, rest).await?;
     register::at_start(core, &LocalApi::new(core.clone(), User::apiserver())).await?;
+    ensure_range_ready(core).await?;
+    core.repair_addresses().await;
     ensure_endpoints(core, advertise, port).await
+}
+
+/// The server's own ServiceCIDR is ready unless somebody has said otherwise, or its range has changed.
+/// (`pkg/controlplane/controller/defaultservicecidr` `syncStatus`)
+async fn ensure_range_ready(core: &Arc<Core>) -> Result<(), Status> {
+    let key = ObjectKey::new(id::SERVICE_CIDR, "", corten_admission::DEFAULT_RANGE);
+    let Some(object) = core.cache.get(&key).filter(|object| !object.head.is_deleting()) else { return Ok(()) };
+    let mut tree = object.to_tree();
+    let own = tree.list_at("spec.cidrs").first().and_then(Tree::as_str) == Some(&core.services.range().to_string());
+    let known = tree.list_at("status.conditions").iter().any(|c| c.str_at("type") == "Ready");
+    if !own || known {
+        return Ok(());
+    }
+    let now = corten_object::time::format(core.clock.now());
+    tree.set(
+        "status.conditions",
+        vec![tree!({"type": "Ready", "status": "True", "lastTransitionTime": now, "reason": "",
+            "message": "Kubernetes default Service CIDR is ready"})],
+    );
+    let (user, options) = (User::apiserver(), WriteOptions::default());
+    let kind = core.registry.get(id::SERVICE_CIDR);
+    let request = Request {
+        user: &user,
+        kind: &kind,
+        version: &kind.versions[0],
+        namespace: "",
+        name: corten_admission::DEFAULT_RANGE,
+        subresource: "status",
+        options: &options,
+    };
+    core.update(request, Body::Tree(tree)).await.map(drop)
 }
 
 fn kind_of(core: &Core, object: &Tree) -> Result<KindId, Status> {

@@ -4,6 +4,7 @@
 //! process. Both call the pipeline (`pipeline`): one function per verb, for every kind, for every caller. Only `http` knows
 //! paths, headers and encodings.
 
+mod addresses;
 mod aggregation;
 mod bootstrap;
 mod core;

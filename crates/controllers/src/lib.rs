@@ -37,6 +37,7 @@ pub mod resource_quota;
 pub mod role_aggregation;
 pub mod root_ca;
 pub mod service_account;
+mod service_cidr;
 pub mod stateful_set;
 pub mod taint_eviction;
 pub mod validating_policy_status;
@@ -129,6 +130,7 @@ pub fn all(config: &Config) -> Vec<Box<dyn Controller>> {
         Box::new(volume_protection::ClaimProtection),
         Box::new(volume_protection::VolumeProtection),
         Box::new(volume_protection::AttributesClassProtection),
+        Box::new(service_cidr::ServiceCidrs),
         Box::new(disruption::DisruptionController),
         Box::new(custom_resource_definition::CustomResourceDefinitionController),
         Box::new(validating_policy_status::ValidatingPolicyStatus),

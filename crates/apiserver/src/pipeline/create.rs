@@ -139,7 +139,7 @@ impl Core {
                 return Err(Status::conflict(&request.kind.group, &request.kind.plural, &name, why));
             }
         };
-        reservation.keep();
+        self.note_addresses(&key, reservation.keep()).await;
         Ok(Answer::of(201, self.committed(&stored, &key, json, revision)?, revision, Vec::new()))
     }
 
@@ -168,7 +168,7 @@ impl Core {
         self.fill_token_secret(stored, tree)?;
         let reservation = self
             .services
-            .reserve(key, tree, None)
+            .reserve(key, tree, None, self)
             .map_err(|errors| Status::invalid(&stored.group, &stored.kind, key.name.as_str(), &errors))?;
         self.check_escalation(request, stored, tree, None)?;
         let mut errors = self.namespace_faults(stored, tree, None);

@@ -75,7 +75,8 @@ impl Core {
                     };
                     match self.commit(commit).await {
                         Ok(revision) => {
-                            self.services.release(&key);
+                            self.note_addresses(&key, self.services.release(&key)).await;
+                            self.repair_address(&key).await;
                             return Ok(Answer { warnings, ..self.deleted(&request, &old, revision, revision) });
                         }
                         Err(error) => error,

@@ -155,11 +155,12 @@ impl Core {
             match self.commit(commit).await {
                 Ok(revision) if gone => {
                     drop(reservation);
-                    self.services.release(&key);
+                    self.note_addresses(&key, self.services.release(&key)).await;
+                    self.repair_address(&key).await;
                     return Ok(Answer::of(200, unstored(&stored, json, revision)?, revision, found));
                 }
                 Ok(revision) => {
-                    reservation.keep();
+                    self.note_addresses(&key, reservation.keep()).await;
                     let object = self.committed(&stored, &key, json, revision)?;
                     return Ok(Answer::of(200, object, revision, found));
                 }
@@ -336,7 +337,7 @@ impl Core {
         let key = request.key(stored);
         let invalid =
             |errors: &[corten_object::FieldError]| Status::invalid(&stored.group, &stored.kind, request.name, errors);
-        let reservation = self.services.reserve(&key, new, Some(old)).map_err(|e| invalid(&e))?;
+        let reservation = self.services.reserve(&key, new, Some(old), self).map_err(|e| invalid(&e))?;
         if part.is_none() {
             self.check_escalation(request, stored, new, Some(old))?;
         }
