@@ -83,6 +83,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         entropy: Arc::new(SystemEntropy),
         tasks: tasks.clone(),
         node_api: Arc::new(EchoNode),
+        flow: corten_apiserver::FlowLimits::default(),
         authentication: corten_apiserver::Authentication::default(),
         audit: corten_apiserver::AuditOptions::default(),
         sealer: None,

@@ -54,6 +54,7 @@ pub(crate) async fn ensure(core: &Arc<Core>, advertise: IpAddr, port: u16) -> Re
     register::at_start(core, &LocalApi::new(core.clone(), User::apiserver())).await?;
     ensure_range_ready(core).await?;
     core.repair_addresses().await;
+    crate::flow::settings::ensure(core).await?;
     ensure_endpoints(core, advertise, port).await
 }
 

@@ -12,6 +12,7 @@ use corten_auth::{
 use corten_base::{Clock, Entropy, Revision, Tasks};
 use corten_cache::Cache;
 use corten_client::NodeApi;
+use corten_flowcontrol::work::ListAsked;
 use corten_kinds::{Kind, Kinds, Registry, id};
 use corten_object::{KindId, Object, ObjectKey, Reason, Status};
 use corten_schema::Schema;
@@ -22,7 +23,7 @@ use corten_webhook::Caller;
 use crate::aggregation::Aggregation;
 use crate::derived::Derived;
 use crate::discovery::Discovery;
-use crate::flow::Flow;
+use crate::flow::{Flow, FlowLimits};
 use crate::http::{Anonymous, RequestHeader};
 use crate::metrics::Metrics;
 use crate::openapi::OpenApi;
@@ -88,10 +89,12 @@ pub(crate) struct Parts {
     pub jwks_uri: String,
     pub caller: Caller,
     pub audit: Option<Arc<Backends>>,
+    pub flow: FlowLimits,
 }
 
 impl Core {
     pub fn new(parts: Parts) -> Core {
+        let flow = Flow::new(parts.clock.clone(), parts.tasks.clone(), parts.flow);
         Core {
             caller: parts.caller,
             audit: parts.audit,
@@ -107,7 +110,7 @@ impl Core {
             authenticator: parts.authenticator,
             node_api: parts.node_api,
             services: parts.services,
-            flow: Flow::default(),
+            flow,
             metrics: Metrics::default(),
             openapi: OpenApi::default(),
             swagger: Swagger::default(),
@@ -207,6 +210,13 @@ impl Core {
     /// Whether there is a kind of a group at a version.
     pub fn serves(&self, group: &str, version: &str) -> bool {
         self.registry.now().iter().any(|kind| *kind.group == *group && kind.serves(version))
+    }
+
+    /// What a list of all objects of a kind has to look at.
+    pub fn list_asked(&self, kind: &Arc<Kind>) -> ListAsked {
+        let stored = self.stored(kind).id;
+        let world = self.cache.read();
+        ListAsked { objects: world.count(stored) as u64, bytes: world.bytes(stored) as u64, ..ListAsked::default() }
     }
 
     /// The kind under which objects of `kind` are stored.

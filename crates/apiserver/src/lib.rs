@@ -27,5 +27,6 @@ mod tokens;
 pub use bootstrap::VERSION;
 pub use corten_audit::{self as audit, Options as AuditOptions};
 pub use corten_schema::scalars::duration::parse as parse_duration;
+pub use flow::FlowLimits;
 pub use http::{Anonymous, RequestHeader};
 pub use server::{Authentication, Server, ServerConfig, StartError};

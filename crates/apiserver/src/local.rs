@@ -9,11 +9,14 @@ use corten_cache::Transition;
 use corten_client::{
     Api, ApiList, Failure, ListOptions, WatchEvent, WatchEventKind, Write, WriteOptions, Written, collection_path,
 };
-use corten_kinds::{SubresourceKind, Verbs};
+use corten_flowcontrol::work::{of_list, of_write};
+use corten_flowcontrol::{Digest, What, Work};
+use corten_kinds::{Kind, SubresourceKind, Verbs};
 use corten_object::{KindId, Object, ObjectKey, Status};
 use futures::stream::{self, BoxStream, StreamExt};
 
 use crate::core::{Core, attributes};
+use crate::flow::{Asking, Place};
 use crate::pipeline::{
     Answer, Body, ListRequest, PatchBody, Request, RevisionMatch, WatchItem, WatchRequest, WatchStart, parameters_of,
 };
@@ -24,12 +27,30 @@ const LOCAL: &str = "127.0.0.1";
 /// The API as one user sees it.
 pub(crate) struct LocalApi {
     core: Arc<Core>,
-    user: User,
+    user: Arc<User>,
 }
 
 impl LocalApi {
     pub fn new(core: Arc<Core>, user: User) -> LocalApi {
-        LocalApi { core, user }
+        LocalApi { core, user: Arc::new(user) }
+    }
+
+    /// Seats for a request of this user, as for anyone's.
+    async fn enter(&self, verb: &'static str, kind: &Arc<Kind>, key: &ObjectKey, sub: &str) -> Result<Place, Status> {
+        let what =
+            What::Resource { group: &kind.group, resource: &kind.plural, subresource: sub, namespace: &key.namespace };
+        let digest = Digest { user: &self.user.name, groups: &self.user.groups, verb, what };
+        let wait_max = self.core.flow.wait_default();
+        let asking = Asking { user: &self.user, digest, verb, uri: None, wait_max };
+        let work = |level_max| match verb {
+            "list" => (of_list(&self.core.list_asked(kind), level_max), None),
+            "get" => (Work::ONE, None),
+            _ => {
+                let watchers = self.core.flow.watches.interested(&what, &key.name);
+                (of_write(watchers, level_max), Some(watchers))
+            }
+        };
+        self.core.flow.enter(asking, work).await.map_err(|refused| refused.status())
     }
 
     fn list_request(options: ListOptions, revision: RevisionMatch) -> ListRequest {
@@ -94,7 +115,7 @@ impl LocalApi {
             Write::Delete { key, .. } => ("delete", key.clone(), ""),
         };
         let working = async {
-            let answer = self.do_write_to(write, (&key, subresource), options).await?;
+            let answer = self.do_write_to(write, (verb, &key, subresource), options).await?;
             match (&answer.object, &answer.tree) {
                 (Some(object), _) => trail::response_object(|| Some(object.to_tree())),
                 (None, Some(tree)) => trail::response_object(|| Some(tree.clone())),
@@ -108,10 +129,9 @@ impl LocalApi {
     async fn do_write_to(
         &self,
         write: Write,
-        (key, subresource): (&ObjectKey, &'static str),
+        (verb, key, subresource): (&'static str, &ObjectKey, &'static str),
         options: &WriteOptions,
     ) -> Result<Answer, Status> {
-        let _place = self.core.flow.enter(&self.user, true, &*self.core.clock).await?;
         let named;
         let options = match options.field_manager.is_empty() {
             true => {
@@ -121,6 +141,7 @@ impl LocalApi {
             false => options,
         };
         let kind = self.core.registry.get(key.kind);
+        let _place = self.enter(verb, &kind, key, subresource).await?;
         let version = kind.versions[0].clone();
         let request = Request {
             user: &self.user,
@@ -181,7 +202,10 @@ impl Api for LocalApi {
                 subresource: "",
                 options: &options,
             };
-            let reading = self.core.get(request, RevisionMatch::MostRecent);
+            let reading = async {
+                let _place = self.enter("get", &kind, key, "").await?;
+                self.core.get(request, RevisionMatch::MostRecent).await
+            };
             self.recorded("get", (key, ""), reading, |_| 200).await
         })
     }
@@ -191,7 +215,10 @@ impl Api for LocalApi {
             let kind = self.core.registry.get(kind);
             let key = ObjectKey::new(kind.id, &options.namespace, "");
             let request = LocalApi::list_request(options, RevisionMatch::MostRecent);
-            let listing = self.core.list(&self.user, (&kind, &kind.versions[0]), &request);
+            let listing = async {
+                let _place = self.enter("list", &kind, &key, "").await?;
+                self.core.list(&self.user, (&kind, &kind.versions[0]), &request).await
+            };
             let listed = self.recorded("list", (&key, ""), listing, |_| 200).await?;
             Ok(ApiList { items: listed.items, revision: listed.revision })
         })

@@ -15,6 +15,7 @@ use corten_store::Store;
 use corten_webhook::Caller;
 
 use crate::core::{Core, Parts};
+use crate::flow::{FlowLimits, settings};
 use crate::http::{Anonymous, RequestHeader};
 use crate::local::LocalApi;
 use crate::{aggregation, bootstrap, http};
@@ -49,6 +50,8 @@ pub struct ServerConfig {
     pub audit: corten_audit::Options,
     /// Seals Secrets at rest; the cache must open with the same. `None` keeps them as they are.
     pub sealer: Option<Arc<Sealer>>,
+    /// How much is done at once, and for how long.
+    pub flow: FlowLimits,
 }
 
 /// How callers prove who they are, besides client certificates and service account tokens.
@@ -131,6 +134,7 @@ impl Server {
             jwks_uri,
             caller,
             audit,
+            flow: config.flow,
         }));
         core.services.load(&*core);
         let listeners = http::listen(&config.listen).await?;
@@ -139,6 +143,7 @@ impl Server {
         core.reseal().await?;
         bootstrap::ensure(&core, config.advertise, port).await?;
         aggregation::start(&core);
+        settings::start(&core);
         http::serve(&core, listeners, Arc::new(config.material.server_tls()?));
         Ok(Server { core, addresses })
     }

@@ -29,6 +29,8 @@ struct OfKind {
     /// By namespace, as it stands in keys (so the order is the store's), then by name.
     namespaces: BTreeMap<Box<str>, BTreeMap<Istr, Arc<Object>>>,
     count: usize,
+    /// The bytes of all of them, as they are stored.
+    bytes: usize,
     /// One per indexed fact: its place in the head, and the objects by value. The empty value is not indexed.
     facts: Vec<(usize, HashMap<Istr, Index>)>,
 }
@@ -166,6 +168,11 @@ impl Objects {
         self.of(kind).map_or(0, |of| of.count)
     }
 
+    /// How many bytes the objects of a kind have together, as they are stored.
+    pub fn bytes(&self, kind: KindId) -> usize {
+        self.of(kind).map_or(0, |of| of.bytes)
+    }
+
     /// Puts an object in place of the one with its key, which is returned.
     pub fn put(&mut self, object: Arc<Object>) -> Option<Arc<Object>> {
         let (key, head) = (object.key(), &object.head);
@@ -173,6 +180,8 @@ impl Objects {
         let names = of.namespaces.entry(segment(&key.namespace).into()).or_default();
         let old = names.insert(key.name.clone(), object.clone());
         of.count += usize::from(old.is_none());
+        of.bytes += object.stored().len();
+        of.bytes -= old.as_ref().map_or(0, |old| old.stored().len());
         for (place, index) in &mut of.facts {
             let value = head.facts.get(*place);
             if let Some(gone) =
@@ -212,6 +221,7 @@ impl Objects {
             of.namespaces.remove(segment.as_str());
         }
         of.count -= 1;
+        of.bytes -= old.stored().len();
         for (place, index) in &mut of.facts {
             if let Some(value) = old.head.facts.get(*place) {
                 take_out(index, value, key);

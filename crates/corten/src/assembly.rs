@@ -107,6 +107,7 @@ pub async fn start(plan: Plan, mut stage: impl FnMut(&str)) -> Result<Running> {
         entropy: Arc::new(SystemEntropy),
         tasks: api_tasks.clone(),
         node_api: node_api.clone(),
+        flow: corten_apiserver::FlowLimits::default(),
         authentication: plan.authentication.clone(),
         audit: plan.audit.clone(),
         sealer: Some(sealer),

@@ -90,6 +90,7 @@ pub async fn start(material: Arc<Material>) -> Result<Alone> {
         entropy: Arc::new(SystemEntropy),
         tasks: tasks.clone(),
         node_api: Arc::new(NoNode),
+        flow: corten_apiserver::FlowLimits::default(),
     })
     .await?;
     let address = *server.addresses().first().context("it listens")?;

@@ -118,6 +118,7 @@ impl Cluster {
             entropy: entropy.clone(),
             tasks: tasks.clone(),
             node_api: Arc::new(NoNode),
+            flow: corten_apiserver::FlowLimits::default(),
             authentication: corten_apiserver::Authentication::default(),
             audit: corten_apiserver::AuditOptions::default(),
             sealer: None,

@@ -12,6 +12,8 @@ use futures::future::BoxFuture;
 use futures::stream::{BoxStream, Stream, StreamExt};
 use hyper::body::{Frame, Incoming, SizeHint};
 
+use crate::flow::Place;
+
 /// Bytes that are handed to the connection at once.
 const CHUNK: usize = 64 * 1024;
 
@@ -38,11 +40,13 @@ pub(crate) struct ListBody {
     pub items: std::vec::IntoIter<Arc<Object>>,
     pub first: bool,
     pub done: bool,
+    /// The seats of who asked, until all is sent.
+    pub place: Option<Place>,
 }
 
 impl ListBody {
     pub fn new(head: Vec<u8>, items: Vec<Arc<Object>>) -> ListBody {
-        ListBody { head: Some(head.into()), items: items.into_iter(), first: true, done: false }
+        ListBody { head: Some(head.into()), items: items.into_iter(), first: true, done: false, place: None }
     }
 
     fn chunk(&mut self) -> Option<Bytes> {
@@ -57,6 +61,7 @@ impl ListBody {
             let Some(object) = self.items.next() else {
                 out.put_slice(b"]}\n");
                 self.done = true;
+                self.place = None;
                 break;
             };
             if !std::mem::replace(&mut self.first, false) {

@@ -20,19 +20,18 @@ use super::audited;
 use super::authenticate::authenticate;
 use super::body::{Body, full};
 use super::query::Query;
-use super::respond::{failure, object, page_not_found, raw_json, respond, tagged};
+use super::respond::{failure, object, page_not_found, raw_json, respond, tagged, text};
 use super::route::{Resource, Route, parse};
-use super::{Peer, health, negotiate, resource};
+use super::{Peer, flow, health, negotiate, resource};
 use crate::aggregation::{self, ApiService};
 use crate::core::Core;
+use crate::flow::{Mark, Place};
 use crate::metrics::Labels;
 use crate::openapi::hash;
 use crate::{bootstrap, discovery};
 
 /// Bytes that a body may have (`--max-request-body-bytes`).
 const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
-/// How long a request may take that is not made to last (`--request-timeout`).
-const REQUEST_MAX: Duration = Duration::from_secs(60);
 /// Subresources whose requests are made to last (`apiserver/pkg/server/config.go`, `LongRunningFunc`).
 const LONG_RUNNING: [&str; 5] = ["attach", "exec", "log", "portforward", "proxy"];
 
@@ -68,6 +67,8 @@ pub(crate) struct Call {
     pub path: String,
     /// From where the request comes.
     pub ip: IpAddr,
+    /// Its seats.
+    pub place: Option<Place>,
 }
 
 /// Answers one request, and has it recorded.
@@ -121,21 +122,24 @@ async fn handle_asked(core: &Arc<Core>, peer: &Peer, request: Request<Incoming>,
     };
     let mutating = !matches!(verb, "get" | "list" | "watch" | "head");
     let _one = (!long).then(|| core.metrics.enter(mutating));
-    let answered = match deadline(&query, long) {
-        Err(status) => Err(status),
-        Ok(None) => answer(core, peer, request, route, verb).await,
+    let (answered, mark) = match deadline(&query, long, core.flow.limits.request_timeout) {
+        Err(status) => (Err(status), None),
+        Ok(None) => answer(core, peer, request, route, verb, None).await,
         Ok(Some(limit)) => {
-            let answering = answer(core, peer, request, route, verb);
+            let answering = answer(core, peer, request, route, verb, Some(limit));
             futures::pin_mut!(answering);
             match futures::future::select(answering, core.clock.sleep(limit)).await {
                 futures::future::Either::Left((answered, _)) => answered,
                 futures::future::Either::Right(_) => {
-                    Err(Status::timeout("request did not complete within the allotted timeout", 0))
+                    (Err(Status::timeout("request did not complete within the allotted timeout", 0)), None)
                 }
             }
         }
     };
-    let response = answered.unwrap_or_else(|status| failure(core, &headers, &query, &status));
+    let mut response = answered.unwrap_or_else(|status| failure(core, &headers, &query, &status));
+    if let Some(mark) = mark {
+        mark.set(response.headers_mut());
+    }
     let counted = match verb {
         "get" => "GET",
         "list" => "LIST",
@@ -152,7 +156,7 @@ async fn handle_asked(core: &Arc<Core>, peer: &Peer, request: Request<Incoming>,
 
 /// How long a request may take: what it says itself, up to the server's own bound; `None` for what is made to last
 /// (`apiserver/pkg/endpoints/filters/request_deadline.go`).
-fn deadline(query: &Query, long_running: bool) -> Result<Option<Duration>, Status> {
+fn deadline(query: &Query, long_running: bool, most: Duration) -> Result<Option<Duration>, Status> {
     if long_running {
         return Ok(None);
     }
@@ -162,47 +166,77 @@ fn deadline(query: &Query, long_running: bool) -> Result<Option<Duration>, Statu
             .map_err(|why| Status::bad_request(format!("invalid timeout specified in the request URL - {why}")))?,
     };
     let asked = Duration::from_nanos(u64::try_from(asked).unwrap_or(0));
-    Ok(Some(if asked.is_zero() { REQUEST_MAX } else { asked.min(REQUEST_MAX) }))
+    Ok(Some(if asked.is_zero() { most } else { asked.min(most) }))
 }
 
+/// The answer, and what it says of the request's schema and level. `limit`: how long it may take.
 async fn answer(
     core: &Arc<Core>,
     peer: &Peer,
     request: Request<Incoming>,
     route: Route,
     verb: &'static str,
-) -> Result<Response<Body>, Status> {
-    let path = request.uri().path();
-    let caller = {
-        let nobody = User::default();
-        let fields: Vec<FieldTerm>;
-        let mut version = "";
-        let mut about = Attributes::path(&nobody, verb, path);
-        if let Route::Resource(r) = &route {
-            let selector = Query::parse(request.uri().query()).get("fieldSelector").to_owned();
-            version = &r.version;
-            fields = FieldSelector::parse(&selector).map(|s| s.terms).unwrap_or_default();
-            let name = fields.iter().find(|t| t.path == "metadata.name" && t.equal).map(|t| t.value.as_str());
-            about = Attributes {
-                group: &r.group,
-                resource: &r.resource,
-                subresource: &r.subresource,
-                namespace: &r.namespace,
-                name: Some(r.name.as_str()).filter(|n| !n.is_empty()).or(name).unwrap_or_default(),
-                fields: &fields,
-                ..Attributes::resource(&nobody, verb)
-            };
-        }
-        authenticate(core, peer, request.headers(), &about, version).await?
+    limit: Option<Duration>,
+) -> (Result<Response<Body>, Status>, Option<Mark>) {
+    let query = Query::parse(request.uri().query());
+    let user = match caller(core, peer, &request, (&route, &query), verb).await {
+        Ok(user) => user,
+        Err(status) => return (Err(status), None),
     };
-    let incoming = Call {
-        user: caller,
+    let asked = flow::Asked { user: &user, verb, route: &route, uri: request.uri(), query: &query, limit };
+    let place = match flow::enter(core, asked).await {
+        Ok(place) => place,
+        Err(refusal) => return (Ok(refusal), None),
+    };
+    let mark = place.as_ref().map(Place::mark);
+    let call = Call {
+        user,
         method: request.method().clone(),
         headers: request.headers().clone(),
-        query: Query::parse(request.uri().query()),
+        query,
         path: request.uri().path().to_owned(),
         ip: peer.ip,
+        place,
     };
+    (call_of(core, call, route, verb, request).await, mark)
+}
+
+/// Who asks, and as whom.
+async fn caller(
+    core: &Core,
+    peer: &Peer,
+    request: &Request<Incoming>,
+    (route, query): (&Route, &Query),
+    verb: &'static str,
+) -> Result<Arc<User>, Status> {
+    let nobody = User::default();
+    let fields: Vec<FieldTerm>;
+    let mut version = "";
+    let mut about = Attributes::path(&nobody, verb, request.uri().path());
+    if let Route::Resource(r) = route {
+        version = &r.version;
+        fields = FieldSelector::parse(query.get("fieldSelector")).map(|s| s.terms).unwrap_or_default();
+        let name = fields.iter().find(|t| t.path == "metadata.name" && t.equal).map(|t| t.value.as_str());
+        about = Attributes {
+            group: &r.group,
+            resource: &r.resource,
+            subresource: &r.subresource,
+            namespace: &r.namespace,
+            name: Some(r.name.as_str()).filter(|n| !n.is_empty()).or(name).unwrap_or_default(),
+            fields: &fields,
+            ..Attributes::resource(&nobody, verb)
+        };
+    }
+    authenticate(core, peer, request.headers(), &about, version).await
+}
+
+async fn call_of(
+    core: &Arc<Core>,
+    incoming: Call,
+    route: Route,
+    verb: &'static str,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Status> {
     if let Some(service) = elsewhere(core, &route) {
         core.authorize(&attributes_of(&incoming, &route, verb)).await?;
         return Ok(aggregation::pass(core, &incoming, &service, request).await);
@@ -325,6 +359,9 @@ async fn plain(core: &Arc<Core>, call: &Call, path: &str) -> Result<Response<Bod
     if let Some(response) = health::answer(core, call, path).await {
         return Ok(response);
     }
+    if let Some(dump) = crate::flow::dump(&core.flow, path, !call.query.get("includeRequestDetails").is_empty()) {
+        return Ok(text(200, dump));
+    }
     match path.trim_end_matches('/') {
         "/openapi/v2" => openapi_v2(core, call),
         "/version" => Ok(raw_json(200, &bootstrap::version())),
@@ -354,6 +391,7 @@ fn metrics(core: &Core) -> String {
     };
     let stored = registry.iter().zip(counts).filter(|(kind, _)| kind.verbs.stored() && kind.stored_as.is_none());
     let mut text = core.metrics.text(stored.map(|(kind, count)| (&*kind.group, &*kind.plural, count)));
+    text.push_str(&core.flow.text());
     if let Some(audit) = &core.audit {
         text.push_str(&audit.metrics_text());
     }
@@ -461,7 +499,7 @@ mod tests {
             ("timeout=1s", true, Ok(None)),
             ("timeout=x", false, Err("invalid timeout specified in the request URL - time: invalid duration \"x\"")),
         ] {
-            let found = deadline(&Query::parse(Some(query)), long).map(|d| d.map(|d| d.as_secs()));
+            let found = deadline(&Query::parse(Some(query)), long, Duration::from_secs(60)).map(|d| d.map(|d| d.as_secs()));
             assert_eq!(found.map_err(|s| s.message), expected.map_err(str::to_owned), "{query}");
         }
     }

@@ -4,6 +4,7 @@ mod audited;
 mod authenticate;
 mod body;
 mod encode;
+mod flow;
 mod handle;
 mod health;
 mod impersonate;
@@ -37,7 +38,7 @@ pub(crate) use negotiate::Clause;
 pub(crate) use options::delete as delete_parameters;
 pub(crate) use query::{Query, unescape};
 pub(crate) use respond::{respond, text};
-pub(crate) use route::Resource;
+pub(crate) use route::{Resource, resource_of};
 
 use crate::StartError;
 use crate::core::Core;

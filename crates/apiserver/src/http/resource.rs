@@ -14,6 +14,7 @@ use hyper::{Method, Request as HttpRequest, Response};
 
 use super::body::{Body as HttpBody, full, stream};
 use super::encode::{Encoder, IncludeObject, tree_bytes};
+use super::flow;
 use super::handle::{Call, read_body};
 use super::negotiate::{self, Form, Format, Offer, Shape};
 use super::options;
@@ -129,14 +130,20 @@ struct Exchange<'a> {
 }
 
 impl Exchange<'_> {
-    async fn run(self, verb: &'static str, http: HttpRequest<Incoming>) -> Result<Response<HttpBody>, Status> {
+    async fn run(mut self, verb: &'static str, http: HttpRequest<Incoming>) -> Result<Response<HttpBody>, Status> {
         match verb {
             "watch" => return self.watch(http).await,
-            "list" => return self.list().await,
+            "list" => {
+                let mut response = self.list().await?;
+                // Its seats are taken until all of it is sent.
+                if let HttpBody::List(list) = response.body_mut() {
+                    list.place = self.call.place.take();
+                }
+                return Ok(response);
+            }
             "get" => return self.get().await,
             _ => {}
         }
-        let _place = self.core.flow.enter(&self.call.user, true, &*self.core.clock).await?;
         let media = negotiate::content_type(&self.call.headers).to_owned();
         let patch = match verb {
             "patch" => Some(self.allowed(verb, patch_kind(&media, &self.kind)).await?),
@@ -226,7 +233,6 @@ impl Exchange<'_> {
     }
 
     async fn get(&self) -> Result<Response<HttpBody>, Status> {
-        let _place = self.core.flow.enter(&self.call.user, false, &*self.core.clock).await?;
         let options = WriteOptions::default();
         let request = self.request(&options);
         if let Some(SubresourceKind::Scale { .. }) = self.sub {
@@ -239,7 +245,6 @@ impl Exchange<'_> {
     }
 
     async fn list(&self) -> Result<Response<HttpBody>, Status> {
-        let _place = self.core.flow.enter(&self.call.user, false, &*self.core.clock).await?;
         let asked = self.allowed("list", options::list(&self.call.query, false, "")).await?;
         let request = self.allowed("list", asked.request(&self.r.namespace)).await?;
         let listed = match self.kind.verbs.stored() {
@@ -270,8 +275,9 @@ impl Exchange<'_> {
         };
         self.encoder.late = late;
         let request = WatchRequest { list, start, bookmarks: asked.bookmarks, timeout };
+        let held = flow::hold(self.core, self.call.place.take(), &self.r, &self.call.query);
         let watching = match self.core.watch(&self.call.user, &self.kind, &request).await {
-            Ok(watching) => Ok(watching),
+            Ok(watching) => Ok(watching.holding(held)),
             // Who may watch, and asks well, is told within the stream that its beginning is not to be had.
             Err(status) if matches!(status.reason, Reason::Expired | Reason::Timeout) => Err(status),
             Err(status) => return Err(status),

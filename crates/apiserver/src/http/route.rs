@@ -53,6 +53,14 @@ pub(crate) fn parse(path: &str) -> Route {
     }
 }
 
+/// What a path names, if that is a resource.
+pub(crate) fn resource_of(path: &str) -> Option<Resource> {
+    match parse(path) {
+        Route::Resource(resource) => Some(resource),
+        _ => None,
+    }
+}
+
 fn resource(group: &str, version: &str, rest: &[&str]) -> Route {
     let mut out = Resource { group: group.into(), version: version.into(), ..Resource::default() };
     let rest = match rest {

@@ -15,6 +15,7 @@ use corten_object::{Object, Status};
 
 use super::{ListRequest, RevisionMatch};
 use crate::core::{Core, attributes};
+use crate::flow::Held;
 
 /// How often a quiet watch that wants bookmarks gets one (upstream: about a minute).
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
@@ -67,6 +68,8 @@ pub(crate) struct Watching {
     next_bookmark: BoxFuture<'static, ()>,
     bookmarked: Revision,
     over: bool,
+    /// Its seats until its beginning is sent.
+    held: Option<Held>,
 }
 
 impl Core {
@@ -108,22 +111,49 @@ impl Core {
             next_bookmark: self.clock.sleep(BOOKMARK_EVERY),
             bookmarked: after,
             over: false,
+            held: None,
         })
     }
 }
 
 impl Watching {
+    /// Gives up the seats as soon as what it begins with is on its way.
+    pub fn holding(mut self, held: Held) -> Watching {
+        self.held = Some(held);
+        self.begun();
+        self
+    }
+
+    fn begun(&mut self) {
+        if self.initial.is_empty()
+            && self.initial_end.is_none()
+            && let Some(held) = &mut self.held
+        {
+            held.begun();
+        }
+    }
+
+    /// What it begins with, if that is not sent yet.
+    fn first(&mut self) -> Option<WatchItem> {
+        let item = match self.initial.pop_front() {
+            Some(object) => WatchItem::Initial(object),
+            None => {
+                let revision = self.initial_end.take()?;
+                self.bookmarked = revision;
+                WatchItem::Bookmark(revision, true)
+            }
+        };
+        self.begun();
+        Some(item)
+    }
+
     /// What comes next; `None` when the watch has ended. Nothing is lost when this is dropped.
     pub async fn next(&mut self) -> Option<WatchItem> {
         if self.over {
             return None;
         }
-        if let Some(object) = self.initial.pop_front() {
-            return Some(WatchItem::Initial(object));
-        }
-        if let Some(revision) = self.initial_end.take() {
-            self.bookmarked = revision;
-            return Some(WatchItem::Bookmark(revision, true));
+        if let Some(first) = self.first() {
+            return Some(first);
         }
         loop {
             tokio::select! {
@@ -152,12 +182,8 @@ impl Watching {
         if self.over {
             return None;
         }
-        if let Some(object) = self.initial.pop_front() {
-            return Some(WatchItem::Initial(object));
-        }
-        if let Some(revision) = self.initial_end.take() {
-            self.bookmarked = revision;
-            return Some(WatchItem::Bookmark(revision, true));
+        if let Some(first) = self.first() {
+            return Some(first);
         }
         loop {
             match self.watcher.try_next() {

@@ -159,6 +159,7 @@ impl Fixture {
             entropy: Arc::new(SystemEntropy),
             tasks: tasks.clone(),
             node_api: Arc::new(EchoNode),
+            flow: corten_apiserver::FlowLimits::default(),
             authentication: corten_apiserver::Authentication::default(),
             audit: corten_apiserver::AuditOptions::default(),
             sealer: Some(sealer),
