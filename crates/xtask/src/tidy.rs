@@ -70,6 +70,7 @@ const NAMES_KINDS: &[&str] = &[
     "node",
     "admission",
     "auth",
+    "flowcontrol",
     "manager",
     "sim",
     "cli",
