@@ -1,6 +1,7 @@
 //! What every request needs: store, cache, kinds, clock, and who may do what.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use corten_admission::{Admission, ServiceAllocator};
@@ -53,6 +54,8 @@ pub(crate) struct Core {
     pub flow: Flow,
     /// Records requests, if anything is to be recorded.
     pub audit: Option<Arc<Backends>>,
+    /// Whether the server will stop soon: it is not ready any more.
+    pub shutting_down: AtomicBool,
     pub metrics: Metrics,
     pub openapi: OpenApi,
     pub swagger: Swagger,
@@ -111,6 +114,7 @@ impl Core {
             node_api: parts.node_api,
             services: parts.services,
             flow,
+            shutting_down: AtomicBool::new(false),
             metrics: Metrics::default(),
             openapi: OpenApi::default(),
             swagger: Swagger::default(),

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use corten_admission::{Cidr, ServiceAllocator};
 use corten_audit::{Backends, Environment};
@@ -151,6 +152,12 @@ impl Server {
     /// The addresses listened on.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// Says from now on that the server is not ready (`/readyz`), and goes on with all else. What stops it is the end of its
+    /// task tree.
+    pub fn begin_shutdown(&self) {
+        self.core.shutting_down.store(true, Ordering::Relaxed);
     }
 
     /// Whether something is allowed.

@@ -63,6 +63,8 @@ pub struct Plan {
 
 /// A running server.
 pub struct Running {
+    server: Arc<Server>,
+    feed_tasks: Tasks,
     api_tasks: Tasks,
     part_tasks: Tasks,
     agent: Option<Agent>,
@@ -83,7 +85,8 @@ pub async fn start(plan: Plan, mut stage: impl FnMut(&str)) -> Result<Running> {
         check_network(&plan, &ranges, &mut stage)?;
     }
     // Parts stop before the API that they write to.
-    let (api_tasks, part_tasks) = (Tasks::tokio(), Tasks::tokio());
+    // What the API answers last still has to come by the cache.
+    let (feed_tasks, api_tasks, part_tasks) = (Tasks::tokio(), Tasks::tokio(), Tasks::tokio());
     let clock = Arc::new(SystemClock);
     let (store, sqlite) = open_store(&plan)?;
     let registry = Arc::new(Registry::builtin());
@@ -92,7 +95,7 @@ pub async fn start(plan: Plan, mut stage: impl FnMut(&str)) -> Result<Running> {
     let opener = sealer.clone();
     let unseal: Unseal = Arc::new(move |_, place, kept| opener.open(place, kept));
     let cache = Cache::new(registry, CacheOptions { unseal: Some(unseal), ..CacheOptions::default() });
-    feed(&cache, &store, &api_tasks).await?;
+    feed(&cache, &store, &feed_tasks).await?;
     let material = Arc::new(material(&plan, &ranges)?);
     let node_api = Arc::new(LateNode::default());
     let server = Server::start(ServerConfig {
@@ -135,7 +138,7 @@ pub async fn start(plan: Plan, mut stage: impl FnMut(&str)) -> Result<Running> {
         ..corten_controllers::Config::default()
     };
     manager.start(&part_tasks, &config);
-    let mut running = Running { api_tasks, part_tasks, agent: None, store: sqlite };
+    let mut running = Running { server: server.clone(), feed_tasks, api_tasks, part_tasks, agent: None, store: sqlite };
     if let Some(name) = &plan.node_name {
         let api = server.api_as(User::node(name));
         let services_api = server.api_as(User::service_account("kube-system", "coredns"));
@@ -162,6 +165,7 @@ impl Running {
     /// Completes with the reason when a part fails that nothing goes on without.
     pub async fn failed(&self) -> String {
         tokio::select! {
+            reason = self.feed_tasks.failed() => reason,
             reason = self.api_tasks.failed() => reason,
             reason = self.part_tasks.failed() => reason,
         }
@@ -169,6 +173,7 @@ impl Running {
 
     /// Stops the parts, then the API, then the store. Containers go on.
     pub async fn stop(self) {
+        self.server.begin_shutdown();
         if let Some(agent) = self.agent {
             // The node's pods go on; it is only for a moment that nobody looks after them.
             drop(agent);
@@ -179,6 +184,7 @@ impl Running {
         if !self.api_tasks.stop(DRAIN_MAX).await {
             tracing::warn!("some connections did not end in {DRAIN_MAX:?}");
         }
+        self.feed_tasks.stop(DRAIN_MAX).await;
         if let Some(store) = self.store {
             store.close();
         }

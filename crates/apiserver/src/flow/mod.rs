@@ -400,7 +400,7 @@ impl Drop for Place {
         drop(queues);
         let level = level.clone();
         let sleep = level.clock.sleep(Duration::from_nanos(time));
-        level.tasks.clone().spawn("lingering seats", OnStop::Abort, async move {
+        level.tasks.clone().spawn("lingering seats", OnStop::Drain, async move {
             sleep.await;
             level.queues().release(id, now(&*level.clock), &mut Ticket::wake);
         });

@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use hyper::Response;
 
@@ -128,7 +129,10 @@ async fn whole(core: &Arc<Core>, call: &Call, endpoint: &'static str) -> Respons
 async fn failure(core: &Arc<Core>, looks: Looks) -> Option<String> {
     match looks {
         Looks::Answers => None,
-        Looks::Running => core.tasks.is_stopping().then(|| "process is shutting down".to_owned()),
+        Looks::Running => {
+            let stopping = core.shutting_down.load(Ordering::Relaxed) || core.tasks.is_stopping();
+            stopping.then(|| "process is shutting down".to_owned())
+        }
         Looks::Store => core.store.current_revision().await.err().map(|e| e.to_string()),
         Looks::Cache => core.fresh().await.err().map(|e| e.message),
     }

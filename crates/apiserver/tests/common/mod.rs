@@ -104,6 +104,15 @@ impl Client {
     }
 }
 
+/// The task that feeds the cache; it ends with this.
+struct Feed(Tasks);
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        self.0.begin_stop();
+    }
+}
+
 /// A running server; everything goes with it.
 #[allow(dead_code, reason = "each test file uses its part")]
 pub struct Fixture {
@@ -112,6 +121,7 @@ pub struct Fixture {
     pub tasks: Tasks,
     pub cache: Cache,
     pub store: Arc<dyn Store>,
+    _feed: Feed,
     pub dir: tempfile::TempDir,
 }
 
@@ -143,7 +153,9 @@ impl Fixture {
         let tasks = Tasks::tokio();
         let watch = Mutex::new(Some(cache.load(&*store).await.unwrap()));
         let (feeding, source) = (cache.clone(), store.clone());
-        tasks.run("cache", OnError::Fatal, OnStop::Abort, move || {
+        // It feeds whoever is still being answered when the server stops.
+        let feed = Tasks::tokio();
+        feed.run("cache", OnError::Fatal, OnStop::Abort, move || {
             let (feeding, source, watch) = (feeding.clone(), source.clone(), watch.lock().unwrap().take().unwrap());
             async move { Err::<(), _>(feeding.run(source, watch).await) }
         });
@@ -166,7 +178,7 @@ impl Fixture {
         };
         configure(&mut config, dir.path());
         let server = Server::start(config).await.unwrap();
-        Fixture { server, material, tasks, cache, store, dir }
+        Fixture { server, material, tasks, cache, store, _feed: Feed(feed), dir }
     }
 
     #[allow(dead_code, reason = "the HTTP tests come in by the socket")]
