@@ -499,7 +499,8 @@ mod tests {
             ("timeout=1s", true, Ok(None)),
             ("timeout=x", false, Err("invalid timeout specified in the request URL - time: invalid duration \"x\"")),
         ] {
-            let found = deadline(&Query::parse(Some(query)), long, Duration::from_secs(60)).map(|d| d.map(|d| d.as_secs()));
+            let found =
+                deadline(&Query::parse(Some(query)), long, Duration::from_secs(60)).map(|d| d.map(|d| d.as_secs()));
             assert_eq!(found.map_err(|s| s.message), expected.map_err(str::to_owned), "{query}");
         }
     }
