@@ -1,6 +1,7 @@
 //! The objects that every cluster has, and how they are kept as they should be
 //! (`apiserver/pkg/apis/flowcontrol/bootstrap/default.go`, `pkg/registry/flowcontrol/ensurer`).
 
+use corten_kinds::table::flow_mandatory;
 use corten_tree::{Tree, tree};
 
 use crate::name;
@@ -14,18 +15,17 @@ pub const PRODUCER: &str = "api-priority-and-fairness-config-producer-v1";
 /// Who writes the schemas' conditions.
 pub const CONSUMER: &str = "api-priority-and-fairness-config-consumer-v1";
 
-/// Name, shares, lendable percent; queues, hand size and length limit of those that queue.
-type Level = (&'static str, i64, i64, Option<(i64, i64, i64)>);
+/// Name, shares, lendable percent; queues, hand size and length limit.
+type Level = (&'static str, i64, i64, (i64, i64, i64));
 
 const SUGGESTED_LEVELS: &[Level] = &[
-    ("system", 30, 33, Some((64, 6, 50))),
-    ("node-high", 40, 25, Some((64, 6, 50))),
-    ("leader-election", 10, 0, Some((16, 4, 50))),
-    ("workload-high", 40, 50, Some((128, 6, 50))),
-    ("workload-low", 100, 90, Some((128, 6, 50))),
-    ("global-default", 20, 50, Some((128, 6, 50))),
+    ("system", 30, 33, (64, 6, 50)),
+    ("node-high", 40, 25, (64, 6, 50)),
+    ("leader-election", 10, 0, (16, 4, 50)),
+    ("workload-high", 40, 50, (128, 6, 50)),
+    ("workload-low", 100, 90, (128, 6, 50)),
+    ("global-default", 20, 50, (128, 6, 50)),
 ];
-const CATCH_ALL_LEVEL: Level = (name::CATCH_ALL, 5, 0, None);
 
 /// A schema of the bootstrap set.
 struct Schema {
@@ -51,27 +51,6 @@ const ALL: &[Resources] = &[Resources { verbs: &["*"], group: "*", resources: &[
 const ALL_PATHS: Option<(&str, &[&str])> = Some(("*", &["*"]));
 const EVERYBODY: &[&str] = &["group:system:unauthenticated", "group:system:authenticated"];
 const NODES: &[&str] = &["group:system:nodes"];
-
-const MANDATORY_SCHEMAS: &[Schema] = &[
-    Schema {
-        name: name::EXEMPT,
-        level: name::EXEMPT,
-        precedence: 1,
-        method: "",
-        subjects: &["group:system:masters"],
-        resources: ALL,
-        paths: ALL_PATHS,
-    },
-    Schema {
-        name: name::CATCH_ALL,
-        level: name::CATCH_ALL,
-        precedence: 10000,
-        method: "ByUser",
-        subjects: EVERYBODY,
-        resources: ALL,
-        paths: ALL_PATHS,
-    },
-];
 
 const SUGGESTED_SCHEMAS: &[Schema] = &[
     Schema {
@@ -178,20 +157,22 @@ pub fn objects() -> Vec<Boot> {
     let suggested = |object| Boot { object, mandatory: false };
     let mandatory = |object| Boot { object, mandatory: true };
     let mut all: Vec<Boot> = SUGGESTED_LEVELS.iter().map(level).map(suggested).collect();
-    all.extend([level(&CATCH_ALL_LEVEL), exempt_level()].map(mandatory));
+    all.extend(mandatory_levels().map(mandatory));
     all.extend(SUGGESTED_SCHEMAS.iter().map(schema).map(suggested));
-    all.extend(MANDATORY_SCHEMAS.iter().map(schema).map(mandatory));
+    all.extend(mandatory_schemas().map(mandatory));
     all
 }
 
 /// The levels without which nothing works: they are imagined when they are not there.
 pub fn mandatory_levels() -> [Tree; 2] {
-    [exempt_level(), level(&CATCH_ALL_LEVEL)]
+    [name::EXEMPT, name::CATCH_ALL]
+        .map(|name| object("PriorityLevelConfiguration", name, flow_mandatory::level_spec(name).unwrap_or_default()))
 }
 
 /// The schemas without which nothing works.
 pub fn mandatory_schemas() -> [Tree; 2] {
-    [schema(&MANDATORY_SCHEMAS[0]), schema(&MANDATORY_SCHEMAS[1])]
+    [name::EXEMPT, name::CATCH_ALL]
+        .map(|name| object("FlowSchema", name, flow_mandatory::schema_spec(name).unwrap_or_default()))
 }
 
 /// What an object of the bootstrap set must be made to; `None` if it is as it should be (`ReviseIfNeeded`).
@@ -248,19 +229,10 @@ fn object(kind: &str, name: &str, spec: Tree) -> Tree {
         "metadata": {"name": name, "annotations": {AUTO_UPDATE: "true"}}, "spec": spec})
 }
 
-fn exempt_level() -> Tree {
-    let spec = tree!({"type": "Exempt", "exempt": {"nominalConcurrencyShares": 0, "lendablePercent": 0}});
-    object("PriorityLevelConfiguration", name::EXEMPT, spec)
-}
-
-fn level((name, shares, lendable, queuing): &Level) -> Tree {
-    let response = match queuing {
-        None => tree!({"type": "Reject"}),
-        Some((queues, hand, length)) => tree!({"type": "Queue",
-            "queuing": {"queues": (*queues), "handSize": (*hand), "queueLengthLimit": (*length)}}),
-    };
-    let limited =
-        tree!({"nominalConcurrencyShares": (*shares), "limitResponse": response, "lendablePercent": (*lendable)});
+fn level((name, shares, lendable, (queues, hand, length)): &Level) -> Tree {
+    let queuing = tree!({"queues": (*queues), "handSize": (*hand), "queueLengthLimit": (*length)});
+    let limited = tree!({"nominalConcurrencyShares": (*shares), "lendablePercent": (*lendable),
+        "limitResponse": {"type": "Queue", "queuing": queuing}});
     object("PriorityLevelConfiguration", name, tree!({"type": "Limited", "limited": limited}))
 }
 

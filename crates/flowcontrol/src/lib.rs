@@ -32,8 +32,5 @@ pub type Nanos = u64;
 
 /// Names that upstream's code knows.
 pub mod name {
-    /// The level and the schema of who is never limited.
-    pub const EXEMPT: &str = "exempt";
-    /// The level and the schema of what nothing else matches.
-    pub const CATCH_ALL: &str = "catch-all";
+    pub use corten_kinds::table::flow_mandatory::{CATCH_ALL, EXEMPT};
 }

@@ -116,6 +116,7 @@ fn schema_validate(schema: &Tree, errors: &mut Errors) {
     for rule in spec.items("rules") {
         rule_validate(&rule, errors);
     }
+    super::flow_mandatory::validate_schema(schema, errors);
 }
 
 fn rule_validate(rule: &Spot<'_>, errors: &mut Errors) {
@@ -255,6 +256,7 @@ fn level_validate(level: &Tree, errors: &mut Errors) {
             None => {}
         }
     }
+    super::flow_mandatory::validate_level(level, errors);
 }
 
 fn part_validate(part: &Spot<'_>, errors: &mut Errors) {
@@ -299,5 +301,5 @@ fn queuing_validate(queuing: &Spot<'_>, errors: &mut Errors) {
 
 /// `shufflesharding.RequiredEntropyBits`
 fn entropy_bits(queues: i64, hand: i64) -> i64 {
-    (0..hand.min(64)).map(|dealt| ((queues - dealt) as f64).log2()).sum::<f64>().ceil() as i64
+    ((queues as f64).log2() * hand as f64).ceil() as i64
 }

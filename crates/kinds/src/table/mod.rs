@@ -37,6 +37,7 @@ pub mod endpoint_slice;
 pub mod endpoints;
 pub mod event;
 pub mod flow_control;
+pub mod flow_mandatory;
 pub mod horizontal_pod_autoscaler;
 pub mod ingress;
 pub mod job;
