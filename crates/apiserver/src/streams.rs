@@ -30,7 +30,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 use crate::core::{Core, attributes};
 use crate::http::{Call, HttpBody, Query, Resource, full, respond, stream};
 use crate::pipeline::Request as PipelineRequest;
-use crate::proxy;
+use crate::{portforward, proxy};
 
 /// Bytes read from a command at once.
 const CHUNK: usize = 32 * 1024;
@@ -77,9 +77,7 @@ pub(crate) async fn connect(
         "log" => logs(core, &call, &r).await,
         "exec" => exec(core, &call, &r, request, false).await,
         "attach" => exec(core, &call, &r, request, true).await,
-        "portforward" => Err(Status::bad_request(
-            "port-forward is not supported yet: use a Service of type NodePort, or `kubectl exec` with `nc`",
-        )),
+        "portforward" => portforward::serve(core, &call, &r, request).await,
         "proxy" => proxy::connect::serve(core, &call, kind, &r, request).await,
         _ => Err(Status::no_such_resource()),
     }

@@ -22,6 +22,7 @@ mod node_api;
 mod node_object;
 mod pod;
 mod pods;
+mod server;
 mod services;
 mod shared;
 mod sources;

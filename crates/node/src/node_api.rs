@@ -5,14 +5,16 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use corten_base::BoxFuture;
-use corten_client::{ByteStream, ExecRequest, ExecSession, LogRequest, NodeApi, PodTarget, PortForwardRequest};
+use corten_client::{
+    ByteStream, ExecRequest, ExecSession, LogRequest, NodeAnswer, NodeApi, NodeRequest, PodTarget, PortForwardRequest,
+};
 use corten_object::{Object, Status};
 use corten_runtime::{Container, ContainerStatus, Sandbox};
 use corten_views::Pod;
 
 use crate::pods::PodTable;
 use crate::shared::Shared;
-use crate::{exec, forward, labels, logs};
+use crate::{exec, forward, labels, logs, server};
 
 /// Answers for the pods of this node.
 pub struct LocalNode {
@@ -186,5 +188,9 @@ impl NodeApi for LocalNode {
             let stream = forward::connect(netns, request.port).await?;
             Ok(Box::pin(stream) as Pin<Box<dyn corten_client::Duplex>>)
         })
+    }
+
+    fn http(&self, request: NodeRequest) -> BoxFuture<'_, Result<NodeAnswer, Status>> {
+        Box::pin(server::answer(self, request))
     }
 }

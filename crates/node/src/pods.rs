@@ -28,6 +28,14 @@ impl PodTable {
         fits.max_by_key(|p| p.head.created).cloned()
     }
 
+    /// All pods, by namespace and name.
+    pub fn all(&self) -> Vec<Arc<Object>> {
+        let pods = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<Arc<Object>> = pods.values().cloned().collect();
+        all.sort_by(|a, b| (&a.head.namespace, &a.head.name).cmp(&(&b.head.namespace, &b.head.name)));
+        all
+    }
+
     fn set(&self, object: &Arc<Object>) {
         let mut pods = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         pods.insert(object.head.uid.to_string(), object.clone());

@@ -15,7 +15,7 @@ mod resource;
 mod respond;
 mod route;
 mod watch;
-mod websocket;
+pub(crate) mod websocket;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
