@@ -7,6 +7,7 @@ mod crash;
 mod faults;
 mod kubectl;
 mod postgres;
+mod proxies;
 mod traffic;
 mod workloads;
 
@@ -27,6 +28,9 @@ const CASES: &[Case] = &[
     ("kubectl_generators", kubectl::generators),
     ("kubectl_streams", kubectl::streams),
     ("kubectl_rollout", kubectl::rollout),
+    ("proxies", proxies::proxies),
+    ("port_forward", proxies::port_forward),
+    ("attach", proxies::attach),
     ("examples", workloads::examples),
     ("pod_features", workloads::pod_features),
     ("refused_manifests", faults::refused_manifests),
