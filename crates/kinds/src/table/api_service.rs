@@ -16,6 +16,7 @@ pub(crate) const API_SERVICE: KindSpec = KindSpec {
     unconditional_update: false,
     plural: "apiservices",
     categories: &["api-extensions"],
+    served_by: Some("apiserver"),
     name_check: crate::validate::names::path_segment,
     subresources: &[Subresource::STATUS_WITHOUT_METADATA],
     columns: &[Column::NAME, column("Service", &Of(service)), column("Available", &Of(available)), Column::AGE],
