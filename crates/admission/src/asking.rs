@@ -41,6 +41,7 @@ impl Authorizer for Asking<'_> {
                 namespace: &check.namespace,
                 name: &check.name,
                 path: "",
+                version: "",
                 fields: &[],
             },
         };

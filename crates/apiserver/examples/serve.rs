@@ -85,6 +85,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         node_api: Arc::new(EchoNode),
         flow: corten_apiserver::FlowLimits::default(),
         authentication: corten_apiserver::Authentication::default(),
+        authorization: corten_apiserver::AuthorizationOptions::default(),
         audit: corten_apiserver::AuditOptions::default(),
         sealer: None,
     })

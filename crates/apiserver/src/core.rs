@@ -7,13 +7,15 @@ use std::time::Duration;
 use corten_admission::{Admission, ServiceAllocator};
 use corten_audit::{Backends, trail};
 use corten_auth::{
-    Attributes, Authenticated, Authenticator, AuthnError, Decision, Material, Rbac, Sealer, Source, User, authorizer,
+    Attributes, Authenticated, Authenticator, AuthnError, Decision, Material, Rbac, Sealer, Source, TokenError, User,
+    authorizer::{self, Union},
     denial,
 };
 use corten_base::{Clock, Entropy, Revision, Tasks};
 use corten_cache::Cache;
 use corten_client::NodeApi;
 use corten_flowcontrol::work::ListAsked;
+use corten_federation::{Authorizer, Authorizers, Identities};
 use corten_kinds::{Kind, Kinds, Registry, id};
 use corten_object::{KindId, Object, ObjectKey, Reason, Status};
 use corten_schema::Schema;
@@ -47,6 +49,10 @@ pub(crate) struct Core {
     pub entropy: Arc<dyn Entropy>,
     pub tasks: Tasks,
     pub authenticator: Authenticator,
+    /// Others who know tokens.
+    pub identities: Identities,
+    /// Who decides what is allowed.
+    pub authorizers: Authorizers,
     pub node_api: Arc<dyn NodeApi>,
     pub services: ServiceAllocator,
     pub admission: Admission,
@@ -83,6 +89,8 @@ pub(crate) struct Parts {
     pub entropy: Arc<dyn Entropy>,
     pub tasks: Tasks,
     pub authenticator: Authenticator,
+    pub identities: Identities,
+    pub authorizers: Authorizers,
     pub node_api: Arc<dyn NodeApi>,
     pub services: ServiceAllocator,
     pub sealer: Option<Arc<Sealer>>,
@@ -111,6 +119,8 @@ impl Core {
             entropy: parts.entropy,
             tasks: parts.tasks,
             authenticator: parts.authenticator,
+            identities: parts.identities,
+            authorizers: parts.authorizers,
             node_api: parts.node_api,
             services: parts.services,
             flow,
@@ -146,6 +156,10 @@ impl Core {
     /// Whether a request is allowed; the 403 if not. The request's record learns of it.
     pub async fn authorize(&self, attributes: &Attributes<'_>) -> Result<(), Status> {
         let decision = self.decide(attributes).await;
+        if let (false, Some(error)) = (decision.allowed, &decision.error) {
+            trail::annotate("authorization.k8s.io/reason", "internal error");
+            return Err(Status::internal(error));
+        }
         trail::annotate("authorization.k8s.io/decision", if decision.allowed { "allow" } else { "forbid" });
         trail::annotate("authorization.k8s.io/reason", &decision.reason);
         if decision.allowed { Ok(()) } else { Err(denial(attributes, &decision.reason)) }
@@ -159,17 +173,58 @@ impl Core {
 
     /// Whether a request is allowed, and why. An authorizer may have to ask somebody else.
     pub async fn decide(&self, attributes: &Attributes<'_>) -> Decision {
-        self.decide_now(attributes)
+        if authorizer::is_master(attributes.user) {
+            return Decision::allow("");
+        }
+        let mut union = Union::default();
+        for authorizer in &*self.authorizers.now() {
+            let said = match authorizer {
+                Authorizer::Webhook(webhook) => Box::pin(webhook.decide(attributes)).await,
+                other => self.ask(other, attributes),
+            };
+            if let Some(decision) = union.heard(said) {
+                return decision;
+            }
+        }
+        union.end()
     }
 
-    /// The same where nothing can be waited for: in expressions and plugins.
+    /// The same where nothing can be waited for, in expressions and plugins: if somebody else has to be asked, the thread waits.
     pub fn decide_now(&self, attributes: &Attributes<'_>) -> Decision {
-        authorizer::authorize(&self.rbac(), self, attributes)
+        if authorizer::is_master(attributes.user) {
+            return Decision::allow("");
+        }
+        let mut union = Union::default();
+        let all = self.authorizers.now();
+        let decision = all.iter().find_map(|authorizer| union.heard(self.ask(authorizer, attributes)));
+        decision.unwrap_or_else(|| union.end())
+    }
+
+    fn ask(&self, authorizer: &Authorizer, attributes: &Attributes<'_>) -> Decision {
+        match authorizer {
+            Authorizer::AlwaysAllow => Decision::allow(""),
+            Authorizer::AlwaysDeny => Decision::no_opinion("Everything is forbidden."),
+            Authorizer::Node => authorizer::node(self, attributes),
+            Authorizer::Rbac => self.rbac().authorize(attributes),
+            Authorizer::Webhook(webhook) => webhook.decide_now(attributes),
+        }
     }
 
     /// Whose token this is. `audiences`: who asks; none is the API server itself.
     pub async fn whose_token(&self, token: &str, audiences: &[String]) -> Result<Authenticated, AuthnError> {
-        self.authenticator.token(self, token, audiences, self.clock.now())
+        let own = self.authenticator.token(self, token, audiences, self.clock.now());
+        let refused = match own {
+            Err(refused) if self.identities.any() => refused,
+            own => return own,
+        };
+        match self.identities.token(token, audiences).await {
+            Ok(Some(found)) => Ok(found),
+            Ok(None) => Err(refused),
+            Err(said) => Err(AuthnError::Others(match refused {
+                AuthnError::Token(TokenError::Foreign) => said,
+                own => format!("[{own}, {said}]"),
+            })),
+        }
     }
 
     /// Waits until the cache shows all that the store has now.
@@ -298,6 +353,7 @@ pub(crate) fn attributes<'a>(
 ) -> Attributes<'a> {
     Attributes {
         group: &kind.group,
+        version: &kind.versions[0],
         resource: &kind.plural,
         subresource,
         namespace,

@@ -28,6 +28,7 @@ mod tokens;
 
 pub use bootstrap::VERSION;
 pub use corten_audit::{self as audit, Options as AuditOptions};
+pub use corten_federation::{AuthenticationOptions, AuthorizationOptions, OidcFlags, TokenReviewOptions};
 pub use corten_schema::scalars::duration::parse as parse_duration;
 pub use flow::FlowLimits;
 pub use http::{Anonymous, RequestHeader};

@@ -11,6 +11,7 @@ use corten_auth::{Attributes, Authenticator, Material, PkiError, Sealer, User};
 use corten_base::{Clock, Entropy, Tasks};
 use corten_cache::Cache;
 use corten_client::{Api, NodeApi};
+use corten_federation::{AuthenticationOptions, AuthorizationOptions, Authorizers, Identities};
 use corten_object::Status;
 use corten_store::Store;
 use corten_webhook::Caller;
@@ -47,6 +48,8 @@ pub struct ServerConfig {
     pub node_api: Arc<dyn NodeApi>,
     /// Who may call, and how they prove who they are.
     pub authentication: Authentication,
+    /// Who decides what is allowed.
+    pub authorization: AuthorizationOptions,
     /// What is recorded of requests, and where.
     pub audit: corten_audit::Options,
     /// Seals Secrets at rest; the cache must open with the same. `None` keeps them as they are.
@@ -64,6 +67,8 @@ pub struct Authentication {
     pub request_header: Option<RequestHeader>,
     /// Whether Secrets of bootstrap tokens are (`--enable-bootstrap-token-auth`).
     pub bootstrap_tokens: bool,
+    /// Others who know bearer tokens: OIDC issuers, a webhook.
+    pub others: AuthenticationOptions,
     /// Where the keys of service account tokens are said to be (`--service-account-jwks-uri`); `None` is below the issuer.
     pub jwks_uri: Option<String>,
 }
@@ -74,6 +79,7 @@ impl Default for Authentication {
             anonymous: Anonymous::default(),
             request_header: Some(RequestHeader::default()),
             bootstrap_tokens: true,
+            others: AuthenticationOptions::default(),
             jwks_uri: None,
         }
     }
@@ -93,6 +99,12 @@ pub enum StartError {
     /// The certificates are of no use.
     #[error(transparent)]
     Pki(#[from] PkiError),
+    /// Callers cannot be told by what the options name.
+    #[error("authentication: {0}")]
+    Authentication(String),
+    /// Who decides what is allowed cannot be told.
+    #[error("authorization: {0}")]
+    Authorization(String),
     /// Requests cannot be recorded.
     #[error(transparent)]
     Audit(#[from] corten_audit::OptionsError),
@@ -114,11 +126,19 @@ impl Server {
         let signer = config.material.signer.clone();
         let authentication = config.authentication;
         let jwks_uri = authentication.jwks_uri.unwrap_or_else(|| format!("{}/openid/v1/jwks", signer.issuer()));
-        let authenticator = Authenticator::new(signer, config.static_tokens, authentication.bootstrap_tokens);
         let caller = Caller::new(config.cache.clone(), config.clock.clone(), config.entropy.clone());
         let environment =
             Environment { clock: config.clock.clone(), tasks: config.tasks.clone(), caller: caller.clone() };
         let audit = Backends::start(&config.audit, environment)?;
+        let environment = corten_federation::Environment {
+            clock: config.clock.clone(),
+            tasks: config.tasks.clone(),
+            caller: caller.clone(),
+        };
+        let identities = Identities::start(&authentication.others, signer.issuer(), &environment)
+            .map_err(StartError::Authentication)?;
+        let authorizers = Authorizers::start(&config.authorization, &environment).map_err(StartError::Authorization)?;
+        let authenticator = Authenticator::new(signer, config.static_tokens, authentication.bootstrap_tokens);
         let core = Arc::new(Core::new(Parts {
             store: config.store,
             cache: config.cache,
@@ -126,6 +146,8 @@ impl Server {
             entropy: config.entropy,
             tasks: config.tasks,
             authenticator,
+            identities,
+            authorizers,
             node_api: config.node_api,
             services,
             sealer: config.sealer,

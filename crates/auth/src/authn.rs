@@ -42,6 +42,9 @@ pub enum AuthnError {
         /// The token's.
         claimed: String,
     },
+    /// What others, whose token it may be, say against it.
+    #[error("{0}")]
+    Others(String),
     /// The certificate names nobody.
     #[error("the client certificate has no common name")]
     Nameless,

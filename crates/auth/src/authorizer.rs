@@ -1,31 +1,51 @@
-//! May the user do this: the masters may, then the node authorizer is asked, then RBAC
-//! (`apiserver/pkg/authorization/union`).
+//! May the user do this: the masters may; then whoever is asked in turn (`apiserver/pkg/authorization/union`).
 
 use crate::rbac::{Attributes, Decision, Rbac, Rule};
 use crate::{Source, User, escalation, group, node};
 
-/// Asks all authorizers; the first that allows wins, and what the others said is joined.
-pub fn authorize(rbac: &Rbac, source: &dyn Source, a: &Attributes<'_>) -> Decision {
-    if a.user.in_group(group::MASTERS) {
-        return Decision::allow("");
-    }
-    let mut reasons: Vec<String> = Vec::new();
-    if let Some(name) = a.user.node_name() {
-        let decision = node::authorize(source, name, a);
-        if decision.allowed {
-            return decision;
+/// Who may do everything, whoever else is asked.
+pub fn is_master(user: &User) -> bool {
+    user.in_group(group::MASTERS)
+}
+
+/// What the node authorizer says.
+pub fn node(source: &dyn Source, a: &Attributes<'_>) -> Decision {
+    match a.user.node_name() {
+        Some(name) => node::authorize(source, name, a),
+        None if a.user.in_group(group::NODES) && a.user.name.starts_with("system:node:") => {
+            Decision::no_opinion(format!("unknown node for user {:?}", a.user.name))
         }
-        reasons.push(decision.reason);
-    } else if a.user.in_group(group::NODES) && a.user.name.starts_with("system:node:") {
-        reasons.push(format!("unknown node for user {:?}", a.user.name));
+        None => Decision::no_opinion(""),
     }
-    let decision = rbac.authorize(a);
-    if decision.allowed {
-        return decision;
+}
+
+/// What authorizers have said so far, each asked after the one before had no opinion.
+#[derive(Debug, Default)]
+pub struct Union {
+    reasons: Vec<String>,
+    errors: Vec<String>,
+}
+
+impl Union {
+    /// Takes the next one's word; the decision, if that is one.
+    pub fn heard(&mut self, decision: Decision) -> Option<Decision> {
+        self.errors.extend(decision.error.clone());
+        if decision.allowed || decision.denied {
+            return Some(decision);
+        }
+        self.reasons.extend(Some(decision.reason).filter(|r| !r.is_empty()));
+        None
     }
-    reasons.push(decision.reason);
-    reasons.retain(|r| !r.is_empty());
-    Decision::no_opinion(reasons.join("\n"))
+
+    /// Nobody is left, and nobody had an opinion.
+    pub fn end(self) -> Decision {
+        let error = match self.errors.as_slice() {
+            [] => None,
+            [one] => Some(one.clone()),
+            many => Some(format!("[{}]", many.join(", "))),
+        };
+        Decision { reason: self.reasons.join("\n"), error, ..Decision::default() }
+    }
 }
 
 /// The rules that a user has in a namespace, and what keeps the list from being complete.

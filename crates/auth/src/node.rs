@@ -50,7 +50,7 @@ pub fn authorize(source: &dyn Source, node: &str, a: &Attributes<'_>) -> Decisio
 }
 
 fn by_rules(a: &Attributes<'_>) -> Decision {
-    Decision { allowed: RULES.iter().any(|rule| rule.allows(a)), reason: String::new() }
+    Decision { allowed: RULES.iter().any(|rule| rule.allows(a)), ..Decision::default() }
 }
 
 fn read_one(source: &dyn Source, node: &str, a: &Attributes<'_>) -> Decision {

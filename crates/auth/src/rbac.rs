@@ -25,6 +25,8 @@ pub struct Attributes<'a> {
     pub verb: &'a str,
     /// API group.
     pub group: &'a str,
+    /// API version, or empty.
+    pub version: &'a str,
     /// Resource name.
     pub resource: &'a str,
     /// Subresource, or empty.
@@ -52,6 +54,7 @@ impl<'a> Attributes<'a> {
             user,
             verb,
             group: empty,
+            version: empty,
             resource: empty,
             subresource: empty,
             namespace: empty,
@@ -67,19 +70,23 @@ impl<'a> Attributes<'a> {
 pub struct Decision {
     /// Whether it is allowed.
     pub allowed: bool,
+    /// Whether nobody else is asked any more.
+    pub denied: bool,
     /// Why, in upstream's words; often empty.
     pub reason: String,
+    /// What went wrong in deciding.
+    pub error: Option<String>,
 }
 
 impl Decision {
     /// Allowed.
     pub fn allow(reason: impl Into<String>) -> Decision {
-        Decision { allowed: true, reason: reason.into() }
+        Decision { allowed: true, reason: reason.into(), ..Decision::default() }
     }
 
     /// Nothing allows it; `reason` may say what was missing.
     pub fn no_opinion(reason: impl Into<String>) -> Decision {
-        Decision { allowed: false, reason: reason.into() }
+        Decision { reason: reason.into(), ..Decision::default() }
     }
 }
 
@@ -414,6 +421,11 @@ pub fn denial(a: &Attributes<'_>, reason: &str) -> Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn decide(rbac: &Rbac, a: &Attributes<'_>) -> bool {
+        use crate::authorizer::{is_master, node};
+        is_master(a.user) || node(&Objects(Vec::new()), a).allowed || rbac.authorize(a).allowed
+    }
     use crate::bootstrap;
     use bytes::Bytes;
     use corten_object::{KindId, ObjectKey, Revision};
@@ -450,14 +462,14 @@ mod tests {
         let (group, resource) = words[1].split_once(':').unwrap_or(("", words[1]));
         if resource.starts_with('/') {
             let a = Attributes::path(user, words[0], resource);
-            return crate::authorizer::authorize(rbac, &Objects(Vec::new()), &a).allowed;
+            return decide(rbac, &a);
         }
         let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
         let namespace = words.iter().find_map(|w| w.strip_prefix("ns=")).unwrap_or("");
         let name = words.iter().find_map(|w| w.strip_prefix("name=")).unwrap_or("");
         let verb = words[0];
         let a = Attributes { group, resource, subresource, namespace, name, ..Attributes::resource(user, verb) };
-        crate::authorizer::authorize(rbac, &Objects(Vec::new()), &a).allowed
+        decide(rbac, &a)
     }
 
     #[test]

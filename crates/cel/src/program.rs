@@ -1,5 +1,6 @@
 //! A compiled expression: type, cost, evaluation.
 
+use crate::ast::{Expr, ExprKind, op::OPT_SELECT};
 use crate::check::Checked;
 use crate::cost::{CostEstimate, SizeEstimator, estimate};
 use crate::env::Env;
@@ -7,7 +8,7 @@ use crate::error::EvalError;
 use crate::eval::Evaluator;
 use crate::plan::{Node, Planner};
 use crate::types::Type;
-use crate::value::Value;
+use crate::value::{Literal, Value};
 
 /// The most that one evaluation may cost (`pkg/apis/cel/config.go`, PerCallLimit).
 pub const PER_CALL_LIMIT: u64 = 1_000_000;
@@ -90,6 +91,24 @@ impl Program {
     pub fn reads(&self, variable: &str) -> bool {
         let mut found = false;
         self.checked.expr.walk(&mut |expr| found |= expr.as_ident().is_some_and(|name| &**name == variable));
+        found
+    }
+
+    /// Whether the expression reads a field of a variable: `variable.field` or `variable.?field`.
+    pub fn selects(&self, variable: &str, field: &str) -> bool {
+        let of_variable = |expr: &Expr| expr.as_ident().is_some_and(|name| &**name == variable);
+        let is_field = |expr: &Expr| matches!(&expr.kind, ExprKind::Literal(Literal::Str(text)) if &**text == field);
+        let mut found = false;
+        self.checked.expr.walk(&mut |expr| {
+            found |= match &expr.kind {
+                ExprKind::Select(select) => of_variable(&select.operand) && &*select.field == field,
+                ExprKind::Call(call) => {
+                    &*call.function == OPT_SELECT
+                        && matches!(&call.args[..], [operand, name] if of_variable(operand) && is_field(name))
+                }
+                _ => false,
+            };
+        });
         found
     }
 

@@ -3,9 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{ArgAction, Args, Command, ValueHint};
 use corten_apiserver::audit::{BatchOptions, LogOptions, Mode, Options, TruncateOptions, WebhookOptions};
+use corten_apiserver::{
+    Anonymous, Authentication, AuthenticationOptions, AuthorizationOptions, OidcFlags, TokenReviewOptions,
+};
 
 /// What is recorded of requests, and where.
 #[derive(Debug, Clone, Default, Args)]
@@ -106,11 +109,90 @@ pub struct AuditArgs {
     audit_webhook_version: Option<String>,
 }
 
+/// Who knows callers.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Authentication")]
+pub struct AuthenticationArgs {
+    /// File with OIDC issuers and who may come without proof (apiserver.config.k8s.io/v1 AuthenticationConfiguration)
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    authentication_config: Option<PathBuf>,
+    /// Whether anybody may ask without proof [default: true]
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    anonymous_auth: Option<bool>,
+    /// Whether bootstrap tokens in Secrets are believed [default: true]
+    #[arg(long, hide_short_help = true, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    enable_bootstrap_token_auth: Option<bool>,
+    /// URL of an OIDC issuer whose tokens are believed
+    #[arg(long, value_name = "URL")]
+    oidc_issuer_url: Option<String>,
+    /// For whom the issuer's tokens must be
+    #[arg(long, value_name = "ID")]
+    oidc_client_id: Option<String>,
+    /// Authorities that vouch for the issuer's server [default: the system's]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    oidc_ca_file: Option<PathBuf>,
+    /// Claim that is the user's name [default: sub]
+    #[arg(long, value_name = "CLAIM")]
+    oidc_username_claim: Option<String>,
+    /// Put before the user's name; `-` is nothing [default: the issuer's URL and # unless the claim is email]
+    #[arg(long, value_name = "PREFIX")]
+    oidc_username_prefix: Option<String>,
+    /// Claim with the user's groups
+    #[arg(long, value_name = "CLAIM")]
+    oidc_groups_claim: Option<String>,
+    /// Put before each group
+    #[arg(long, value_name = "PREFIX")]
+    oidc_groups_prefix: Option<String>,
+    /// With what the issuer may sign, separated by commas [default: RS256]
+    #[arg(long, value_name = "ALGORITHMS", value_delimiter = ',')]
+    oidc_signing_algs: Vec<String>,
+    /// Claim that must have a value, as CLAIM=VALUE; may be repeated
+    #[arg(long, value_name = "CLAIM=VALUE")]
+    oidc_required_claim: Vec<String>,
+    /// Ask the server that this kubeconfig file names whose a token is
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    authentication_token_webhook_config_file: Option<PathBuf>,
+    /// v1 or v1beta1 [default: v1beta1]
+    #[arg(long, value_name = "VERSION", hide_short_help = true)]
+    authentication_token_webhook_version: Option<String>,
+    /// How long its answers are good [default: 2m]
+    #[arg(long, value_name = "DURATION", value_parser = duration, hide_short_help = true)]
+    authentication_token_webhook_cache_ttl: Option<Duration>,
+}
+
+/// Who decides what is allowed.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Authorization")]
+pub struct AuthorizationArgs {
+    /// Who decides, in order: Node, RBAC, Webhook, AlwaysAllow, AlwaysDeny [default: Node,RBAC]
+    #[arg(long, value_name = "MODES", value_delimiter = ',')]
+    authorization_mode: Vec<String>,
+    /// File that says who decides (apiserver.config.k8s.io/v1 AuthorizationConfiguration), instead of the other options
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    authorization_config: Option<PathBuf>,
+    /// The server that mode Webhook asks, as a kubeconfig file
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    authorization_webhook_config_file: Option<PathBuf>,
+    /// v1 or v1beta1 [default: v1beta1]
+    #[arg(long, value_name = "VERSION", hide_short_help = true)]
+    authorization_webhook_version: Option<String>,
+    /// How long a yes is good [default: 5m]
+    #[arg(long, value_name = "DURATION", value_parser = duration, hide_short_help = true)]
+    authorization_webhook_cache_authorized_ttl: Option<Duration>,
+    /// How long a no is good [default: 30s]
+    #[arg(long, value_name = "DURATION", value_parser = duration, hide_short_help = true)]
+    authorization_webhook_cache_unauthorized_ttl: Option<Duration>,
+}
+
 /// All options of the API server.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ApiArgs {
     #[command(flatten)]
     audit: AuditArgs,
+    #[command(flatten)]
+    authentication: AuthenticationArgs,
+    #[command(flatten)]
+    authorization: AuthorizationArgs,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -205,7 +287,80 @@ impl AuditArgs {
     }
 }
 
+impl AuthenticationArgs {
+    fn options(&self) -> Result<Authentication> {
+        let text = |given: &Option<String>| given.clone().unwrap_or_default();
+        let claim = |pair: &String| match pair.split_once('=') {
+            Some((claim, value)) => Ok((claim.to_owned(), value.to_owned())),
+            None => bail!("--oidc-required-claim {pair}: CLAIM=VALUE is expected"),
+        };
+        let oidc = OidcFlags {
+            issuer_url: text(&self.oidc_issuer_url),
+            client_id: text(&self.oidc_client_id),
+            ca_file: self.oidc_ca_file.clone(),
+            username_claim: text(&self.oidc_username_claim),
+            username_prefix: text(&self.oidc_username_prefix),
+            groups_claim: text(&self.oidc_groups_claim),
+            groups_prefix: text(&self.oidc_groups_prefix),
+            signing_algs: self.oidc_signing_algs.clone(),
+            required_claims: self.oidc_required_claim.iter().map(claim).collect::<Result<_>>()?,
+        };
+        let webhook = self.authentication_token_webhook_config_file.clone().map(|config_file| TokenReviewOptions {
+            config_file,
+            version: self.authentication_token_webhook_version.clone().unwrap_or_else(|| "v1beta1".into()),
+            cache_ttl: self.authentication_token_webhook_cache_ttl.unwrap_or(Duration::from_secs(120)),
+        });
+        let usual = Authentication::default();
+        Ok(Authentication {
+            anonymous: Anonymous { disabled: self.anonymous_auth == Some(false), paths: Vec::new() },
+            bootstrap_tokens: self.enable_bootstrap_token_auth.unwrap_or(usual.bootstrap_tokens),
+            others: AuthenticationOptions { config_file: self.authentication_config.clone(), oidc, webhook },
+            ..usual
+        })
+    }
+}
+
+impl AuthorizationArgs {
+    fn options(&self) -> Result<AuthorizationOptions> {
+        let others = !self.authorization_mode.is_empty() || self.authorization_webhook_config_file.is_some();
+        if self.authorization_config.is_some() && others {
+            bail!(
+                "--authorization-config can not be specified when --authorization-mode or --authorization-webhook-* flags are defined"
+            );
+        }
+        let usual = AuthorizationOptions::default();
+        let or = |given: &Option<Duration>, usual: Duration| given.unwrap_or(usual);
+        Ok(AuthorizationOptions {
+            config_file: self.authorization_config.clone(),
+            modes: if self.authorization_mode.is_empty() { usual.modes } else { self.authorization_mode.clone() },
+            webhook_config_file: self.authorization_webhook_config_file.clone(),
+            webhook_version: self.authorization_webhook_version.clone().unwrap_or(usual.webhook_version),
+            webhook_authorized_ttl: or(&self.authorization_webhook_cache_authorized_ttl, usual.webhook_authorized_ttl),
+            webhook_unauthorized_ttl: or(
+                &self.authorization_webhook_cache_unauthorized_ttl,
+                usual.webhook_unauthorized_ttl,
+            ),
+        })
+    }
+}
+
 impl ApiArgs {
+    /// How callers prove who they are.
+    ///
+    /// # Errors
+    /// If options contradict each other.
+    pub fn authentication(&self) -> Result<Authentication> {
+        self.authentication.options()
+    }
+
+    /// Who decides what is allowed.
+    ///
+    /// # Errors
+    /// If options contradict each other.
+    pub fn authorization(&self) -> Result<AuthorizationOptions> {
+        self.authorization.options()
+    }
+
     /// What is recorded of requests.
     pub fn audit(&self) -> Options {
         self.audit.options()
@@ -277,6 +432,31 @@ mod tests {
         assert_eq!((options.log.batch.mode, options.webhook.batch.throttle), (Mode::Batch, None));
         assert_eq!(options.webhook.batch.max_wait, Duration::from_secs(5));
         assert!(options.webhook.truncate.enabled && !options.log.truncate.enabled);
+    }
+
+    #[test]
+    fn authentication_and_authorization_flags_are_upstreams() {
+        let plain = parse(&[]);
+        assert_eq!(plain.authorization().unwrap(), AuthorizationOptions::default());
+        assert_eq!(plain.authentication().unwrap().others, AuthenticationOptions::default());
+        let given = parse(&[
+            "--anonymous-auth=false",
+            "--oidc-issuer-url=https://i",
+            "--oidc-client-id",
+            "c",
+            "--oidc-signing-algs=RS256,ES256",
+            "--oidc-required-claim=a=b=c",
+            "--authorization-mode=Node,Webhook,RBAC",
+            "--authorization-webhook-config-file=/w",
+        ]);
+        let authentication = given.authentication().unwrap();
+        assert!(authentication.anonymous.disabled);
+        assert_eq!(authentication.others.oidc.signing_algs, ["RS256", "ES256"]);
+        assert_eq!(authentication.others.oidc.required_claims, [("a".to_owned(), "b=c".to_owned())]);
+        assert_eq!(given.authorization().unwrap().modes, ["Node", "Webhook", "RBAC"]);
+        let both = parse(&["--authorization-mode=RBAC", "--authorization-config=/f"]);
+        assert!(both.authorization().unwrap_err().to_string().starts_with("--authorization-config can not be"));
+        assert!(parse(&["--oidc-required-claim=a"]).authentication().is_err());
     }
 
     #[test]

@@ -57,6 +57,8 @@ pub struct Plan {
     pub kubeconfig: PathBuf,
     /// How callers prove who they are.
     pub authentication: corten_apiserver::Authentication,
+    /// Who decides what is allowed.
+    pub authorization: corten_apiserver::AuthorizationOptions,
     /// What is recorded of requests, and where.
     pub audit: corten_apiserver::AuditOptions,
 }
@@ -112,6 +114,7 @@ pub async fn start(plan: Plan, mut stage: impl FnMut(&str)) -> Result<Running> {
         node_api: node_api.clone(),
         flow: corten_apiserver::FlowLimits::default(),
         authentication: plan.authentication.clone(),
+        authorization: plan.authorization.clone(),
         audit: plan.audit.clone(),
         sealer: Some(sealer),
     })

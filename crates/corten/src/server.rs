@@ -42,7 +42,8 @@ pub fn run(args: ServerArgs) -> Result<u8> {
         token: args.token.clone(),
         cluster: cluster.clone(),
         in_memory,
-        authentication: corten_apiserver::Authentication::default(),
+        authentication: args.api.authentication()?,
+        authorization: args.api.authorization()?,
         audit: args.api.audit(),
         addresses,
     };

@@ -81,6 +81,7 @@ pub async fn start(material: Arc<Material>) -> Result<Alone> {
         material,
         static_tokens: HashMap::new(),
         authentication: Default::default(),
+        authorization: corten_apiserver::AuthorizationOptions::default(),
         audit: corten_apiserver::AuditOptions::default(),
         sealer: None,
         listen: vec![([127, 0, 0, 1], 0).into()],

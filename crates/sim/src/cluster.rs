@@ -120,6 +120,7 @@ impl Cluster {
             node_api: Arc::new(NoNode),
             flow: corten_apiserver::FlowLimits::default(),
             authentication: corten_apiserver::Authentication::default(),
+            authorization: corten_apiserver::AuthorizationOptions::default(),
             audit: corten_apiserver::AuditOptions::default(),
             sealer: None,
         };

@@ -122,6 +122,12 @@ impl Caller {
         Caller { cache, clock, entropy, clients: Arc::default() }
     }
 
+    /// A client with connections of its own, for another runtime than this one's.
+    #[must_use]
+    pub fn apart(&self) -> Caller {
+        Caller { clients: Arc::default(), ..self.clone() }
+    }
+
     /// Posts JSON and returns the answer's body, within the timeout (in whole seconds; it is told to the server, too).
     ///
     /// # Errors

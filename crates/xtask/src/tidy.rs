@@ -19,6 +19,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "apiserver",
             "audit",
             "auth",
+            "federation",
             "admission",
             "manager",
             "node",

@@ -111,9 +111,16 @@ async fn identify(core: &Core, peer: &Peer, headers: &HeaderMap, path: &str) -> 
         })?;
         return Ok(Arc::new(found.user));
     }
-    let anonymous = &core.anonymous;
-    let open = !anonymous.disabled && (anonymous.paths.is_empty() || anonymous.paths.iter().any(|p| p == path));
+    let open = match core.identities.anonymous() {
+        Some(said) => said.enabled && among(&said.paths, path),
+        None => !core.anonymous.disabled && among(&core.anonymous.paths, path),
+    };
     if open { Ok(Arc::new(User::anonymous())) } else { Err(Status::unauthorized()) }
+}
+
+/// Whether a path is one of these; none is any.
+fn among(paths: &[String], path: &str) -> bool {
+    paths.is_empty() || paths.iter().any(|p| p == path)
 }
 
 /// The token of a request (`authentication/request/{bearertoken,websocket}`).

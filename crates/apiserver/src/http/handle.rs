@@ -219,6 +219,7 @@ async fn caller(
         let name = fields.iter().find(|t| t.path == "metadata.name" && t.equal).map(|t| t.value.as_str());
         about = Attributes {
             group: &r.group,
+            version: &r.version,
             resource: &r.resource,
             subresource: &r.subresource,
             namespace: &r.namespace,
@@ -258,6 +259,7 @@ fn attributes_of<'a>(call: &'a Call, route: &'a Route, verb: &'a str) -> Attribu
     match route {
         Route::Resource(r) => Attributes {
             group: &r.group,
+            version: &r.version,
             resource: &r.resource,
             subresource: &r.subresource,
             namespace: &r.namespace,

@@ -110,6 +110,7 @@ fn offer(kind: &Kind, sub: Option<&Subresource>) -> Offer {
 async fn unknown(core: &Core, call: &Call, r: &Resource, verb: &str) -> Result<Response<HttpBody>, Status> {
     core.authorize(&corten_auth::Attributes {
         group: &r.group,
+        version: &r.version,
         resource: &r.resource,
         subresource: &r.subresource,
         namespace: &r.namespace,

@@ -173,6 +173,7 @@ impl Fixture {
             node_api: Arc::new(EchoNode),
             flow: corten_apiserver::FlowLimits::default(),
             authentication: corten_apiserver::Authentication::default(),
+            authorization: corten_apiserver::AuthorizationOptions::default(),
             audit: corten_apiserver::AuditOptions::default(),
             sealer: Some(sealer),
         };
