@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use corten_auth::{User, bootstrap as policy};
+use corten_auth::User;
+use corten_auth::bootstrap::{self as policy, Reconciled};
 use corten_client::WriteOptions;
 use corten_kinds::id;
 use corten_object::{KindId, ObjectKey, Status};
@@ -13,13 +14,15 @@ use futures::stream::{self, StreamExt};
 use crate::aggregation::register;
 use crate::core::Core;
 use crate::local::LocalApi;
-use crate::pipeline::{Body, Request};
+use crate::pipeline::{Body, DeleteParameters, Request};
 
 /// The version that `/version` answers: the API is that of Kubernetes v1.37.2.
 pub const VERSION: &str = "v1.37.2+corten.0";
 
 /// How many objects are written at once: enough for the store to group them into few commits.
 const AT_ONCE: usize = 64;
+/// How often a role or a binding is mended while others change it.
+const RECONCILE_ATTEMPTS: usize = 5;
 
 /// `/version`
 pub(crate) fn version() -> Tree {
@@ -51,6 +54,7 @@ pub(crate) async fn ensure(core: &Arc<Core>, advertise: IpAddr, port: u16) -> Re
     rest.push(tree!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",
         "metadata": {"name": (corten_admission::DEFAULT_RANGE)}, "spec": {"cidrs": [(core.services.range().to_string())]}}));
     ensure_all(core, rest).await?;
+    reconcile_policy(core).await?;
     register::at_start(core, &LocalApi::new(core.clone(), User::apiserver())).await?;
     ensure_range_ready(core).await?;
     core.repair_addresses().await;
@@ -108,6 +112,47 @@ async fn ensure_all(core: &Arc<Core>, objects: Vec<Tree>) -> Result<(), Status> 
     let made = stream::iter(missing).map(|(key, object)| create(core, &user, key, object)).buffer_unordered(AT_ONCE);
     let results: Vec<Result<(), Status>> = made.collect().await;
     results.into_iter().collect()
+}
+
+/// Adds to the roles and bindings that everybody has what they lack.
+async fn reconcile_policy(core: &Arc<Core>) -> Result<(), Status> {
+    let user = User::apiserver();
+    for expected in policy::objects() {
+        let (namespace, name) = (expected.str_at("metadata.namespace"), expected.str_at("metadata.name"));
+        let key = ObjectKey::new(kind_of(core, &expected)?, namespace, name);
+        let kind = core.registry.get(key.kind);
+        let options = WriteOptions::default();
+        let request = Request {
+            user: &user,
+            kind: &kind,
+            version: &kind.versions[0],
+            namespace: &key.namespace,
+            name: &key.name,
+            subresource: "",
+            options: &options,
+        };
+        for attempt in 0..RECONCILE_ATTEMPTS {
+            let Some(existing) = core.cache.get(&key) else {
+                create(core, &user, key.clone(), expected.clone()).await?;
+                break;
+            };
+            let written = match policy::reconciled(&existing.to_tree(), &expected) {
+                Reconciled::Same => break,
+                Reconciled::Update(new) => {
+                    tracing::info!(name = %key.name, "a bootstrap role or binding gets back what it lacks");
+                    core.update(request, Body::Tree(new)).await.map(drop)
+                }
+                Reconciled::Recreate => core.delete(request, &DeleteParameters::default()).await.map(drop),
+            };
+            match written {
+                // It has changed meanwhile: once more.
+                Err(status) if (status.is_conflict() || status.is_not_found()) && attempt + 1 < RECONCILE_ATTEMPTS => {}
+                Err(status) => return Err(status),
+                Ok(()) => {}
+            }
+        }
+    }
+    Ok(())
 }
 
 async fn create(core: &Arc<Core>, user: &User, key: ObjectKey, object: Tree) -> Result<(), Status> {

@@ -14,8 +14,8 @@ use corten_auth::{
 use corten_base::{Clock, Entropy, Revision, Tasks};
 use corten_cache::Cache;
 use corten_client::NodeApi;
-use corten_flowcontrol::work::ListAsked;
 use corten_federation::{Authorizer, Authorizers, Identities};
+use corten_flowcontrol::work::ListAsked;
 use corten_kinds::{Kind, Kinds, Registry, id};
 use corten_object::{KindId, Object, ObjectKey, Reason, Status};
 use corten_schema::Schema;

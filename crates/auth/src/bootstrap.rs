@@ -109,8 +109,125 @@ fn binding(name: &str, role: &str, subjects: &[&str]) -> Tree {
     out
 }
 
+/// What is to be done about an object that is there already.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reconciled {
+    /// Nothing.
+    Same,
+    /// It is to be like this.
+    Update(Tree),
+    /// It is to be made anew: a binding's role cannot be changed.
+    Recreate,
+}
+
+/// Who does not want an object of theirs to be touched says `false` there.
+const AUTOUPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
+
+/// How a role or a binding that is there becomes what is expected: what is missing is added, what is more is kept
+/// (`component-helpers/auth/rbac/reconciliation`, `computeReconciledRole`, `computeReconciledRoleBinding`).
+pub fn reconciled(existing: &Tree, expected: &Tree) -> Reconciled {
+    if existing.at(&["metadata", "annotations", AUTOUPDATE]).and_then(Tree::as_str) == Some("false") {
+        return Reconciled::Same;
+    }
+    let same_role = |part: &str| existing.str_at(part) == expected.str_at(part);
+    if !["roleRef.kind", "roleRef.name"].into_iter().all(same_role) {
+        return Reconciled::Recreate;
+    }
+    let (mut new, mut changed) = (existing.clone(), false);
+    for part in ["metadata.annotations", "metadata.labels"] {
+        for (key, value) in expected.map_at(part).iter() {
+            if !existing.map_at(part).contains(key) {
+                new.make_map_at(part).insert(key.to_owned(), value.clone());
+                changed = true;
+            }
+        }
+    }
+    for (part, missing) in [
+        ("rules", missing_rules(existing, expected)),
+        ("subjects", missing_items(existing, expected, "subjects")),
+        (SELECTORS, missing_items(existing, expected, SELECTORS)),
+    ] {
+        if !missing.is_empty() {
+            let all = [existing.list_at(part), &missing[..]].concat();
+            new.set(part, Tree::List(all));
+            changed = true;
+        }
+    }
+    if expected.path("aggregationRule").is_none() && existing.path("aggregationRule").is_some() {
+        new.remove("aggregationRule");
+        changed = true;
+    }
+    if changed { Reconciled::Update(new) } else { Reconciled::Same }
+}
+
+const SELECTORS: &str = "aggregationRule.clusterRoleSelectors";
+
+fn missing_rules(existing: &Tree, expected: &Tree) -> Vec<Tree> {
+    let rules = |tree: &Tree| -> Vec<Rule> {
+        serde_json::from_slice(&tree.get("rules").cloned().unwrap_or_default().to_json()).unwrap_or_default()
+    };
+    let list = |texts: &[String]| Tree::List(texts.iter().map(Tree::from).collect());
+    let missing = crate::escalation::missing(&rules(existing), &rules(expected));
+    let as_tree = |rule: &Rule| {
+        let mut out = tree!({"verbs": (list(&rule.verbs))});
+        for (key, texts) in [
+            ("apiGroups", &rule.api_groups),
+            ("resources", &rule.resources),
+            ("resourceNames", &rule.resource_names),
+            ("nonResourceURLs", &rule.non_resource_urls),
+        ] {
+            if !texts.is_empty() {
+                out.insert(key, list(texts));
+            }
+        }
+        out
+    };
+    missing.iter().map(as_tree).collect()
+}
+
+fn missing_items(existing: &Tree, expected: &Tree, part: &str) -> Vec<Tree> {
+    let have = existing.list_at(part);
+    let lacks = |item: &&Tree| !have.iter().any(|other| other.semantically_equal(item));
+    expected.list_at(part).iter().filter(lacks).cloned().collect()
+}
+
 #[cfg(test)]
 mod tests {
+    use super::*;
+
+    #[test]
+    fn bootstrap_reconcile_adds_what_is_missing_and_keeps_what_is_more() {
+        let expected = objects().into_iter().find(|o| o.str_at("metadata.name") == "system:basic-user").unwrap();
+        assert_eq!(reconciled(&expected, &expected), Reconciled::Same);
+        let mut poor = expected.clone();
+        poor.remove("metadata.labels");
+        poor.set("rules", tree!([{"verbs": ["get"], "apiGroups": ["acme.io"], "resources": ["things"]}]));
+        let Reconciled::Update(mended) = reconciled(&poor, &expected) else { panic!("it lacks rules") };
+        assert!(mended.map_at("metadata.labels").contains("kubernetes.io/bootstrapping"));
+        assert_eq!(mended.list_at("rules")[0].list_at("resources"), &["things".into()][..]);
+        assert_eq!(
+            mended.list_at("rules")[1].to_string(),
+            r#"{"verbs":["create"],"apiGroups":["authorization.k8s.io"],"resources":["selfsubjectaccessreviews"]}"#
+        );
+        assert_eq!(reconciled(&mended, &expected), Reconciled::Same);
+        poor.make_map_at("metadata.annotations").insert(AUTOUPDATE, "false");
+        assert_eq!(reconciled(&poor, &expected), Reconciled::Same);
+    }
+
+    #[test]
+    fn bootstrap_reconcile_of_bindings_adds_subjects_and_makes_other_roles_anew() {
+        let expected = objects()
+            .into_iter()
+            .find(|o| o.str_at("metadata.name") == "system:basic-user" && o.path("roleRef").is_some());
+        let expected = expected.unwrap();
+        let mut other = expected.clone();
+        other.set("subjects", tree!([{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "eve"}]));
+        let Reconciled::Update(mended) = reconciled(&other, &expected) else { panic!("it lacks subjects") };
+        assert_eq!(mended.list_at("subjects").len(), 1 + expected.list_at("subjects").len());
+        other.set("roleRef.name", "cluster-admin");
+        assert_eq!(reconciled(&other, &expected), Reconciled::Recreate);
+    }
+
     #[test]
     fn every_line_becomes_something() {
         let objects = super::objects();

@@ -18,8 +18,7 @@ pub fn full_authority() -> [Rule; 2] {
 /// # Errors
 /// What the user is told, with what is missing.
 pub fn confirm_no_escalation(user: &User, owned: &[Rule], wanted: &[Rule]) -> Result<(), String> {
-    let missing: Vec<Rule> =
-        wanted.iter().flat_map(single).filter(|rule| !owned.iter().any(|o| covers(o, rule))).collect();
+    let missing = missing(owned, wanted);
     if missing.is_empty() {
         return Ok(());
     }
@@ -32,6 +31,11 @@ pub fn confirm_no_escalation(user: &User, owned: &[Rule], wanted: &[Rule]) -> Re
         user.name,
         lines.join("\n")
     ))
+}
+
+/// The single permissions of `wanted` that `owned` does not allow (`Covers`).
+pub(crate) fn missing(owned: &[Rule], wanted: &[Rule]) -> Vec<Rule> {
+    wanted.iter().flat_map(single).filter(|rule| !owned.iter().any(|o| covers(o, rule))).collect()
 }
 
 /// The single permissions that a rule is made of: one verb, one resource, one name or path each.

@@ -23,7 +23,20 @@ pub fn run(check: bool) -> Result<()> {
     let committed = std::fs::read_to_string(&table).with_context(|| format!("reading {TABLE}"))?;
     ensure!(committed == fresh, "{TABLE} is stale: run `cargo xtask schema` and look at the diff");
     let tests = Command::new(env!("CARGO"))
-        .args(["test", "-q", "-p", "corten-schema", "-p", "corten-object", "--test", "upstream", "--", "--ignored"])
+        .args([
+            "test",
+            "-q",
+            "-p",
+            "corten-schema",
+            "-p",
+            "corten-object",
+            "-p",
+            "corten-auth",
+            "--test",
+            "upstream",
+            "--",
+            "--ignored",
+        ])
         .current_dir(&root)
         .status()?;
     ensure!(tests.success(), "the tests against upstream failed");
