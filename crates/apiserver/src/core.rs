@@ -1,7 +1,7 @@
 //! What every request needs: store, cache, kinds, clock, and who may do what.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use corten_admission::{Admission, ServiceAllocator};

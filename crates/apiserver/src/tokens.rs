@@ -18,7 +18,7 @@ const ACCOUNT_UID: &str = "kubernetes.io/service-account.uid";
 const LIFE_SECONDS: i64 = 100 * 365 * 24 * 3600;
 
 impl Core {
-    /// Fills a new Secret that is to hold a token.
+    /// Fills a Secret that is to hold a token and does not.
     pub fn fill_token_secret(&self, stored: &Kind, secret: &mut Tree) -> Result<(), Status> {
         let wanted = stored.id == id::SECRET
             && secret.str_at("type") == "kubernetes.io/service-account-token"

@@ -403,3 +403,35 @@ async fn secrets_are_sealed_at_rest_and_nothing_else() {
     let (_, list) = admin.get("/api/v1/namespaces/default/secrets?labelSelector=a%3Db").await;
     assert_eq!(list.list_at("items").len(), 1);
 }
+
+#[tokio::test]
+async fn bootstrap_roles_and_bindings_get_back_what_they_lack_at_the_next_start() {
+    let fixture = Fixture::start().await;
+    let mut admin = Caller::admin(&fixture).await;
+    let (roles, bindings) = (format!("{RBAC}/clusterroles"), format!("{RBAC}/clusterrolebindings"));
+    let own = tree!([{"verbs": ["get"], "apiGroups": ["acme.io"], "resources": ["things"]}]);
+    for name in ["system:basic-user", "system:discovery"] {
+        assert_eq!(admin.merge(&format!("{roles}/{name}"), &tree!({"rules": (own.clone())})).await.0, 200);
+    }
+    let keep = tree!({"metadata": {"annotations": {"rbac.authorization.kubernetes.io/autoupdate": "false"}}});
+    assert_eq!(admin.merge(&format!("{roles}/system:discovery"), &keep).await.0, 200);
+    assert_eq!(admin.merge(&format!("{bindings}/system:basic-user"), &tree!({"subjects": null})).await.0, 200);
+    let other = tree!({"metadata": {"name": "system:monitoring"}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io",
+        "kind": "ClusterRole", "name": "view"}});
+    assert_eq!(admin.delete(&format!("{bindings}/system:monitoring")).await.0, 200);
+    assert_eq!(admin.post(&bindings, &other).await.0, 201);
+    let _second = fixture.start_again().await;
+    let role = admin.get(&format!("{roles}/system:basic-user")).await.1;
+    let rules: Vec<&str> = role.list_at("rules").iter().filter_map(|r| r.list_at("resources")[0].as_str()).collect();
+    assert_eq!(rules, ["things", "selfsubjectaccessreviews", "selfsubjectrulesreviews", "selfsubjectreviews"]);
+    let kept = admin.get(&format!("{roles}/system:discovery")).await.1;
+    assert_eq!(kept.get("rules").unwrap().to_string(), own.to_string());
+    let binding = admin.get(&format!("{bindings}/system:basic-user")).await.1;
+    assert_eq!(binding.list_at("subjects")[0].str_at("name"), "system:authenticated");
+    let binding = admin.get(&format!("{bindings}/system:monitoring")).await.1;
+    assert_eq!(binding.str_at("roleRef.name"), "system:monitoring");
+    let before = role.str_at("metadata.resourceVersion").to_owned();
+    let _third = fixture.start_again().await;
+    let after = admin.get(&format!("{roles}/system:basic-user")).await.1;
+    assert_eq!(after.str_at("metadata.resourceVersion"), before, "nothing is written where nothing lacks");
+}

@@ -329,6 +329,9 @@ impl Core {
         if let Some(prepare) = prepare {
             prepare(new, old, &WriteContext { now });
         }
+        if part.is_none() {
+            self.fill_token_secret(stored, new)?;
+        }
         // What was a change of form only is none: the generation counts decoded, defaulted states.
         *new = self.canonical(stored, new)?;
         if metadata::generation_moves(stored.generation, new, old) {

@@ -122,6 +122,7 @@ pub struct Fixture {
     pub cache: Cache,
     pub store: Arc<dyn Store>,
     _feed: Feed,
+    sealer: Arc<corten_auth::Sealer>,
     pub dir: tempfile::TempDir,
 }
 
@@ -159,27 +160,41 @@ impl Fixture {
             let (feeding, source, watch) = (feeding.clone(), source.clone(), watch.lock().unwrap().take().unwrap());
             async move { Err::<(), _>(feeding.run(source, watch).await) }
         });
-        let mut config = ServerConfig {
-            store: store.clone(),
-            cache: cache.clone(),
-            material: material.clone(),
+        let parts = (store.clone(), cache.clone(), material.clone(), tasks.clone());
+        let mut config = Fixture::config(parts, sealer.clone());
+        configure(&mut config, dir.path());
+        let server = Server::start(config).await.unwrap();
+        Fixture { server, material, tasks, cache, store, _feed: Feed(feed), sealer, dir }
+    }
+
+    /// One more server over the same store and cache: what a restart finds.
+    pub async fn start_again(&self) -> Server {
+        let parts = (self.store.clone(), self.cache.clone(), self.material.clone(), self.tasks.clone());
+        Server::start(Fixture::config(parts, self.sealer.clone())).await.unwrap()
+    }
+
+    fn config(
+        (store, cache, material, tasks): (Arc<dyn Store>, Cache, Arc<Material>, Tasks),
+        sealer: Arc<corten_auth::Sealer>,
+    ) -> ServerConfig {
+        ServerConfig {
+            store,
+            cache,
+            material,
             static_tokens: HashMap::from([("secret-token".to_owned(), User::new("alice", &[]))]),
             listen: vec![([127, 0, 0, 1], 0).into()],
             advertise: "192.0.2.1".parse().unwrap(),
             service_cidr: "10.43.0.0/16".parse().unwrap(),
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy),
-            tasks: tasks.clone(),
+            tasks,
             node_api: Arc::new(EchoNode),
             flow: corten_apiserver::FlowLimits::default(),
             authentication: corten_apiserver::Authentication::default(),
             authorization: corten_apiserver::AuthorizationOptions::default(),
             audit: corten_apiserver::AuditOptions::default(),
             sealer: Some(sealer),
-        };
-        configure(&mut config, dir.path());
-        let server = Server::start(config).await.unwrap();
-        Fixture { server, material, tasks, cache, store, _feed: Feed(feed), dir }
+        }
     }
 
     #[allow(dead_code, reason = "the HTTP tests come in by the socket")]
