@@ -7,6 +7,7 @@
 mod addresses;
 mod aggregation;
 mod bootstrap;
+mod channels;
 mod core;
 mod derived;
 mod discovery;

@@ -1,7 +1,7 @@
 //! Streams to a pod's node: logs, and commands over WebSocket.
 //!
-//! Protocol: `v5.channel.k8s.io` and `v4.channel.k8s.io` (`apimachinery/pkg/util/remotecommand`): each message begins with a
-//! channel byte (0 stdin, 1 stdout, 2 stderr, 3 the final Status, 4 terminal size, 255 closes a channel).
+//! Each message begins with the byte of a channel ([`channels`]): 0 stdin, 1 stdout, 2 stderr, 3 how it ended, 4 terminal size;
+//! 255 closes a channel.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,26 +16,21 @@ use corten_schema::{FieldType, Scalar};
 use corten_tree::{Tree, json, tree};
 use futures::{SinkExt, StreamExt};
 use hyper::body::Incoming;
-use hyper::header::{self, HeaderValue};
-use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper::{Method, Request, Response};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
-use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 
+use crate::channels::{self, Protocol};
 use crate::core::{Core, attributes};
-use crate::http::{Call, HttpBody, Query, Resource, full, respond, stream};
+use crate::http::{Call, HttpBody, Query, Resource, full, respond, stream, websocket};
 use crate::pipeline::Request as PipelineRequest;
 use crate::{portforward, proxy};
 
 /// Bytes read from a command at once.
 const CHUNK: usize = 32 * 1024;
-/// The protocols spoken, best first.
-const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
 
 const STDIN: u8 = 0;
 const STDOUT: u8 = 1;
@@ -74,7 +69,7 @@ pub(crate) async fn connect(
     }
     admit_connect(core, &call, kind, &r).await?;
     match r.subresource.as_str() {
-        "log" => logs(core, &call, &r).await,
+        "log" => logs(core, &call, &r, request).await,
         "exec" => exec(core, &call, &r, request, false).await,
         "attach" => exec(core, &call, &r, request, true).await,
         "portforward" => portforward::serve(core, &call, &r, request).await,
@@ -158,7 +153,12 @@ async fn target(core: &Core, r: &Resource, query: &Query) -> Result<(Tree, PodTa
     Ok((pod, PodTarget { namespace: r.namespace.clone(), pod: r.name.clone(), container }))
 }
 
-async fn logs(core: &Arc<Core>, call: &Call, r: &Resource) -> Result<Response<HttpBody>, Status> {
+async fn logs(
+    core: &Arc<Core>,
+    call: &Call,
+    r: &Resource,
+    http: Request<Incoming>,
+) -> Result<Response<HttpBody>, Status> {
     let query = &call.query;
     let (pod, target) = target(core, r, query).await?;
     if pod.str_at("spec.nodeName").is_empty() {
@@ -183,6 +183,16 @@ async fn logs(core: &Arc<Core>, call: &Call, r: &Resource) -> Result<Response<Ht
     // A read error ends the log: there is no way to say more once the answer has begun.
     let bytes = bytes.take_while(|chunk| std::future::ready(chunk.is_ok())).filter_map(|c| std::future::ready(c.ok()));
     let bytes = bytes.take_until(core.tasks.stopping());
+    if websocket::wanted(&call.headers) {
+        let protocol = channels::choose(&call.headers, &channels::SINGLE)?;
+        let (response, socket) = websocket::accept(&call.headers, http, protocol.name)?;
+        core.tasks.spawn("log stream", OnStop::Abort, async move {
+            if let Some(socket) = socket.await {
+                websocket::send_all(socket, bytes.map(|b| protocol.piece(b)), protocol.is_text()).await;
+            }
+        });
+        return Ok(response);
+    }
     Ok(respond(200, "text/plain", stream(bytes)))
 }
 
@@ -193,9 +203,10 @@ async fn exec(
     request: Request<Incoming>,
     attach: bool,
 ) -> Result<Response<HttpBody>, Status> {
-    let protocol = protocol(call)?;
-    let key = call.headers.get(header::SEC_WEBSOCKET_KEY).map(|k| derive_accept_key(k.as_bytes()));
-    let accept = key.ok_or_else(|| Status::bad_request("the WebSocket key is missing"))?;
+    if !websocket::wanted(&call.headers) {
+        return Err(Status::bad_request("unable to upgrade: only WebSocket connections are supported"));
+    }
+    let protocol = channels::choose(&call.headers, &channels::COMMAND)?;
     let query = &call.query;
     let (pod, target) = target(core, r, query).await?;
     if pod.str_at("spec.nodeName").is_empty() {
@@ -215,55 +226,36 @@ async fn exec(
         tty,
     };
     let session = core.node_api.exec(wanted).await?;
-    let upgrade = hyper::upgrade::on(request);
+    let (response, socket) = websocket::accept(&call.headers, request, protocol.name)?;
     let record = corten_audit::trail::current();
     core.tasks.spawn("exec stream", OnStop::Abort, async move {
         let _record = record;
-        match upgrade.await {
-            Ok(upgraded) => {
-                let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
-                serve_session(socket, session).await;
-            }
-            Err(error) => tracing::debug!(%error, "the client left before its command's stream began"),
+        if let Some(socket) = socket.await {
+            serve_session(socket, session, protocol).await;
         }
     });
-    let mut response = Response::new(full(Bytes::new()));
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    let headers = response.headers_mut();
-    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-    headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
-    if let Ok(value) = HeaderValue::from_str(&accept) {
-        headers.insert(header::SEC_WEBSOCKET_ACCEPT, value);
-    }
     Ok(response)
 }
 
-/// The best protocol that the client offers.
-fn protocol(call: &Call) -> Result<&'static str, Status> {
-    let upgrade = call.headers.get(header::UPGRADE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    if !upgrade.eq_ignore_ascii_case("websocket") {
-        return Err(Status::bad_request("unable to upgrade: only WebSocket connections are supported"));
-    }
-    let offered = call.headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|v| v.to_str().ok());
-    let offered: Vec<&str> = offered.flat_map(|v| v.split(',')).map(str::trim).collect();
-    let found = PROTOCOLS.into_iter().find(|p| offered.contains(p));
-    found.ok_or_else(|| {
-        Status::bad_request(format!("unable to upgrade: none of the protocols {offered:?} is one of {PROTOCOLS:?}"))
-    })
-}
-
 /// Carries a command's streams until it has ended or the client has left.
-async fn serve_session<S: AsyncRead + AsyncWrite + Unpin>(socket: WebSocketStream<S>, session: ExecSession) {
+async fn serve_session(socket: websocket::Socket, session: ExecSession, protocol: Protocol) {
     let (mut sink, mut source) = socket.split();
     let (send, mut receive) = mpsc::channel::<Message>(16);
     let ExecSession { stdin, stdout, stderr, resize, exit } = session;
     let output = async {
-        let streams = futures::future::join3(pump(stdout, STDOUT, &send), pump(stderr, STDERR, &send), exit);
+        let streams = futures::future::join3(
+            pump(stdout, (protocol, STDOUT), &send),
+            pump(stderr, (protocol, STDERR), &send),
+            exit,
+        );
         let (_, _, exit) = streams.await;
-        let mut message = vec![ERROR];
-        message.extend_from_slice(&exit_status(exit).to_json());
-        let _ = send.send(Message::binary(message)).await;
+        let status = exit_status(exit);
+        let failed = status.str_at("status") == "Failure";
+        if protocol.status {
+            let _ = send.send(protocol.message(ERROR, &status.to_json())).await;
+        } else if failed {
+            let _ = send.send(protocol.message(ERROR, status.str_at("message").as_bytes())).await;
+        }
         // Clients take any other code for a broken connection.
         let _ = send.send(Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() }))).await;
     };
@@ -284,7 +276,9 @@ async fn serve_session<S: AsyncRead + AsyncWrite + Unpin>(socket: WebSocketStrea
                 Message::Close(_) => return,
                 _ => continue,
             };
-            take_input(&data, &mut stdin, resize.as_ref()).await;
+            if let Some((channel, data)) = protocol.read(&data) {
+                take_input(channel, &data, &mut stdin, resize.as_ref()).await;
+            }
         }
     };
     tokio::select! {
@@ -294,43 +288,42 @@ async fn serve_session<S: AsyncRead + AsyncWrite + Unpin>(socket: WebSocketStrea
 }
 
 async fn take_input(
+    channel: u8,
     data: &[u8],
     stdin: &mut Option<Pin<Box<dyn AsyncWrite + Send>>>,
     resize: Option<&mpsc::Sender<TerminalSize>>,
 ) {
-    match data.split_first() {
-        Some((&STDIN, bytes)) => {
+    match (channel, data) {
+        (STDIN, bytes) => {
             if let Some(pipe) = stdin
                 && (pipe.write_all(bytes).await.is_err() || pipe.flush().await.is_err())
             {
                 *stdin = None;
             }
         }
-        Some((&RESIZE, bytes)) => {
+        (RESIZE, bytes) => {
             let size = json::parse(bytes).unwrap_or_default();
             let number = |key: &str| size.i64_at(key).and_then(|n| u16::try_from(n).ok()).unwrap_or(0);
             if let Some(resize) = resize {
                 let _ = resize.send(TerminalSize { width: number("Width"), height: number("Height") }).await;
             }
         }
-        Some((&CLOSE, [STDIN, ..])) => *stdin = None,
+        (CLOSE, [STDIN, ..]) => *stdin = None,
         _ => {}
     }
 }
 
 /// Sends what a command writes.
-async fn pump(reader: Option<Pin<Box<dyn AsyncRead + Send>>>, channel: u8, send: &mpsc::Sender<Message>) {
+async fn pump(
+    reader: Option<Pin<Box<dyn AsyncRead + Send>>>,
+    (protocol, channel): (Protocol, u8),
+    send: &mpsc::Sender<Message>,
+) {
     let Some(mut reader) = reader else { return };
-    let mut buffer = vec![0; CHUNK + 1];
-    buffer[0] = channel;
-    loop {
-        match reader.read(&mut buffer[1..]).await {
-            Ok(n) if n > 0 => {
-                if send.send(Message::binary(buffer[..=n].to_vec())).await.is_err() {
-                    return;
-                }
-            }
-            _ => return,
+    let mut buffer = vec![0; CHUNK];
+    while let Ok(n @ 1..) = reader.read(&mut buffer).await {
+        if send.send(protocol.message(channel, &buffer[..n])).await.is_err() {
+            return;
         }
     }
 }
