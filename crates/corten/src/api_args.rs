@@ -10,6 +10,8 @@ use corten_apiserver::{
     Anonymous, Authentication, AuthenticationOptions, AuthorizationOptions, OidcFlags, TokenReviewOptions,
 };
 
+use crate::flow_args::FlowArgs;
+
 /// What is recorded of requests, and where.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Audit")]
@@ -193,9 +195,11 @@ pub struct ApiArgs {
     authentication: AuthenticationArgs,
     #[command(flatten)]
     authorization: AuthorizationArgs,
+    flow: FlowArgs,
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+/// A duration as Go writes it, not a negative one.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let nanos = corten_apiserver::parse_duration(text)?;
     u64::try_from(nanos).map(Duration::from_nanos).map_err(|_| format!("{text}: must not be negative"))
 }
@@ -364,6 +368,14 @@ impl ApiArgs {
     /// What is recorded of requests.
     pub fn audit(&self) -> Options {
         self.audit.options()
+    }
+
+    /// How much is done at once, and for how long.
+    ///
+    /// # Errors
+    /// As [`FlowArgs::limits`].
+    pub fn flow(&self) -> Result<corten_apiserver::FlowLimits> {
+        self.flow.limits()
     }
 }
 

@@ -61,6 +61,8 @@ pub struct Plan {
     pub authorization: corten_apiserver::AuthorizationOptions,
     /// What is recorded of requests, and where.
     pub audit: corten_apiserver::AuditOptions,
+    /// How much the API server does at once, and for how long.
+    pub flow: corten_apiserver::FlowLimits,
 }
 
 /// A running server.
@@ -112,7 +114,7 @@ pub async fn start(plan: Plan, mut stage: impl FnMut(&str)) -> Result<Running> {
         entropy: Arc::new(SystemEntropy),
         tasks: api_tasks.clone(),
         node_api: node_api.clone(),
-        flow: corten_apiserver::FlowLimits::default(),
+        flow: plan.flow,
         authentication: plan.authentication.clone(),
         authorization: plan.authorization.clone(),
         audit: plan.audit.clone(),

@@ -10,6 +10,7 @@ mod assembly;
 mod authority;
 mod demo;
 mod dns_service;
+mod flow_args;
 mod host;
 mod image;
 mod lifecycle;

@@ -45,6 +45,7 @@ pub fn run(args: ServerArgs) -> Result<u8> {
         authentication: args.api.authentication()?,
         authorization: args.api.authorization()?,
         audit: args.api.audit(),
+        flow: args.api.flow()?,
         addresses,
     };
     let ready = args.ready_fd.map(ready_pipe).transpose()?;

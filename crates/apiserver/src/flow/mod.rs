@@ -34,7 +34,7 @@ pub(crate) const TOO_MANY: &str = "Too many requests, please try again later.";
 const ADJUST_EVERY: Nanos = 10_000_000_000;
 
 /// How much the server does at once and for how long.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FlowLimits {
     /// Seats for reads (`--max-requests-inflight`); the sum of the two is divided among the priority levels.
     pub reads: u64,
