@@ -45,7 +45,8 @@ pub(crate) fn mutate(request: &Request<'_>, pod: &mut Tree, _old: Option<&Tree>)
 fn account(request: &Request<'_>, name: &str) -> Result<std::sync::Arc<Object>, Status> {
     let key = ObjectKey::new(id::SERVICE_ACCOUNT, request.namespace, name);
     request.cluster.object(&key).ok_or_else(|| {
-        let missing = Status::not_found("", "serviceaccounts", name);
+        let missing = // The lister says the singular.
+        Status::not_found("", "serviceaccount", name);
         request.forbidden(format!("error looking up service account {}/{name}: {missing}", request.namespace))
     })
 }

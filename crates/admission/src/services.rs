@@ -181,8 +181,11 @@ impl ServiceAllocator {
         }
         let before = old.map(held).unwrap_or_default();
         carry_over(service, old);
+        let mut errors = families(service, old);
+        if !errors.is_empty() {
+            return Err(errors);
+        }
         let mut state = self.state();
-        let mut errors = Vec::new();
         let mut taken = Held::default();
         self.assign_ips(&mut state, key, service, source, &mut taken, &mut errors);
         self.assign_ports(&mut state, key, service, &mut taken, &mut errors);
@@ -205,22 +208,13 @@ impl ServiceAllocator {
         taken: &mut Held,
         errors: &mut Vec<FieldError>,
     ) {
-        let ip_text = service.str_at("spec.clusterIP").to_owned();
-        if service.str_at("spec.type") == "ExternalName" || ip_text == "None" {
-            if ip_text == "None" {
-                service.set("spec.clusterIPs", Tree::List(vec!["None".into()]));
-                families(service);
-            }
+        let asked = service.list_at("spec.clusterIPs").first().and_then(Tree::as_str).unwrap_or_default().to_owned();
+        if service.str_at("spec.type") == "ExternalName" || asked == "None" {
             return;
         }
-        families(service);
-        let path = FieldPath::of("spec.clusterIPs").index(0);
-        let asked = match ip_text.as_str() {
-            "" => service.list_at("spec.clusterIPs").first().and_then(Tree::as_str).unwrap_or_default().to_owned(),
-            given => given.to_owned(),
-        };
-        let why =
-            |detail: &str| FieldError::invalid_str(&path, &asked, format!("failed to allocate IP {asked}: {detail}"));
+        let path = FieldPath::of("spec.clusterIPs");
+        let shown = service.path("spec.clusterIPs").cloned().unwrap_or_else(|| Tree::List(vec!["".into()]));
+        let why = |detail: &str| FieldError::invalid(&path, &shown, format!("failed to allocate IP {asked}: {detail}"));
         let ranges = ready_ranges(self.range, source);
         let ip = if asked.is_empty() {
             match ranges.iter().find_map(|range| self.free_ip(*range, state, key, source)) {
@@ -228,13 +222,8 @@ impl ServiceAllocator {
                 None => return errors.push(why("range is full")),
             }
         } else {
-            let Ok(ip) = asked.parse::<Ipv4Addr>() else {
-                return errors.push(FieldError::invalid_str(
-                    &path,
-                    &asked,
-                    "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
-                ));
-            };
+            // What is no address, or one of another family, was refused before.
+            let Ok(ip) = asked.parse::<Ipv4Addr>() else { return };
             let range = self.range;
             let held = state.ips.get(&ip) == Some(key);
             if !held && !ranges.iter().any(|range| range.contains(ip)) {
@@ -329,6 +318,37 @@ impl ServiceAllocator {
             }
             port.insert("nodePort", i64::from(number));
         }
+        self.assign_health_port(state, key, service, taken, errors);
+    }
+
+    /// The port at which a load balancer asks a node whether it has pods of the Service.
+    fn assign_health_port(
+        &self,
+        state: &mut State,
+        key: &ObjectKey,
+        service: &mut Tree,
+        taken: &mut Held,
+        errors: &mut Vec<FieldError>,
+    ) {
+        if service.str_at("spec.type") != "LoadBalancer" || service.str_at("spec.externalTrafficPolicy") != "Local" {
+            return;
+        }
+        let path = FieldPath::of("spec.healthCheckNodePort");
+        let asked = service.i64_at("spec.healthCheckNodePort").unwrap_or_default();
+        let number = match u16::try_from(asked) {
+            Ok(0) => self.free_port(state),
+            Ok(number) if state.port_free(number, Protocol::Tcp, key) => Some(number),
+            _ => {
+                return errors.push(FieldError::invalid(&path, &Tree::Int(asked), "provided port is already allocated"));
+            }
+        };
+        let Some(number) = number else {
+            return errors.push(FieldError::invalid(&path, &Tree::Int(0), "range is full"));
+        };
+        if state.ports.insert((number, Protocol::Tcp), key.clone()).is_none() {
+            taken.ports.push((number, Protocol::Tcp));
+        }
+        service.set("spec.healthCheckNodePort", i64::from(number));
     }
 
     fn free_port(&self, state: &State) -> Option<u16> {
@@ -396,7 +416,8 @@ fn held(service: &Tree) -> Held {
         let number = u16::try_from(port.i64_at("nodePort")?).ok().filter(|n| *n != 0)?;
         Some((number, Protocol::of(port)))
     });
-    Held { ips, ports: ports.collect() }
+    let health = service.i64_at("spec.healthCheckNodePort").and_then(|n| u16::try_from(n).ok()).filter(|n| *n != 0);
+    Held { ips, ports: ports.chain(health.map(|number| (number, Protocol::Tcp))).collect() }
 }
 
 /// An update that says nothing of addresses and ports keeps them; one that changes the type loses what the type does not have
@@ -435,10 +456,104 @@ fn carry_over(service: &mut Tree, old: Option<&Tree>) {
 }
 
 /// This cluster has IPv4 only.
-fn families(service: &mut Tree) {
-    service.set_default("spec.ipFamilies", Tree::List(vec!["IPv4".into()]));
-    service.set_default("spec.ipFamilyPolicy", "SingleStack");
-    service.set_default("spec.internalTrafficPolicy", "Cluster");
+/// The address family that the cluster has Services in.
+const FAMILY: &str = "IPv4";
+
+/// Fills in address families and policy, and finds what asks for more than the cluster has.
+/// (`initIPFamilyFields` in `pkg/registry/core/service/storage/alloc.go`)
+fn families(service: &mut Tree, old: Option<&Tree>) -> Vec<FieldError> {
+    const POLICY: &str = "spec.ipFamilyPolicy";
+    const FAMILIES: &str = "spec.ipFamilies";
+    if service.str_at("spec.type") == "ExternalName" || keeps_preference(service, old) {
+        return Vec::new();
+    }
+    let headless = service.str_at("spec.clusterIP") == "None" && service.map_at("spec.selector").is_empty();
+    if service.str_at(POLICY).is_empty() {
+        let before = old.map(|old| old.str_at(POLICY)).unwrap_or_default().to_owned();
+        let policy = match before.as_str() {
+            "" if headless => "RequireDualStack",
+            "" => "SingleStack",
+            before => before,
+        };
+        service.set(POLICY, policy);
+    }
+    let faults = corten_kinds::validate::address_faults(service);
+    if !faults.is_empty() {
+        return faults;
+    }
+    let policy = service.str_at(POLICY).to_owned();
+    let single = policy == "SingleStack";
+    let mut errors = Vec::new();
+    let mut refuse = |path: FieldPath, value: &Tree, why: String| errors.push(FieldError::invalid(&path, value, why));
+    if let Some(old) = old {
+        for (list, what) in [("spec.clusterIPs", "cluster IP"), (FAMILIES, "IP family")] {
+            let (now, was) = (service.list_at(list).to_vec(), old.list_at(list));
+            if single && now == was && now.len() > 1 {
+                service.set(list, Tree::List(now[..1].to_vec()));
+            } else if !single && was.len() == 2 && now.len() == 1 && now[0] == was[0] {
+                let why = format!("must be 'SingleStack' to release the secondary {what}");
+                refuse(FieldPath::of(POLICY), &Tree::from(policy.as_str()), why);
+            }
+        }
+    }
+    for (list, what) in [("spec.clusterIPs", "cluster IPs"), (FAMILIES, "IP families")] {
+        if single && service.list_at(list).len() == 2 {
+            let why = format!("must be 'RequireDualStack' or 'PreferDualStack' when multiple {what} are specified");
+            refuse(FieldPath::of(POLICY), &Tree::from(policy.as_str()), why);
+        }
+    }
+    let ips = service.list_at("spec.clusterIPs").to_vec();
+    for (i, ip) in ips.iter().filter_map(Tree::as_str).enumerate().take_while(|(_, ip)| *ip != "None") {
+        if i < service.list_at(FAMILIES).len() {
+            continue;
+        }
+        if ip.contains(':') {
+            let why = "IPv6 is not configured on this cluster".to_owned();
+            refuse(FieldPath::of("spec.clusterIPs").index(i), &Tree::List(ips.clone()), why);
+        } else {
+            append(service, FAMILIES, FAMILY);
+        }
+    }
+    if !errors.is_empty() {
+        return errors;
+    }
+    if headless {
+        let first = service.list_at(FAMILIES).first().and_then(Tree::as_str).unwrap_or_default().to_owned();
+        if first.is_empty() {
+            append(service, FAMILIES, FAMILY);
+        }
+        if service.list_at(FAMILIES).len() < 2 && !single {
+            append(service, FAMILIES, if first == "IPv6" { "IPv4" } else { "IPv6" });
+        }
+        return Vec::new();
+    }
+    if policy == "RequireDualStack" {
+        let why = "this cluster is not configured for dual-stack services";
+        errors.push(FieldError::invalid_str(&FieldPath::of(POLICY), &policy, why));
+    }
+    for (i, family) in service.list_at(FAMILIES).iter().enumerate().filter(|(_, f)| f.as_str() != Some(FAMILY)) {
+        let path = FieldPath::of(FAMILIES).index(i);
+        errors.push(FieldError::invalid(&path, family, "not configured on this cluster"));
+    }
+    if errors.is_empty() && service.list_at(FAMILIES).is_empty() {
+        append(service, FAMILIES, FAMILY);
+    }
+    errors
+}
+
+fn append(service: &mut Tree, list: &str, text: &str) {
+    let mut items = service.list_at(list).to_vec();
+    items.push(text.into());
+    service.set(list, Tree::List(items));
+}
+
+/// A Service that prefers two stacks and says nothing new of its addresses stays as it is.
+/// (`isMatchingPreferDualStackClusterIPFields`)
+fn keeps_preference(service: &Tree, old: Option<&Tree>) -> bool {
+    let Some(old) = old else { return false };
+    let prefers = |tree: &Tree| tree.str_at("spec.ipFamilyPolicy") == "PreferDualStack";
+    let same = |list: &str| service.list_at(list) == old.list_at(list);
+    prefers(service) && prefers(old) && same("spec.clusterIPs") && same("spec.ipFamilies")
 }
 
 #[cfg(test)]

@@ -30,6 +30,10 @@ enum Budget {
 impl Core {
     /// Deletes a pod, if its disruption budget allows.
     pub(crate) async fn evict(&self, request: Request<'_>, eviction: &Tree) -> Result<Answer, Status> {
+        let named = eviction.str_at("metadata.name");
+        if !named.is_empty() && named != request.name {
+            return Err(Status::bad_request("name in URL does not match name in Eviction object"));
+        }
         let given: DeleteParameters = delete_parameters(eviction.get("deleteOptions").unwrap_or(&Tree::Null))?;
         let dry_run = given.dry_run || request.options.dry_run;
         let options = WriteOptions { dry_run, ..request.options.clone() };

@@ -188,7 +188,9 @@ impl Core {
             ));
         }
         if !errors.is_empty() {
-            return Err(Status::invalid("", "Binding", request.name, &errors));
+            let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            let all = if texts.len() == 1 { texts[0].clone() } else { format!("[{}]", texts.join(", ")) };
+            return Err(Status::unexplained(500, all));
         }
         let uid = binding.str_at("metadata.uid");
         let now = self.clock.now();

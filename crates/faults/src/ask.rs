@@ -54,8 +54,15 @@ impl Asker {
     pub async fn prepare(&mut self) -> Result<()> {
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
         let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+        // Corten has a default class; with one in both, claims get the same.
+        let class = json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "provisioner": "corten.dev/local-path",
+            "metadata": {"name": "local-path", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}}});
         let accounts = format!("/api/v1/namespaces/{NAMESPACE}/serviceaccounts");
-        for (path, body) in [("/api/v1/namespaces", namespace), (accounts.as_str(), account)] {
+        for (path, body) in [
+            ("/api/v1/namespaces", namespace),
+            (accounts.as_str(), account),
+            ("/apis/storage.k8s.io/v1/storageclasses", class),
+        ] {
             let answer = self.json(Method::POST, path, &body).await?;
             if answer.code >= 400 && answer.code != 409 {
                 bail!("POST {path}: {}", answer.body);

@@ -44,7 +44,8 @@ fn failure(answer: &Answer, lines: &mut Vec<String>) {
         return;
     }
     let (name, group, kind) = (text(&details["name"]), text(&details["group"]), text(&details["kind"]));
-    lines.push(format!("{} {} group={group} kind={kind} name={name}", answer.code, text(&body["reason"])));
+    let reason = text(&body["reason"]);
+    lines.push(format!("{} {reason} group={group} kind={kind} name={}", answer.code, neutral(&name)));
     let causes = details["causes"].as_array().cloned().unwrap_or_default();
     let mut told = Vec::new();
     for cause in &causes {
@@ -158,6 +159,15 @@ const SHAPES: &[(&str, Shape)] = &[
     }),
     ("<certificate>", |text, before| {
         before.ends_with(b"X509SHA256=").then(|| text.find(|c: char| !c.is_ascii_hexdigit()).unwrap_or(text.len()))
+    }),
+    ("<5>", |text, before| {
+        // The names that `generateName: Web-` gives.
+        let end = text.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(text.len());
+        (before.ends_with(b"Web-") && end == 5).then_some(5)
+    }),
+    ("<revision>", |text, before| {
+        let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        (before.ends_with(b"\\\"resourceVersion\\\":\\\"") && end > 0).then_some(end)
     }),
     ("<5>", |text, before| {
         let random = before.ends_with(b"kube-api-access-") && text.len() >= 5;

@@ -152,13 +152,33 @@ fn volume(volume: &mut Tree) {
         each(source, "downwardAPI.items", downward_item);
     });
     at(volume, "hostPath", |path| value(path, "type", ""));
-    at(volume, "iscsi", |iscsi| text(iscsi, "iscsiInterface", "default"));
+    declared(volume, "core.v1.VolumeSource");
     at(volume, "ephemeral.volumeClaimTemplate", claim_spec);
     at(volume, "image", |image| {
         if image.str_at("pullPolicy").is_empty() {
             image.set("pullPolicy", pull_policy(image.str_at("reference")));
         }
     });
+}
+
+/// The defaults that upstream's types declare for the structs in a struct, as `core.v1.VolumeSource` has them.
+pub(crate) fn declared(tree: &mut Tree, ty: &str) {
+    let schema = corten_schema::builtin();
+    let Some(ty) = schema.type_by_name(ty) else { return };
+    for member in schema.members(ty) {
+        let Some(inner) = member.ty.as_struct() else { continue };
+        let Some(value) = tree.get_mut(&member.name).filter(|value| value.as_map().is_some()) else { continue };
+        for field in schema.members(inner).filter(|field| !field.default.is_empty()) {
+            let given =
+                value.get(&field.name).is_some_and(|v| !v.is_null() && (field.pointer || v.as_str() != Some("")));
+            if let Ok(default) = corten_tree::json::parse(field.default.as_bytes())
+                && !given
+                && (field.pointer || default.as_str() != Some(""))
+            {
+                value.insert(field.name.clone(), default);
+            }
+        }
+    }
 }
 
 fn downward_item(item: &mut Tree) {

@@ -349,6 +349,8 @@ pub struct KindSpec {
     pub columns_read: &'static [&'static str],
     /// Facts kept in the head.
     pub facts: &'static [Fact],
+    /// What a Warning header says to who uses the kind, if it has had its day.
+    pub deprecated: Option<&'static str>,
     /// Whether something in Corten acts on this kind yet; if not, writes answer with a Warning header that says so.
     pub served_by: Option<&'static str>,
     /// For a kind that is a view of another one's objects (`events.k8s.io Event`): the kind that is stored. The version's
@@ -372,6 +374,8 @@ pub struct KindSpec {
     pub returns_deleted: bool,
     /// Whether objects are sealed at rest.
     pub sealed: bool,
+    /// Where a pod's spec stands in the kind's objects, as a dotted path; empty if there is none.
+    pub pod_spec: &'static str,
     /// What is special about writes.
     pub hooks: Hooks,
 }
@@ -395,6 +399,7 @@ impl KindSpec {
         columns: &[Column::NAME, Column::AGE],
         columns_read: &[],
         facts: &[],
+        deprecated: None,
         served_by: None,
         stored_as: None,
         label_aliases: &[],
@@ -406,6 +411,7 @@ impl KindSpec {
         defines_kinds: false,
         returns_deleted: false,
         sealed: false,
+        pod_spec: "",
         hooks: Hooks::NONE,
     };
 

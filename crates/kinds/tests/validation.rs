@@ -18,7 +18,7 @@ fn check(name: &str, changes: &[(&str, &str)], expected: &str) {
         set(&mut object, path, value);
     }
     let object = prepared(&kind, object);
-    assert_eq!(shown(&kind.create_faults(&object)), expected, "{name} {changes:?}");
+    assert_eq!(shown(&kind.create_faults(&kind, &object)), expected, "{name} {changes:?}");
 }
 
 /// The faults of an update of a base manifest.
@@ -36,7 +36,7 @@ fn check_update(name: &str, changes: &[(&str, &str)], expected: &str) {
     if let Some(prepare) = kind.hooks.prepare_update {
         prepare(&mut new, &old, &common::context());
     }
-    assert_eq!(shown(&kind.update_faults(&new, &old)), expected, "{name} {changes:?}");
+    assert_eq!(shown(&kind.update_faults(&kind, &new, &old)), expected, "{name} {changes:?}");
 }
 
 #[test]

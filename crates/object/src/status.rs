@@ -180,6 +180,8 @@ pub struct FieldError {
     pub kind: CauseKind,
     /// The text without the path.
     pub body: String,
+    /// The map or list that the text shows, if it shows one.
+    pub value: Option<Tree>,
 }
 
 impl FieldError {
@@ -190,7 +192,8 @@ impl FieldError {
 
     /// `Invalid value: <value>[: detail]`
     pub fn invalid(path: &FieldPath, value: &Tree, detail: impl fmt::Display) -> FieldError {
-        FieldError::make(path, CauseKind::Invalid, with_detail(&format!("Invalid value: {}", shown(value)), detail))
+        let body = with_detail(&format!("Invalid value: {}", shown(value)), detail);
+        FieldError::make(path, CauseKind::Invalid, body).showing(value)
     }
 
     /// As [`FieldError::invalid`], for a value that is text.
@@ -210,12 +213,12 @@ impl FieldError {
     pub fn not_supported_value(path: &FieldPath, value: &Tree, supported: &[&str]) -> FieldError {
         let list = supported.iter().map(|s| quoted(s)).collect::<Vec<_>>().join(", ");
         let body = format!("Unsupported value: {}: supported values: {list}", shown(value));
-        FieldError::make(path, CauseKind::NotSupported, body)
+        FieldError::make(path, CauseKind::NotSupported, body).showing(value)
     }
 
     /// `Duplicate value: <value>`
     pub fn duplicate(path: &FieldPath, value: &Tree) -> FieldError {
-        FieldError::make(path, CauseKind::Duplicate, format!("Duplicate value: {}", shown(value)))
+        FieldError::make(path, CauseKind::Duplicate, format!("Duplicate value: {}", shown(value))).showing(value)
     }
 
     /// `Forbidden: detail`
@@ -239,8 +242,27 @@ impl FieldError {
         FieldError::make(path, CauseKind::NotFound, format!("Not found: {}", shown(value)))
     }
 
+    /// Shows the map or list of the text in another form.
+    pub fn reshape(&mut self, form: impl FnOnce(&Tree) -> Tree) {
+        if let Some(value) = self.value.take() {
+            let new = form(&value);
+            self.body = self.body.replacen(&shown(&value), &shown(&new), 1);
+        }
+    }
+
+    /// The error with its value as it is, whatever forms others are shown in.
+    #[must_use]
+    pub fn as_shown(self) -> FieldError {
+        FieldError { value: None, ..self }
+    }
+
     fn make(path: &FieldPath, kind: CauseKind, body: String) -> FieldError {
-        FieldError { path: path.clone(), kind, body }
+        FieldError { path: path.clone(), kind, body, value: None }
+    }
+
+    fn showing(self, value: &Tree) -> FieldError {
+        let value = matches!(value, Tree::Map(_) | Tree::List(_)).then(|| value.clone());
+        FieldError { value, ..self }
     }
 }
 
@@ -420,6 +442,11 @@ impl Status {
         let mut status = Status::new(Reason::Invalid, message).about(group, kind, name);
         status.causes = errors.iter().map(cause).collect();
         status
+    }
+
+    /// A code and a message without a reason: what upstream makes of an error that is no Status.
+    pub fn unexplained(code: u16, message: impl Into<String>) -> Status {
+        Status { code, ..Status::new(Reason::Unknown, message) }
     }
 
     /// 400

@@ -13,6 +13,7 @@ mod decode;
 mod encode;
 pub mod explain;
 mod input;
+pub mod internal;
 mod model;
 pub mod names;
 pub mod openapi;

@@ -358,6 +358,25 @@ pub fn cidr(text: &str) -> Vec<String> {
     if below { one("must not have bits set beyond the prefix length") } else { Vec::new() }
 }
 
+/// What is dubious about an address that is accepted. (`GetWarningsForIP`)
+pub fn ip_warning(text: &str) -> Option<String> {
+    use std::net::IpAddr;
+    match text.parse::<IpAddr>() {
+        Ok(IpAddr::V6(v6)) => match v6.to_ipv4_mapped() {
+            Some(v4) => Some(format!("non-standard IP address {text:?} is invalid: use \"{v4}\"")),
+            None if v6.to_string() != text => {
+                Some(format!("IPv6 address {text:?} should be in RFC 5952 canonical format (\"{v6}\")"))
+            }
+            None => None,
+        },
+        Ok(IpAddr::V4(_)) => None,
+        Err(_) => {
+            let plain = without_leading_zeros(text).parse::<IpAddr>().ok()?;
+            Some(format!("non-standard IP address {text:?} is invalid: use \"{plain}\""))
+        }
+    }
+}
+
 fn without_leading_zeros(text: &str) -> String {
     let octet = |part: &str| match part.trim_start_matches('0') {
         "" if part.is_empty() => String::new(),

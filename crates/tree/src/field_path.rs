@@ -47,6 +47,11 @@ impl FieldPath {
         self.push(Part::Key(key.to_owned()))
     }
 
+    /// What this is a part of; `None` of the whole object.
+    pub fn parent(&self) -> Option<FieldPath> {
+        self.0.as_ref().map(|step| step.parent.clone())
+    }
+
     fn push(&self, part: Part) -> FieldPath {
         FieldPath(Some(Arc::new(Step { parent: self.clone(), part })))
     }
@@ -83,5 +88,6 @@ mod tests {
         assert_eq!(p.to_string(), "spec.containers[0].env");
         assert_eq!(FieldPath::of("metadata.labels").key("a/b").to_string(), "metadata.labels[a/b]");
         assert_eq!(FieldPath::ROOT.to_string(), "<nil>");
+        assert_eq!(p.parent().map(|p| p.to_string()).as_deref(), Some("spec.containers[0]"));
     }
 }

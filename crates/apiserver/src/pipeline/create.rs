@@ -162,6 +162,7 @@ impl Core {
         if let Some(requester) = stored.hooks.requester {
             requester(tree, &crate::reviews::user_info(request.user));
         }
+        stored.drop_disabled(tree, None);
         if let Some(prepare) = stored.hooks.prepare_create {
             prepare(tree, &WriteContext { now });
         }
@@ -172,7 +173,7 @@ impl Core {
             .map_err(|errors| Status::invalid(&stored.group, &stored.kind, key.name.as_str(), &errors))?;
         self.check_escalation(request, stored, tree, None)?;
         let mut errors = self.namespace_faults(stored, tree, None);
-        errors.extend(stored.create_faults(tree));
+        errors.extend(stored.create_faults(request.kind, tree));
         if !errors.is_empty() {
             return Err(Status::invalid(&stored.group, &stored.kind, key.name.as_str(), &errors));
         }

@@ -82,10 +82,14 @@ pub(super) fn keep_system_fields(new: &mut Tree, old: &Tree) {
     for key in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "selfLink"]
     {
         let path = ["metadata", key];
+        // Validation refuses a client's own.
+        let given = new.at(&path).is_some_and(|value| !value.is_null());
         match old.at(&path) {
+            Some(_) if key == "deletionGracePeriodSeconds" && given => {}
             Some(value) => {
                 new.make_map_at("metadata").insert(key, value.clone());
             }
+            None if given && key.starts_with("deletion") => {}
             None => {
                 new.make_map_at("metadata").remove(key);
             }

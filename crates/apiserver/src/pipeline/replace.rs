@@ -229,7 +229,12 @@ impl Core {
         let uid = new.str_at("metadata.uid");
         if !uid.is_empty() && old.head.uid != uid {
             let found = &old.head.uid;
-            let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {found}");
+            let key =
+                format!("/{}/{}", stored.plural, [request.namespace, request.name].join("/").trim_start_matches('/'));
+            let why = format!(
+                "StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID \
+                 in precondition: {uid}, UID in object meta: {found}"
+            );
             return Err(Status::conflict(group, plural, request.name, why));
         }
         if matches!(change, Change::Put(_)) && !conditional && !stored.unconditional_update {
@@ -258,6 +263,12 @@ impl Core {
         managed::mark_reset(&mut patched);
         self.decode_patched(request, ty, &patched, strict, || match patch.kind {
             PatchKind::Strategic => corten_object::patch::shown(&patch.body),
+            PatchKind::Merge => {
+                let mut shown = patched.clone();
+                let body = corten_tree::json::parse(&patch.body).unwrap_or_default();
+                sort_touched(&mut shown, &body);
+                shown.to_json_string()
+            }
             _ => patched.to_json_string(),
         })
     }
@@ -326,6 +337,7 @@ impl Core {
             Some(SubresourceKind::Status) => stored.hooks.prepare_status,
             Some(_) => stored.hooks.prepare_subresource,
         };
+        stored.drop_disabled(new, Some(old));
         if let Some(prepare) = prepare {
             prepare(new, old, &WriteContext { now });
         }
@@ -346,11 +358,12 @@ impl Core {
         }
         errors.extend(self.namespace_faults(stored, new, Some(old)));
         errors.extend(match part {
-            None => stored.update_faults(new, old),
+            None => stored.update_faults(request.kind, new, old),
             Some(SubresourceKind::Status) => stored.status_faults(new, old, &WriteContext { now }),
             Some(_) => stored.metadata_faults(new, old),
         });
         if !errors.is_empty() {
+            stored.show_as_upstream(new, &mut errors);
             return Err(invalid(&errors));
         }
         if part.is_none() {
@@ -370,6 +383,17 @@ impl Core {
     }
 }
 
+/// Sorts the maps that a merge patch went into: upstream prints what it has decoded on the way by key, the rest as it was.
+fn sort_touched(tree: &mut Tree, patch: &Tree) {
+    let (Tree::Map(map), Tree::Map(touched)) = (tree, patch) else { return };
+    map.sort_keys();
+    for (key, patch) in touched.iter() {
+        if let Some(value) = map.get_mut(key) {
+            sort_touched(value, patch);
+        }
+    }
+}
+
 fn patch_status(error: &corten_object::patch::PatchError) -> Status {
     use corten_object::patch::PatchError;
     let reason = match error {
@@ -381,7 +405,8 @@ fn patch_status(error: &corten_object::patch::PatchError) -> Status {
             return Status { causes: vec![cause], ..status };
         }
         PatchError::TooLarge(_) => Reason::RequestEntityTooLarge,
-        PatchError::Internal(_) => Reason::InternalError,
+        // Upstream gives no reason here.
+        PatchError::Internal(why) => return Status::unexplained(500, why),
     };
     Status::new(reason, error.to_string())
 }

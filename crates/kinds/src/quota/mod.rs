@@ -9,6 +9,7 @@ mod pods;
 mod services;
 
 pub use list::ResourceList;
+pub(crate) use pods::{container_limits, container_requests, is_pod_level};
 pub use pods::{pod_limits, pod_requests};
 
 use corten_base::Timestamp;

@@ -146,7 +146,7 @@ fn constraints(required: &[&str], pod: &Tree) -> Result<(), String> {
 }
 
 /// Whether pod-level resources may name it.
-fn is_pod_level(name: &str) -> bool {
+pub(crate) fn is_pod_level(name: &str) -> bool {
     matches!(name, "cpu" | "memory") || name.starts_with(HUGE_PAGES)
 }
 
@@ -170,6 +170,16 @@ fn aggregate(pod: &Tree, amounts: impl Fn(&Tree) -> ResourceList) -> ResourceLis
     }
     running.max(&starting);
     running
+}
+
+/// What a pod's containers request together.
+pub(crate) fn container_requests(pod: &Tree) -> ResourceList {
+    aggregate(pod, |container| ResourceList::of(container.map_at("resources.requests")))
+}
+
+/// What a pod's containers are limited to together.
+pub(crate) fn container_limits(pod: &Tree) -> ResourceList {
+    aggregate(pod, |container| ResourceList::of(container.map_at("resources.limits")))
 }
 
 fn with_pod_level(pod: &Tree, list: &str, total: &mut ResourceList) {

@@ -50,6 +50,7 @@ pub(crate) const POD_TEMPLATE: KindSpec = KindSpec {
     kind: "PodTemplate",
     returns_deleted: true,
     plural: "podtemplates",
+    pod_spec: "template.spec",
     generation: Generation::OnChangeOf(&["template"]),
     columns: &[
         Column::NAME,

@@ -31,6 +31,7 @@ pub(crate) const CRON_JOB: KindSpec = KindSpec {
         wide("Selector", &Of(|o, _| print::selector(o.path("spec.jobTemplate.spec.selector")))),
     ],
     served_by: Some("controllers"),
+    pod_spec: "spec.jobTemplate.spec.template.spec",
     hooks: Hooks {
         default: Some(default),
         validate: Some(validate),
@@ -155,6 +156,9 @@ fn zone(spec: &Spot<'_>, errors: &mut Errors) {
     } else if name.eq_ignore_ascii_case("local") {
         let detail = "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones";
         spec.invalid("timeZone", detail, errors);
+        if name != "Local" {
+            spec.invalid("timeZone", format!("unknown time zone {name}"), errors);
+        }
     } else if time_zone(name).is_none() {
         spec.invalid("timeZone", format!("unknown time zone {name}"), errors);
     }

@@ -32,6 +32,7 @@ pub(crate) const DAEMON_SET: KindSpec = KindSpec {
     ],
     immutable: &["spec.selector"],
     served_by: Some("controllers"),
+    pod_spec: "spec.template.spec",
     hooks: Hooks {
         default: Some(default),
         prepare_create: Some(prepare_create),
@@ -84,14 +85,12 @@ const WORKLOAD: workload::Workload = workload::Workload { selector_of: "daemonse
 /// `ValidateDaemonSetSpec`
 fn validate(set: &Tree, errors: &mut Errors) {
     let spec = Spot::of(set, "spec");
-    if let Some(selector) = spec.some("selector") {
-        labels::validate_selector(&selector, errors);
-        workload::validate_selected_labels(&spec, errors);
-        if !labels::selects_something(selector.tree) {
-            selector.invalid("", "empty selector is invalid for daemonset", errors);
-        }
-    } else {
-        spec.required("selector", "", errors);
+    labels::validate_selector(&spec.child("selector"), errors);
+    workload::validate_selected_labels(&spec, None, errors);
+    if let Some(selector) = spec.some("selector")
+        && !labels::selects_something(selector.tree)
+    {
+        selector.invalid("", "empty selector is invalid for daemonset", errors);
     }
     let template = spec.child("template");
     pod::validate_template(&template, errors);

@@ -34,6 +34,7 @@ pub(crate) const DEPLOYMENT: KindSpec = KindSpec {
     ],
     immutable: &["spec.selector"],
     served_by: Some("controllers"),
+    pod_spec: "spec.template.spec",
     hooks: Hooks {
         default: Some(default),
         validate: Some(validate),
@@ -112,9 +113,7 @@ fn strategy(strategy: &Spot<'_>, errors: &mut Errors) {
 
 /// Upstream shows the whole strategy.
 pub(super) fn unsupported_strategy(strategy: &Spot<'_>, supported: &[&str], errors: &mut Errors) {
-    let list = supported.iter().map(|s| format!("{s:?}")).collect::<Vec<_>>().join(", ");
-    let body = format!("Unsupported value: {}: supported values: {list}", strategy.tree);
-    errors.push(crate::validate::fault(&strategy.path, corten_object::CauseKind::NotSupported, body));
+    errors.push(corten_object::FieldError::not_supported_value(&strategy.path, strategy.tree, supported));
 }
 
 /// `ValidateDeploymentStatusUpdate`

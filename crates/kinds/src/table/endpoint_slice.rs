@@ -23,7 +23,16 @@ pub(crate) const ENDPOINT_SLICE: KindSpec = KindSpec {
     ],
     immutable: &["addressType"],
     served_by: Some("net"),
-    hooks: Hooks { default: Some(default), validate: Some(validate), ..Hooks::NONE },
+    hooks: Hooks {
+        default: Some(default),
+        prepare_create: Some(|slice, _| drop_topology(slice, None)),
+        prepare_update: Some(|slice, old, _| drop_topology(slice, Some(old))),
+        validate: Some(validate),
+        validate_create: Some(endpoints_of),
+        validate_update: Some(validate_update),
+        warnings: Some(warnings),
+        ..Hooks::NONE
+    },
     ..KindSpec::NAMESPACED
 };
 
@@ -79,6 +88,50 @@ fn validate(slice: &Tree, errors: &mut Errors) {
             port.each("appProtocol", names::label_key(port.str("appProtocol")), errors);
         }
     }
+}
+
+/// What stands in a slice already may stay, whatever it is.
+fn validate_update(new: &Tree, old: &Tree, errors: &mut Errors) {
+    if Spot::of(new, "endpoints").tree != Spot::of(old, "endpoints").tree {
+        endpoints_of(new, errors);
+    }
+}
+
+/// The topology of v1beta1 cannot be written by v1, but for a node name that was there. (`dropTopologyOnV1`)
+fn drop_topology(slice: &mut Tree, old: Option<&Tree>) {
+    const HOST: &str = "kubernetes.io/hostname";
+    let host = |endpoint: &Tree| {
+        endpoint.map_at("deprecatedTopology").get(HOST).and_then(Tree::as_str).unwrap_or_default().to_owned()
+    };
+    let before: Vec<String> = old.map(|old| old.list_at("endpoints").iter().map(host).collect()).unwrap_or_default();
+    if old.is_some_and(|old| old.path("endpoints") == slice.path("endpoints")) {
+        return;
+    }
+    defaults::each(slice, "endpoints", |endpoint| {
+        let name = host(endpoint);
+        let known = !name.is_empty() && before.contains(&name) && names::dns_subdomain(&name).is_empty();
+        if endpoint.path("nodeName").is_none() && known {
+            endpoint.set("nodeName", name);
+        }
+        endpoint.remove("deprecatedTopology");
+    });
+}
+
+fn warnings(slice: &Tree, old: Option<&Tree>) -> Vec<String> {
+    let mut out = Vec::new();
+    let kind = slice.str_at("addressType");
+    if old.is_none() && kind == "FQDN" {
+        out.push("spec.addressType: FQDN endpoints are deprecated".to_owned());
+    }
+    if kind != "FQDN" {
+        for address in Spot::of(slice, "endpoints").items("").iter().flat_map(|e| e.items("addresses")) {
+            crate::warnings::address(&address.path, address.str(""), &mut out);
+        }
+    }
+    out
+}
+
+fn endpoints_of(slice: &Tree, errors: &mut Errors) {
     let endpoints = Spot::of(slice, "endpoints");
     if endpoints.list("").len() > ENDPOINTS_MAX {
         endpoints.too_many("", ENDPOINTS_MAX, errors);
@@ -116,5 +169,32 @@ fn one(endpoint: &Spot<'_>, kind: &str, errors: &mut Errors) {
     }
     if endpoint.has("hostname") {
         endpoint.each("hostname", names::dns_label(endpoint.str("hostname")), errors);
+    }
+    if let Some(hints) = endpoint.some("hints") {
+        validate_hints(&hints, errors);
+    }
+}
+
+/// The most hints of each sort.
+const HINTS_MAX: usize = 8;
+
+/// `validateHints`
+fn validate_hints(hints: &Spot<'_>, errors: &mut Errors) {
+    for (list, check) in [("forZones", names::label_value as names::NameCheck), ("forNodes", names::dns_subdomain)] {
+        if hints.list(list).len() > HINTS_MAX {
+            hints.too_many(list, HINTS_MAX, errors);
+            return;
+        }
+        let mut seen = Vec::new();
+        for hint in hints.items(list) {
+            let name = hint.str("name");
+            if seen.contains(&name) {
+                hint.duplicate("name", errors);
+            }
+            seen.push(name);
+            for message in check(name) {
+                hint.invalid_as("name", name, message, errors);
+            }
+        }
     }
 }

@@ -15,16 +15,10 @@ pub(crate) const ENDPOINTS: KindSpec = KindSpec {
     singular: "endpoints",
     short: &["ep"],
     create_on_update: true,
+    deprecated: Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"),
     columns: &[Column::NAME, column("Endpoints", &Of(endpoints)), Column::AGE],
     served_by: Some("controllers"),
-    hooks: Hooks {
-        default: Some(default),
-        validate: Some(validate),
-        warnings: Some(|_, _| {
-            vec!["v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".to_owned()]
-        }),
-        ..Hooks::NONE
-    },
+    hooks: Hooks { default: Some(default), validate: Some(validate), ..Hooks::NONE },
     ..KindSpec::NAMESPACED
 };
 

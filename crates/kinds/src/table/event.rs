@@ -5,7 +5,7 @@ use corten_tree::Tree;
 use crate::Errors;
 use crate::spec::{Fact, Hooks, KindSpec, Version};
 use crate::table::id;
-use crate::validate::Spot;
+use crate::validate::{Spot, names};
 use crate::{Column, Of, RowContext, TextOr, column, print, wide};
 
 /// `v1 Event`
@@ -14,6 +14,7 @@ pub(crate) const EVENT: KindSpec = KindSpec {
     plural: "events",
     short: &["ev"],
     create_on_update: true,
+    name_check: names::path_segment,
     columns: COLUMNS,
     facts: FACTS,
     counting: crate::quota::Counting::Nothing,
@@ -37,6 +38,13 @@ pub(crate) const EVENTS_EVENT: KindSpec = KindSpec {
         ("regarding.fieldPath", "involvedObject.fieldPath"),
         ("reportingController", "reportingComponent"),
     ],
+    name_check: names::dns_subdomain,
+    hooks: Hooks {
+        validate: Some(validate_of_events),
+        validate_create: Some(validate_create),
+        validate_update: Some(validate_update),
+        ..Hooks::NONE
+    },
     ..EVENT
 };
 
@@ -142,15 +150,121 @@ fn rename(event: &mut Tree, from: &str, to: &'static str) {
     }
 }
 
-/// An event stands in the namespace of what it is about. (`legacyValidateEvent`)
+/// The longest reporting instance, action and reason, and the longest message.
+const TEXT_BYTES_MAX: usize = 128;
+const MESSAGE_BYTES_MAX: usize = 1024;
+
 fn validate(event: &Tree, errors: &mut Errors) {
+    rules_of_all(event, "reportingComponent", errors);
+}
+
+/// What every event keeps to; `controller` is what the version asked for calls the reporter. (`legacyValidateEvent`)
+fn rules_of_all(event: &Tree, controller: &str, errors: &mut Errors) {
     let about = Spot::of(event, "involvedObject");
     let (own, namespace) = (event.str_at("metadata.namespace"), about.str("namespace"));
-    if namespace.is_empty() {
-        if !matches!(own, "" | "default") {
-            about.invalid_as("namespace", "", "does not match event.namespace", errors);
+    let elsewhere = "does not match event.namespace";
+    let root = Spot::of(event, "");
+    if event.str_at("eventTime").is_empty() {
+        // An event stands in the namespace of what it is about.
+        if namespace.is_empty() {
+            if !matches!(own, "" | "default") {
+                about.invalid_as("namespace", "", elsewhere, errors);
+            }
+        } else if namespace != own {
+            about.invalid("namespace", elsewhere, errors);
         }
-    } else if namespace != own {
-        about.invalid("namespace", "does not match event.namespace", errors);
+        return;
+    }
+    if namespace.is_empty() && !matches!(own, "default" | "kube-system") {
+        about.invalid_as("namespace", "", elsewhere, errors);
+    }
+    let at = |path: &str| Spot::at(Spot::of(event, path).tree, corten_tree::FieldPath::of(path));
+    let reporter = event.str_at("reportingComponent");
+    let place = Spot::at(root.tree, corten_tree::FieldPath::of(controller));
+    if reporter.is_empty() {
+        place.required("", "", errors);
+    }
+    for message in names::label_key(reporter) {
+        place.invalid_as("", reporter, message, errors);
+    }
+    for (field, max, needed) in [
+        ("reportingInstance", TEXT_BYTES_MAX, true),
+        ("action", TEXT_BYTES_MAX, true),
+        ("reason", TEXT_BYTES_MAX, true),
+        ("message", MESSAGE_BYTES_MAX, false),
+    ] {
+        let spot = at(field);
+        if needed && spot.str("").is_empty() {
+            spot.required("", "", errors);
+        }
+        if spot.str("").len() > max {
+            spot.invalid_as("", "", format!("can have at most {max} characters"), errors);
+        }
+    }
+}
+
+fn validate_of_events(event: &Tree, errors: &mut Errors) {
+    rules_of_all(event, "reportingController", errors);
+}
+
+fn series(event: &Tree, errors: &mut Errors) {
+    let series = Spot::of(event, "series");
+    if !series.has("") {
+        return;
+    }
+    if series.int("count").unwrap_or_default() < 2 {
+        series.invalid_as("count", "", "should be at least 2", errors);
+    }
+    if series.str("lastObservedTime").is_empty() {
+        series.required("lastObservedTime", "", errors);
+    }
+}
+
+/// What a new event of events.k8s.io keeps to besides. (`ValidateEventCreate`)
+fn validate_create(event: &Tree, errors: &mut Errors) {
+    series(event, errors);
+    let at = |path: &str| Spot::of(event, path);
+    if at("eventTime").str("").is_empty() {
+        at("eventTime").required("", "", errors);
+    }
+    let kind = event.str_at("type");
+    if !matches!(kind, "Normal" | "Warning") {
+        at("type").invalid_as("", "", format!("has invalid value: {kind}"), errors);
+    }
+    let unset = [
+        ("firstTimestamp", event.str_at("firstTimestamp").is_empty()),
+        ("lastTimestamp", event.str_at("lastTimestamp").is_empty()),
+        ("count", event.i64_at("count").unwrap_or_default() == 0),
+        ("source", event.str_at("source.component").is_empty() && event.str_at("source.host").is_empty()),
+    ];
+    for (field, _) in unset.iter().filter(|(_, unset)| !unset) {
+        at(field).invalid_as("", "", "needs to be unset", errors);
+    }
+}
+
+/// What stays of an event of events.k8s.io. (`ValidateEventUpdate`, which looks at the reason twice)
+fn validate_update(new: &Tree, old: &Tree, errors: &mut Errors) {
+    if Spot::of(new, "series").tree != Spot::of(old, "series").tree {
+        series(new, errors);
+    }
+    for field in [
+        "involvedObject",
+        "reason",
+        "message",
+        "source",
+        "firstTimestamp",
+        "lastTimestamp",
+        "count",
+        "reason",
+        "type",
+        "eventTime",
+        "action",
+        "related",
+        "reportingController",
+        "reportingInstance",
+    ] {
+        let path = if field == "reportingController" { "reportingComponent" } else { field };
+        let at = |tree| Spot::at(Spot::of(tree, path).tree, corten_tree::FieldPath::of(field));
+        at(new).immutable(&at(old), "", errors);
     }
 }

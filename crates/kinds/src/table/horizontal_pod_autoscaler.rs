@@ -26,7 +26,12 @@ pub(crate) const HORIZONTAL_POD_AUTOSCALER: KindSpec = KindSpec {
         column("Replicas", &Number("status.currentReplicas")),
         Column::AGE,
     ],
-    hooks: Hooks { default: Some(default), validate: Some(hpa::validate), ..Hooks::NONE },
+    hooks: Hooks {
+        default: Some(default),
+        validate: Some(hpa::validate),
+        validate_status: Some(hpa::validate_status),
+        ..Hooks::NONE
+    },
     ..KindSpec::NAMESPACED
 };
 

@@ -6,8 +6,8 @@ use corten_tree::Tree;
 use crate::defaults;
 use crate::print;
 use crate::spec::{Fact, Generation, Hooks, KindSpec, Subresource};
-use crate::validate::job::{validate_completions, validate_spec, validate_status, validate_template_update};
-use crate::validate::{Spot, labels, names, workload};
+use crate::validate::job::{validate_completions, validate_spec, validate_template_update};
+use crate::validate::{Spot, job_status, labels, names, workload};
 use crate::{Column, Of, RowContext, column, wide};
 use crate::{Errors, WriteContext};
 
@@ -32,13 +32,13 @@ pub(crate) const JOB: KindSpec = KindSpec {
     orphans_by_default: true,
     facts: &[Fact::selectable("status.succeeded").label("status.successful").zero("0")],
     served_by: Some("controllers"),
+    pod_spec: "spec.template.spec",
     hooks: Hooks {
         default: Some(default),
         prepare_create: Some(prepare_create),
-        validate: Some(validate),
         validate_create: Some(validate_create),
         validate_update: Some(validate_update),
-        validate_status: Some(validate_status),
+        validate_status: Some(job_status::validate),
         warnings: Some(warnings),
         ..Hooks::NONE
     },
@@ -134,11 +134,15 @@ fn validate(job: &Tree, errors: &mut Errors) {
         None => spec.required("selector", "", errors),
         Some(selector) => labels::validate_selector(&selector, errors),
     }
-    workload::validate_selected_labels(&spec, errors);
+    workload::validate_selected_labels(&spec, None, errors);
 }
 
 fn validate_create(job: &Tree, errors: &mut Errors) {
+    // Upstream gives a job the labels that it makes for the template only when it is read: their faults are told there.
+    let made = format!("Invalid value: {:?}:", job.str_at("metadata.name"));
+    errors.retain(|e| e.path.to_string() != "metadata.labels" || !e.body.starts_with(&made));
     generated_selector(job, errors);
+    validate(job, errors);
     let completions = job.i64_at("spec.completions").unwrap_or_default();
     if job.str_at("spec.completionMode") == "Indexed" && completions > 0 {
         let hostname = format!("{}-{}", job.str_at("metadata.name"), completions - 1);
@@ -184,6 +188,7 @@ fn generated_selector(job: &Tree, errors: &mut Errors) {
 }
 
 fn validate_update(new: &Tree, old: &Tree, errors: &mut Errors) {
+    validate(new, errors);
     let (spec, before) = (Spot::of(new, "spec"), Spot::of(old, "spec"));
     validate_completions(&spec, &before, errors);
     spec.immutable(&before, "selector", errors);
@@ -192,6 +197,10 @@ fn validate_update(new: &Tree, old: &Tree, errors: &mut Errors) {
         spec.immutable(&before, field, errors);
     }
 }
+
+/// From here on a job's failed indexes may not fit its status.
+const COMPLETIONS_SOFT_MAX: i64 = 100_000;
+const PARALLELISM_SOFT_MAX: i64 = 10_000;
 
 fn warnings(job: &Tree, old: Option<&Tree>) -> Vec<String> {
     let mut out = Vec::new();
@@ -202,6 +211,16 @@ fn warnings(job: &Tree, old: Option<&Tree>) -> Vec<String> {
              recommended: [{}]",
             faults.join(" ")
         ));
+    }
+    let number = |path: &str| job.i64_at(path).unwrap_or_default();
+    let indexed = job.str_at("spec.completionMode") == "Indexed";
+    if indexed && number("spec.completions") > COMPLETIONS_SOFT_MAX && number("spec.parallelism") > PARALLELISM_SOFT_MAX
+    {
+        out.push(
+            "spec: In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, Kubernetes might \
+             not be able to track completedIndexes when a big number of indexes fail"
+                .to_owned(),
+        );
     }
     out.extend(crate::warnings::template(job, old));
     out

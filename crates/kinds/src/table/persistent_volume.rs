@@ -1,12 +1,15 @@
 //! PersistentVolume.
 
+use corten_object::time;
 use corten_tree::{Tree, tree};
 
 use crate::defaults;
 use crate::spec::{Hooks, KindSpec, Subresource};
-use crate::validate::{NOT_POSITIVE, Spot, affinity, names, pod_update, quantity as amount, volume, workload};
+use crate::validate::{
+    NOT_POSITIVE, Spot, affinity, names, quantity as amount, resources, volume, volume_source, workload,
+};
 use crate::{Column, Of, RowContext, TextOr, column, print, wide};
-use crate::{Errors, WriteContext};
+use crate::{Errors, WriteContext, difference, warnings};
 
 /// `v1 PersistentVolume`
 pub(crate) const PERSISTENT_VOLUME: KindSpec = KindSpec {
@@ -34,6 +37,8 @@ pub(crate) const PERSISTENT_VOLUME: KindSpec = KindSpec {
         prepare_create: Some(prepare_create),
         validate: Some(validate),
         validate_update: Some(validate_update),
+        prepare_status: Some(prepare_status),
+        warnings: Some(warnings),
         ..Hooks::NONE
     },
     ..KindSpec::CLUSTER
@@ -60,7 +65,7 @@ pub(super) fn phase(object: &Tree, _: &RowContext) -> Tree {
 
 /// The class, from the old annotation or the field.
 pub(super) fn class(object: &Tree, _: &RowContext) -> Tree {
-    match object.at(&["metadata", "annotations", "volume.beta.kubernetes.io/storage-class"]) {
+    match object.at(&["metadata", "annotations", STORAGE_CLASS]) {
         Some(class) => class.clone(),
         None => Tree::from(object.str_at("spec.storageClassName")),
     }
@@ -84,18 +89,30 @@ fn default(volume: &mut Tree) {
     volume.set_default("spec.volumeMode", "Filesystem");
     defaults::resource_list(volume, "spec.capacity");
     defaults::at(volume, "spec.hostPath", |path| defaults::value(path, "type", ""));
-    defaults::at(volume, "spec.iscsi", |iscsi| defaults::text(iscsi, "iscsiInterface", "default"));
+    defaults::at(volume, "spec", |spec| defaults::declared(spec, "core.v1.PersistentVolumeSource"));
 }
 
-fn prepare_create(volume: &mut Tree, _: &WriteContext) {
-    volume.set("status", tree!({"phase": "Pending"}));
+fn prepare_create(volume: &mut Tree, context: &WriteContext) {
+    let now = time::format(context.now);
+    volume.set("status", tree!({"phase": "Pending", "lastPhaseTransitionTime": now}));
 }
 
-/// Where a volume's bytes are.
+/// A change of phase is dated. (`persistentvolumeStatusStrategy.PrepareForUpdate`)
+fn prepare_status(volume: &mut Tree, old: &Tree, context: &WriteContext) {
+    const TIME: &str = "status.lastPhaseTransitionTime";
+    let moved = volume.str_at("status.phase") != old.str_at("status.phase");
+    match (moved, volume.path(TIME).filter(|t| !t.is_null()).cloned(), old.path(TIME).cloned()) {
+        (false, None, Some(kept)) => volume.set(TIME, kept),
+        (true, given, kept) if given.is_none() || given == kept => volume.set(TIME, time::format(context.now)),
+        _ => {}
+    }
+}
+
+/// Where a volume's bytes are, in the order in which upstream looks.
 const SOURCES: &[&str] = &[
+    "hostPath",
     "gcePersistentDisk",
     "awsElasticBlockStore",
-    "hostPath",
     "glusterfs",
     "flocker",
     "nfs",
@@ -120,20 +137,8 @@ const SOURCES: &[&str] = &[
 /// `ValidatePersistentVolumeSpec`
 fn validate(object: &Tree, errors: &mut Errors) {
     let spec = Spot::of(object, "spec");
-    workload::access_modes(&spec, "", errors);
-    let capacity = spec.child("capacity");
-    match capacity.map("").get("storage") {
-        None => match capacity.map("").len() {
-            0 => spec.required("capacity", "", errors),
-            _ => spec.unsupported("capacity", &["storage"], errors),
-        },
-        Some(value) => {
-            let at = Spot::at(value, capacity.path.key("storage"));
-            if amount(value).is_some_and(|q| q.sign() <= 0) {
-                at.invalid("", NOT_POSITIVE, errors);
-            }
-        }
-    }
+    workload::access_modes(&spec, errors);
+    capacity(&spec, errors);
     if !spec.str("persistentVolumeReclaimPolicy").is_empty() {
         spec.one_of("persistentVolumeReclaimPolicy", &["Delete", "Recycle", "Retain"], errors);
     }
@@ -143,26 +148,84 @@ fn validate(object: &Tree, errors: &mut Errors) {
             Some(required) => affinity::validate_node_selector(&required, errors),
         }
     }
-    source(&spec, errors);
+    source(&spec, object.str_at("metadata.name"), errors);
+    let root = spec.str("hostPath.path").split('/').all(|part| matches!(part, "" | "."));
+    if spec.has("hostPath.path") && root && spec.str("persistentVolumeReclaimPolicy") == "Recycle" {
+        let detail = "may not be 'recycle' for a hostPath mount of '/'";
+        spec.forbidden("persistentVolumeReclaimPolicy", detail, errors);
+    }
     let class = spec.str("storageClassName");
     if !class.is_empty() {
         spec.each("storageClassName", names::dns_subdomain(class), errors);
     }
     spec.optional_one_of("volumeMode", &["Block", "Filesystem"], errors);
+    const ATTRIBUTES: &str = "volumeAttributesClassName";
+    if spec.has(ATTRIBUTES) {
+        match spec.str(ATTRIBUTES) {
+            "" => spec.required(ATTRIBUTES, "an empty string is disallowed", errors),
+            class => spec.each(ATTRIBUTES, names::dns_subdomain(class), errors),
+        }
+        if !spec.has("csi") {
+            spec.required("csi", "has to be specified when using volumeAttributesClassName", errors);
+        }
+    }
+    mount_options(object, &spec, errors);
 }
 
-fn source(spec: &Spot<'_>, errors: &mut Errors) {
+fn capacity(spec: &Spot<'_>, errors: &mut Errors) {
+    let capacity = spec.child("capacity");
+    let resources = capacity.map("");
+    if resources.is_empty() {
+        spec.required("capacity", "", errors);
+    }
+    if !resources.contains("storage") || resources.len() > 1 {
+        let shown = Tree::Map(resources.clone());
+        errors.push(corten_object::FieldError::not_supported_value(&capacity.path, &shown, &["storage"]));
+    }
+    for (name, value) in resources.iter() {
+        let at = Spot::at(value, capacity.path.key(name));
+        resources::basic(&at, errors);
+        if amount(value).is_some_and(|q| q.sign() <= 0) {
+            at.invalid("", NOT_POSITIVE, errors);
+        }
+    }
+}
+
+/// What the old annotation for mount options may stand beside. (`pkg/volume/validation.checkMountOption`)
+const TAKE_MOUNT_OPTIONS: &[&str] = &[
+    "gcePersistentDisk",
+    "awsElasticBlockStore",
+    "glusterfs",
+    "nfs",
+    "rbd",
+    "quobyte",
+    "iscsi",
+    "cinder",
+    "cephfs",
+    "azureFile",
+    "vsphereVolume",
+    "azureDisk",
+    "photonPersistentDisk",
+];
+
+fn mount_options(object: &Tree, spec: &Spot<'_>, errors: &mut Errors) {
+    let annotations = Spot::of(object, "metadata.annotations");
+    if annotations.map("").contains(MOUNT_OPTIONS) && !TAKE_MOUNT_OPTIONS.iter().any(|source| spec.has(source)) {
+        annotations.forbidden(MOUNT_OPTIONS, "may not specify mount options for this volume type", errors);
+    }
+}
+
+fn source(spec: &Spot<'_>, volume: &str, errors: &mut Errors) {
     let mut found = false;
     for name in SOURCES {
         let Some(source) = spec.some(name) else { continue };
-        if found {
-            spec.forbidden(name, "may not specify more than 1 volume type", errors);
+        if found && *name != "flexVolume" {
+            let shown = if *name == "cephfs" { "cephFS" } else { name };
+            spec.forbidden(shown, "may not specify more than 1 volume type", errors);
             continue;
         }
         found = true;
         match *name {
-            "hostPath" => volume::host_path(&source, errors),
-            "nfs" => volume::nfs(&source, errors),
             "local" => {
                 if source.str("path").is_empty() {
                     source.required("path", "", errors);
@@ -173,13 +236,12 @@ fn source(spec: &Spot<'_>, errors: &mut Errors) {
                     spec.required("nodeAffinity", "Local volume requires node affinity", errors);
                 }
             }
-            "csi" => {
-                volume::csi_driver_name(&source, "driver", errors);
-                if source.str("volumeHandle").is_empty() {
-                    source.required("volumeHandle", "", errors);
+            "csi" => volume_source::csi_volume(&source, errors),
+            shared => {
+                if let Some(check) = volume_source::check_of(shared) {
+                    check(&source, volume_source::Of::PersistentVolume(volume), errors);
                 }
             }
-            _ => {}
         }
     }
     if !found {
@@ -187,20 +249,109 @@ fn source(spec: &Spot<'_>, errors: &mut Errors) {
     }
 }
 
-/// The source and the mode stay.
+/// The source, the mode and where it is reached from stay. (`ValidatePersistentVolumeUpdate`)
 fn validate_update(new: &Tree, old: &Tree, errors: &mut Errors) {
     let pick = |tree: &Tree| -> Tree {
         let spec = tree.map_at("spec");
         Tree::Map(SOURCES.iter().filter_map(|s| Some(((*s).into(), spec.get(s)?.clone()))).collect())
     };
-    let (now, was) = (pick(new), pick(old));
+    let (mut now, was) = (pick(new), pick(old));
+    const EXPAND_SECRET: &str = "csi.controllerExpandSecretRef";
+    if was.path("csi").is_some() && was.path(EXPAND_SECRET).is_none() {
+        now.remove(EXPAND_SECRET);
+    }
     let spec = Spot::of(new, "spec");
     if !now.semantically_equal(&was) {
-        let detail =
-            format!("spec.persistentvolumesource is immutable after creation\n{}", pod_update::difference(&was, &now));
+        let text = difference::between("core.v1.PersistentVolumeSource", &was, &now);
+        let detail = format!("spec.persistentvolumesource is immutable after creation\n{text}");
         spec.forbidden("persistentvolumesource", detail, errors);
     }
     // Upstream leaves the parent out of the path.
-    let mode = |tree| Spot::at(Spot::of(tree, "spec.volumeMode").tree, corten_tree::FieldPath::of("volumeMode"));
-    mode(new).immutable(&mode(old), "", errors);
+    let alone =
+        |tree, field: &str| Spot::at(Spot::of(tree, &format!("spec.{field}")).tree, corten_tree::FieldPath::of(field));
+    alone(new, "volumeMode").immutable(&alone(old, "volumeMode"), "", errors);
+    let (affinity, before) = (alone(new, "nodeAffinity"), alone(old, "nodeAffinity"));
+    if before.has("") && !affinity.tree.semantically_equal(before.tree) && !renamed(affinity.tree, before.tree) {
+        let schema = corten_schema::builtin();
+        let shown = corten_schema::internal::shown_as(schema, "core.v1.VolumeNodeAffinity", affinity.tree);
+        let detail = "field is immutable, except for updating from beta label to GA";
+        affinity.invalid_as("", shown, detail, errors);
+    }
+    const ATTRIBUTES: &str = "volumeAttributesClassName";
+    if !spec.has(ATTRIBUTES) && Spot::of(old, "spec").has(ATTRIBUTES) {
+        spec.forbidden(ATTRIBUTES, "update from non-nil value to nil is forbidden", errors);
+    }
 }
+
+/// Node labels and what they became.
+const GRADUATED: &[(&str, &str)] = &[
+    ("failure-domain.beta.kubernetes.io/zone", "topology.kubernetes.io/zone"),
+    ("failure-domain.beta.kubernetes.io/region", "topology.kubernetes.io/region"),
+    ("beta.kubernetes.io/os", "kubernetes.io/os"),
+    ("beta.kubernetes.io/arch", "kubernetes.io/arch"),
+    ("beta.kubernetes.io/instance-type", "node.kubernetes.io/instance-type"),
+];
+
+/// Whether nothing but old node labels in an affinity were replaced by new ones.
+fn renamed(new: &Tree, old: &Tree) -> bool {
+    let mut old = old.clone();
+    let terms = new.list_at("required.nodeSelectorTerms");
+    if let Some(Tree::List(before)) = old.path_mut("required.nodeSelectorTerms") {
+        for (term, before) in terms.iter().zip(before) {
+            let Some(Tree::List(before)) = before.path_mut("matchExpressions") else { continue };
+            for (expression, before) in term.list_at("matchExpressions").iter().zip(before) {
+                let key = expression.str_at("key");
+                if GRADUATED.contains(&(before.str_at("key"), key)) {
+                    before.set("key", key);
+                }
+            }
+        }
+    }
+    new.semantically_equal(&old)
+}
+
+const MOUNT_OPTIONS: &str = "volume.beta.kubernetes.io/mount-options";
+
+/// Sources that stopped working, by the names that upstream's warnings have for them.
+const DEAD: &[(&str, &str, &str)] = &[
+    ("cephfs", "cephfs", "deprecated in v1.28, non-functional in v1.31+"),
+    ("photonPersistentDisk", "photonPersistentDisk", "deprecated in v1.11, non-functional in v1.16+"),
+    ("scaleIO", "scaleIO", "deprecated in v1.16, non-functional in v1.22+"),
+    ("storageos", "storageOS", "deprecated in v1.22, non-functional in v1.25+"),
+    ("glusterfs", "glusterfs", "deprecated in v1.25, non-functional in v1.26+"),
+    ("rbd", "rbd", "deprecated in v1.28, non-functional in v1.31+"),
+];
+
+/// `GetWarningsForPersistentVolume`
+fn warnings(volume: &Tree, _: Option<&Tree>) -> Vec<String> {
+    let mut out = Vec::new();
+    let annotations = Spot::of(volume, "metadata.annotations");
+    for (key, message) in [
+        (STORAGE_CLASS, "deprecated since v1.8; use \"storageClassName\" attribute instead"),
+        (MOUNT_OPTIONS, "deprecated since v1.31; use \"mountOptions\" attribute instead"),
+    ] {
+        if annotations.map("").contains(key) {
+            out.push(format!("{}: {message}", annotations.path.key(key)));
+        }
+    }
+    let spec = Spot::of(volume, "spec");
+    if spec.str("persistentVolumeReclaimPolicy") == "Recycle" {
+        out.push(
+            "spec.persistentVolumeReclaimPolicy: The Recycle reclaim policy is deprecated. Instead, the recommended approach is to \
+             use dynamic provisioning."
+                .to_owned(),
+        );
+    }
+    for term in spec.items("nodeAffinity.required.nodeSelectorTerms") {
+        warnings::node_selector_term(&term, false, &mut out);
+    }
+    for (source, shown, message) in DEAD {
+        if spec.has(source) {
+            out.push(format!("{}: {message}", spec.path.child(shown)));
+        }
+    }
+    out
+}
+
+/// The old annotation for a storage class.
+pub(super) const STORAGE_CLASS: &str = "volume.beta.kubernetes.io/storage-class";

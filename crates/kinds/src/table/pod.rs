@@ -5,10 +5,11 @@ use corten_object::time;
 use corten_tree::{Tree, tree};
 
 use crate::defaults;
+use crate::pod_level;
 use crate::print;
 use crate::qos::qos_class;
 use crate::spec::{Fact, Generation, Hooks, KindSpec, PROXY, STREAM, Subresource, SubresourceKind};
-use crate::validate::{pod, pod_update};
+use crate::validate::{pod, pod_status, pod_update, profiles};
 use crate::warnings;
 use crate::{Column, Of, RowContext, TextOr, column, wide};
 use crate::{DeleteRequest, Errors, Graceful, WriteContext};
@@ -78,6 +79,7 @@ pub(crate) const POD: KindSpec = KindSpec {
     label_aliases: &[("spec.host", "spec.nodeName"), ("status.podIPs", "status.podIP")],
     counting: crate::quota::Counting::Evaluated(&crate::quota::PODS),
     served_by: Some("node"),
+    pod_spec: "spec",
     hooks: Hooks {
         default: Some(default),
         prepare_create: Some(prepare_create),
@@ -85,7 +87,7 @@ pub(crate) const POD: KindSpec = KindSpec {
         validate: Some(pod::validate),
         validate_create: Some(pod::validate_create),
         validate_update: Some(pod_update::validate_update),
-        validate_status: Some(pod_update::validate_status),
+        validate_status: Some(pod_status::validate),
         prepare_status: Some(prepare_status),
         subresource: Some(subresource),
         warnings: Some(warnings::pod),
@@ -293,6 +295,8 @@ fn prepare_create(pod: &mut Tree, context: &WriteContext) {
         merge_label_keys(pod, &preferred, "podAffinityTerm");
     }
     merge_label_keys(pod, "spec.topologySpreadConstraints", "");
+    profiles::fill_app_armor(pod);
+    pod_level::default(pod);
     let class = qos_class(pod);
     pod.set("status.qosClass", class);
 }
@@ -327,10 +331,34 @@ fn prepare_update(pod: &mut Tree, old: &Tree, _: &WriteContext) {
 /// The QoS class and owners stay, and what an old kubelet does not know. (`podStatusStrategy.PrepareForUpdate`)
 fn prepare_status(pod: &mut Tree, old: &Tree, _: &WriteContext) {
     defaults::text(pod, "status.qosClass", old.str_at("status.qosClass"));
-    for kept in ["status.resourceClaimStatuses", "status.extendedResourceClaimStatus", "status.observedGeneration"] {
+    for kept in [
+        "status.resourceClaimStatuses",
+        "status.extendedResourceClaimStatus",
+        "status.nodeAllocatableResourceClaimStatuses",
+    ] {
         if let Some(value) = old.path(kept) {
             pod.set_default(kept, value.clone());
         }
+    }
+    keep_generation(pod, old, "status.observedGeneration");
+    // A type of condition may occur more than once: the nth of the new ones continues the nth of the old ones.
+    let before: Vec<Tree> = old.list_at("status.conditions").to_vec();
+    let mut seen: Vec<String> = Vec::new();
+    defaults::each(pod, "status.conditions", |condition| {
+        let kind = condition.str_at("type").to_owned();
+        let nth = seen.iter().filter(|k| **k == kind).count();
+        if let Some(old) = before.iter().filter(|c| c.str_at("type") == kind).nth(nth) {
+            keep_generation(condition, old, "observedGeneration");
+        }
+        seen.push(kind);
+    });
+}
+
+/// A generation that a client leaves out stays. (`preserveOldObservedGeneration`)
+fn keep_generation(new: &mut Tree, old: &Tree, path: &str) {
+    let kept = old.i64_at(path).unwrap_or_default();
+    if new.i64_at(path).unwrap_or_default() == 0 && kept != 0 {
+        new.set(path, kept);
     }
 }
 
@@ -350,13 +378,47 @@ fn subresource(name: &str, new: &mut Tree, old: &Tree, errors: &mut Errors) {
             pod_update::validate_ephemeral_containers(&merged, old, errors);
         }
         "resize" => {
-            merged.set("spec", new.path("spec").cloned());
+            resized(&mut merged, new);
             default(&mut merged);
+            pod_level::default(&mut merged);
             pod_update::validate_resize(&merged, old, errors);
         }
         _ => {}
     }
     *new = merged;
+}
+
+/// Takes from a request what a resize may change; a request that moves containers is taken whole, and refused.
+/// (`dropNonResizeUpdates`)
+fn resized(merged: &mut Tree, new: &Tree) {
+    let names = |pod: &Tree, list: &str| -> Vec<String> {
+        pod.list_at(&format!("spec.{list}")).iter().map(|c| name(c).to_owned()).collect()
+    };
+    let lists = ["containers", "initContainers"];
+    if lists.iter().any(|list| names(merged, list).len() != names(new, list).len()) {
+        merged.set("spec", new.path("spec").cloned());
+        return;
+    }
+    for list in lists {
+        let path = format!("spec.{list}");
+        if names(merged, list) != names(new, list) {
+            merged.set(&path, new.path(&path).cloned());
+            continue;
+        }
+        let mut containers = new.list_at(&path).iter();
+        defaults::each(merged, &path, |container| {
+            let Some(new) = containers.next() else { return };
+            for field in ["resources", "resizePolicy"] {
+                match new.path(field) {
+                    Some(value) => container.set(field, value.clone()),
+                    None => drop(container.remove(field)),
+                }
+            }
+        });
+    }
+    if let Some(resources) = new.path("spec.resources") {
+        merged.set("spec.resources", resources.clone());
+    }
 }
 
 /// `podStrategy.CheckGracefulDelete`

@@ -4,7 +4,7 @@ use corten_tree::Tree;
 
 use crate::Errors;
 use crate::spec::{Generation, Hooks, KindSpec, Subresource};
-use crate::validate::{Spot, labels, workload};
+use crate::validate::{Spot, conditions, labels, workload};
 use crate::{Column, Number, Of, column, print};
 
 /// `policy/v1 PodDisruptionBudget`
@@ -50,5 +50,8 @@ fn validate_status(new: &Tree, _: &Tree, errors: &mut Errors) {
     let status = Spot::of(new, "status");
     for field in ["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"] {
         status.non_negative(field, errors);
+    }
+    for condition in status.items("conditions") {
+        conditions::validate(&condition, errors);
     }
 }

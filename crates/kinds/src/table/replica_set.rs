@@ -30,6 +30,7 @@ pub(crate) const REPLICA_SET: KindSpec = KindSpec {
     immutable: &["spec.selector"],
     facts: &[Fact::kept("status.replicas").zero("0")],
     served_by: Some("controllers"),
+    pod_spec: "spec.template.spec",
     hooks: Hooks {
         default: Some(default),
         validate: Some(validate),

@@ -30,6 +30,7 @@ pub(crate) const REPLICATION_CONTROLLER: KindSpec = KindSpec {
     facts: &[Fact::selectable("status.replicas").zero("0")],
     counting: crate::quota::Counting::ObjectsAndPlural,
     served_by: Some("controllers"),
+    pod_spec: "spec.template.spec",
     hooks: Hooks {
         default: Some(default),
         validate: Some(validate),

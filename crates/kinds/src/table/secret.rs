@@ -26,6 +26,7 @@ pub(crate) const SECRET: KindSpec = KindSpec {
         prepare_update: Some(prepare_update),
         validate: Some(validate),
         validate_update: Some(validate_update),
+        warnings: Some(warnings),
         ..Hooks::NONE
     },
     ..KindSpec::NAMESPACED
@@ -54,6 +55,21 @@ fn prepare_update(secret: &mut Tree, old: &Tree, _: &WriteContext) {
     if secret.str_at("type").is_empty() {
         secret.set("type", old.str_at("type"));
     }
+}
+
+/// A TLS secret without PEM, as Go's `tls.X509KeyPair` says it. Whether key and certificate belong together is not looked at.
+fn warnings(secret: &Tree, _: Option<&Tree>) -> Vec<String> {
+    if secret.str_at("type") != "kubernetes.io/tls" {
+        return Vec::new();
+    }
+    let data = secret.map_at("data");
+    for (key, what) in [("tls.crt", "certificate"), ("tls.key", "key")] {
+        let bytes = data.get(key).and_then(Tree::as_str).and_then(|text| base64::decode(text).ok()).unwrap_or_default();
+        if !String::from_utf8_lossy(&bytes).contains("-----BEGIN ") {
+            return vec![format!("tls: failed to find any PEM data in {what} input")];
+        }
+    }
+    Vec::new()
 }
 
 /// `ValidateSecret`

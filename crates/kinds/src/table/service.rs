@@ -8,7 +8,7 @@ use crate::WriteContext;
 use crate::defaults;
 use crate::print;
 use crate::spec::{Fact, Hooks, KindSpec, PROXY, Subresource};
-use crate::validate::{names, service};
+use crate::validate::{Spot, names, service};
 use crate::{Column, Of, RowContext, TextOr, column, wide};
 
 /// `v1 Service`
@@ -39,6 +39,7 @@ pub(crate) const SERVICE: KindSpec = KindSpec {
         prepare_update: Some(prepare_update),
         validate: Some(service::validate),
         validate_update: Some(service::validate_update),
+        validate_status: Some(service::validate_status),
         warnings: Some(warnings),
         ..Hooks::NONE
     },
@@ -134,11 +135,21 @@ fn prepare_create(object: &mut Tree, _: &WriteContext) {
         ip if !ip.is_empty() && spec.list_at("clusterIPs").is_empty() => spec.set("clusterIPs", vec![ip]),
         _ => {}
     });
+    no_internal_traffic(object);
+}
+
+/// A mere name has no traffic of its own. (`defaultOnReadInternalTrafficPolicy`)
+fn no_internal_traffic(object: &mut Tree) {
+    let named = object.str_at("spec.type") == "ExternalName";
+    if named && matches!(object.str_at("spec.internalTrafficPolicy"), "Cluster" | "Local") {
+        object.remove("spec.internalTrafficPolicy");
+    }
 }
 
 /// A client that does not know the newer fields must not lose addresses and ports that were given to the service; what the
 /// new type has no use for goes. (`patchAllocatedValues`, `dropTypeDependentFields`)
 fn prepare_update(object: &mut Tree, old: &Tree, _: &WriteContext) {
+    no_internal_traffic(object);
     let Some(before) = old.path("spec").cloned() else { return };
     defaults::at(object, "spec", |spec| {
         let (now, was) = (needs(spec), needs(&before));
@@ -253,6 +264,17 @@ fn same_node_ports(spec: &Tree, before: &Tree) -> bool {
 fn warnings(object: &Tree, _: Option<&Tree>) -> Vec<String> {
     let mut out = Vec::new();
     let Some(spec) = object.path("spec") else { return out };
+    if object.map_at("metadata.annotations").contains(service::TOPOLOGY_HINTS) {
+        out.push(format!(
+            "annotation {} is deprecated, please use {} instead",
+            service::TOPOLOGY_HINTS,
+            service::TOPOLOGY_MODE
+        ));
+    }
+    let spot = Spot::of(object, "spec");
+    for ip in spot.items("clusterIPs").iter().chain(&spot.items("externalIPs")) {
+        crate::warnings::address(&ip.path, ip.str(""), &mut out);
+    }
     let headless = matches!(spec.list_at("clusterIPs"), [one] if one.as_str() == Some("None"));
     let external_ips = !spec.list_at("externalIPs").is_empty();
     let named = spec.str_at("type") == "ExternalName";

@@ -28,11 +28,12 @@ pub(crate) const STATEFUL_SET: KindSpec = KindSpec {
     name_check: names::dns_label,
     immutable: &["spec.selector", "spec.volumeClaimTemplates", "spec.serviceName", "spec.podManagementPolicy"],
     served_by: Some("controllers"),
+    pod_spec: "spec.template.spec",
     hooks: Hooks {
         default: Some(default),
         validate: Some(validate),
         validate_status: Some(validate_status),
-        warnings: Some(warnings::template),
+        warnings: Some(warnings),
         ..Hooks::NONE
     },
     ..KindSpec::NAMESPACED
@@ -60,8 +61,26 @@ fn default(set: &mut Tree) {
         defaults::each(spec, "volumeClaimTemplates", |claim| {
             defaults::claim_spec(claim);
             defaults::text(claim, "status.phase", "Pending");
+            defaults::text(claim, "apiVersion", "v1");
+            defaults::text(claim, "kind", "PersistentVolumeClaim");
         });
     });
+}
+
+fn warnings(set: &Tree, old: Option<&Tree>) -> Vec<String> {
+    let mut out = warnings::template(set, old);
+    for claim in Spot::of(set, "spec").items("volumeClaimTemplates") {
+        // Upstream leaves the spec out of the path, or in by another name.
+        let path = if old.is_none() { claim.path.clone() } else { claim.path.child("Spec") };
+        warnings::claim_spec(&Spot::at(claim.child("spec").tree, path), &mut out);
+    }
+    if set.i64_at("spec.revisionHistoryLimit").is_some_and(|limit| limit < 0) {
+        out.push(
+            "spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is recommended"
+                .to_owned(),
+        );
+    }
+    out
 }
 
 const WORKLOAD: workload::Workload = workload::Workload { selector_of: "statefulset", kind: "StatefulSet" };
@@ -83,7 +102,7 @@ fn validate(set: &Tree, errors: &mut Errors) {
         }
     }
     for claim in spec.items("volumeClaimTemplates") {
-        workload::claim_spec(&claim.child("spec"), errors);
+        workload::claim_spec(&claim.child("spec"), false, errors);
     }
     spec.non_negative("replicas", errors);
     spec.non_negative("minReadySeconds", errors);
@@ -93,10 +112,13 @@ fn validate(set: &Tree, errors: &mut Errors) {
         spec.each("serviceName", names::dns_label(service), errors);
     }
     workload::validate_workload_selector(&spec, &WORKLOAD, errors);
-    workload::validate_selected_labels(&spec, errors);
     let template = template_with_claims(&spec);
     let template = Spot::at(&template, spec.path.child("template"));
-    pod::validate_template(&template, errors);
+    if workload::validate_selected_labels(&spec, Some(""), errors) {
+        pod::validate_template(&template, errors);
+        // Upstream looks at these twice.
+        pod::validate_template_meta(&template, errors);
+    }
     workload::restarts_always(&template, &WORKLOAD, errors);
 }
 

@@ -23,7 +23,7 @@ pub(crate) fn validate(hpa: &Tree, errors: &mut Errors) {
     if min.is_some_and(|min| max < min) {
         spec.invalid_as("maxReplicas", max, "must be greater than or equal to `minReplicas`", errors);
     }
-    reference(&spec.child("scaleTargetRef"), errors);
+    reference(&spec.child("scaleTargetRef"), false, errors);
     let metrics = spec.items("metrics");
     metrics.iter().for_each(|metric| validate_metric(metric, errors));
     let outside = metrics.iter().any(|m| matches!(m.str("type"), "Object" | "External"));
@@ -38,13 +38,31 @@ pub(crate) fn validate(hpa: &Tree, errors: &mut Errors) {
     }
 }
 
-fn reference(reference: &Spot<'_>, errors: &mut Errors) {
+/// `ValidateCrossVersionObjectReference`
+fn reference(reference: &Spot<'_>, core: bool, errors: &mut Errors) {
     for field in ["kind", "name"] {
         match reference.str(field) {
             "" => reference.required(field, "", errors),
             text => reference.each(field, names::path_segment(text), errors),
         }
     }
+    let version = reference.str("apiVersion");
+    let detail = match version.matches('/').count() {
+        0 if !core => "apiVersion must specify API group".to_owned(),
+        0 | 1 => return,
+        _ => format!("unexpected GroupVersion string: {version}"),
+    };
+    reference.invalid_as("apiVersion", version, detail, errors);
+}
+
+/// `ValidateHorizontalPodAutoscalerStatusUpdate`
+pub(crate) fn validate_status(new: &Tree, _: &Tree, errors: &mut Errors) {
+    let status = Spot::of(new, "status");
+    for condition in status.items("conditions") {
+        condition.non_negative("observedGeneration", errors);
+    }
+    status.non_negative("currentReplicas", errors);
+    status.non_negative("desiredReplicas", errors);
 }
 
 fn scaling_rules(rules: &Spot<'_>, errors: &mut Errors) {
@@ -73,6 +91,9 @@ fn scaling_rules(rules: &Spot<'_>, errors: &mut Errors) {
         if policy.int("periodSeconds").is_some_and(|s| s > PERIOD_SECONDS_MAX) {
             policy.invalid("periodSeconds", format!("must be less than or equal to {PERIOD_SECONDS_MAX}"), errors);
         }
+    }
+    if let Some(tolerance) = rules.some("tolerance").and_then(|t| quantity(t.tree)).filter(|t| t.sign() < 0) {
+        rules.invalid_as("tolerance", tolerance.to_string(), super::NEGATIVE, errors);
     }
 }
 
@@ -109,7 +130,7 @@ fn validate_metric(metric: &Spot<'_>, errors: &mut Errors) {
 fn validate_source(source: &Spot<'_>, kind: &str, errors: &mut Errors) {
     let target = source.child("target");
     if kind == "Object" {
-        reference(&source.child("describedObject"), errors);
+        reference(&source.child("describedObject"), true, errors);
     }
     if matches!(kind, "Resource" | "ContainerResource") {
         if source.str("name").is_empty() {

@@ -321,74 +321,14 @@ pub(crate) fn validate_template_update(new: &Tree, old: &Tree, errors: &mut Erro
             }
         }
     }
-    template.immutable(&Spot::at(&before, template.path.clone()), "", errors);
+    let before = Spot::at(&before, template.path.clone());
+    // Of a suspended job, upstream looks at the template's spec only.
+    template.immutable(&before, if suspended { "spec" } else { "" }, errors);
 }
 
 fn take(into: &mut Tree, from: &Tree, field: &str) {
     match from.path(field) {
         Some(value) => into.set(field, value.clone()),
         None => drop(into.remove(field)),
-    }
-}
-
-/// `ValidateJobStatusUpdate`: counters only grow, finished jobs stay finished and are complete.
-pub(crate) fn validate_status(new: &Tree, old: &Tree, errors: &mut Errors) {
-    let (status, before) = (Spot::of(new, "status"), Spot::of(old, "status"));
-    for field in ["active", "succeeded", "failed", "ready", "terminating"] {
-        status.non_negative(field, errors);
-    }
-    let mut seen = HashSet::new();
-    for list in ["uncountedTerminatedPods.succeeded", "uncountedTerminatedPods.failed"] {
-        for uid in status.items(list) {
-            if uid.str("").is_empty() {
-                uid.invalid("", "must not be empty", errors);
-            } else if !seen.insert(uid.str("")) {
-                uid.duplicate("", errors);
-            }
-        }
-    }
-    let has = |tree: &Tree, kind: &str| crate::print::condition_is(tree, "status.conditions", kind, "True");
-    let conditions = |detail: &str, errors: &mut Errors| {
-        let body = format!("Invalid value: {detail}");
-        errors.push(fault(&status.path.child("conditions"), CauseKind::Invalid, body));
-    };
-    let (complete, failed) = (has(new, "Complete"), has(new, "Failed"));
-    if complete && failed {
-        conditions("cannot set Complete=True and Failed=true conditions", errors);
-    }
-    if complete && has(new, "FailureTarget") {
-        conditions("cannot set Complete=True and FailureTarget=true conditions", errors);
-    }
-    if status.has("completionTime") && !complete {
-        status.invalid("completionTime", "cannot set completionTime when there is no Complete=True condition", errors);
-    }
-    if !status.has("completionTime") && complete {
-        status.required("completionTime", "completionTime is required for Complete jobs", errors);
-    }
-    if failed && !has(new, "FailureTarget") {
-        conditions("cannot set Failed=True condition without the FailureTarget=true condition", errors);
-    }
-    if complete && !has(new, "SuccessCriteriaMet") {
-        conditions("cannot set Complete=True condition without the SuccessCriteriaMet=true condition", errors);
-    }
-    if (complete || failed) && status.int("active").unwrap_or_default() > 0 {
-        status.invalid("active", "active>0 is invalid for finished job", errors);
-    }
-    if (complete || failed) && !status.has("startTime") {
-        status.required("startTime", "startTime is required for finished job", errors);
-    }
-    for kind in ["Failed", "Complete", "FailureTarget"] {
-        if has(old, kind) && !has(new, kind) {
-            conditions(&format!("cannot disable the terminal {kind}=True condition"), errors);
-        }
-    }
-    for field in ["failed", "succeeded"] {
-        if status.int(field).unwrap_or_default() < before.int(field).unwrap_or_default() {
-            let value = status.int(field).unwrap_or_default();
-            status.invalid_as(field, value, format!("cannot decrease the {field} counter"), errors);
-        }
-    }
-    if before.has("startTime") && status.str("startTime") != before.str("startTime") && !new.bool_at("spec.suspend") {
-        status.invalid("startTime", "field is immutable for unsuspended job once set", errors);
     }
 }

@@ -13,18 +13,24 @@ pub mod device_claim;
 pub(crate) mod device_slice;
 pub(crate) mod hpa;
 pub(crate) mod job;
+pub(crate) mod job_status;
 pub mod labels;
 pub mod meta;
 pub use corten_schema::names;
+pub use service::address_faults;
+pub(crate) mod os;
 pub(crate) mod pod;
+pub(crate) mod pod_status;
 pub(crate) mod pod_update;
 pub(crate) mod policy;
 pub(crate) mod probe;
+pub(crate) mod profiles;
 pub(crate) mod quota;
 pub(crate) mod resources;
 pub(crate) mod security;
 pub(crate) mod service;
 pub(crate) mod volume;
+pub(crate) mod volume_source;
 pub(crate) mod webhook;
 pub(crate) mod workload;
 
@@ -216,7 +222,7 @@ impl<'t> Spot<'t> {
 
 /// A fault of a kind that [`FieldError`] has no constructor for.
 pub(crate) fn fault(path: &FieldPath, kind: CauseKind, body: impl Into<String>) -> FieldError {
-    FieldError { path: path.clone(), kind, body: body.into() }
+    FieldError { path: path.clone(), kind, body: body.into(), value: None }
 }
 
 /// The quantity of a value, if it is one.

@@ -6,8 +6,8 @@ use corten_tree::Tree;
 
 use super::container::{self, Context};
 use super::probe::{PodFacts, validate_probes};
-use super::{Spot, affinity, labels, meta, names, resources, security, volume};
-use crate::Errors;
+use super::{Spot, affinity, labels, meta, names, os, profiles, resources, security, volume};
+use crate::{Errors, pod_level};
 
 /// Finds the faults of a pod, new or changed, apart from its metadata.
 pub(crate) fn validate(pod: &Tree, errors: &mut Errors) {
@@ -42,6 +42,7 @@ pub(crate) fn validate_create(pod: &Tree, errors: &mut Errors) {
     if !spec.str("nodeName").is_empty() && !spec.list("schedulingGates").is_empty() {
         spec.forbidden("nodeName", "cannot be set until all schedulingGates have been cleared", errors);
     }
+    profiles::validate_match(pod, errors);
 }
 
 /// The annotation that marks a static pod's mirror.
@@ -64,10 +65,21 @@ fn pod_annotations(annotations: &Spot<'_>, spec: &Spot<'_>, errors: &mut Errors)
             at(DELETION_COST, cost).invalid("", "must be a 32bit integer", errors);
         }
     }
+    profiles::validate_annotations(annotations, spec, errors);
 }
 
 /// Finds the faults of a template's metadata and spec (`ValidatePodTemplateSpec`).
 pub(crate) fn validate_template(template: &Spot<'_>, errors: &mut Errors) {
+    validate_template_meta(template, errors);
+    let spec = template.child("spec");
+    validate_spec(&spec, "", false, errors);
+    if !spec.list("ephemeralContainers").is_empty() {
+        spec.forbidden("ephemeralContainers", "ephemeral containers not allowed in pod template", errors);
+    }
+}
+
+/// Finds the faults of a template's labels and annotations.
+pub(crate) fn validate_template_meta(template: &Spot<'_>, errors: &mut Errors) {
     // Upstream names these fields without `metadata`.
     for (field, check) in
         [("labels", labels::validate_labels as fn(&Spot<'_>, &mut Errors)), ("annotations", meta::validate_annotations)]
@@ -78,10 +90,6 @@ pub(crate) fn validate_template(template: &Spot<'_>, errors: &mut Errors) {
     let spec = template.child("spec");
     let annotations = template.child("metadata.annotations");
     pod_annotations(&Spot::at(annotations.tree, template.path.child("annotations")), &spec, errors);
-    validate_spec(&spec, "", false, errors);
-    if !spec.list("ephemeralContainers").is_empty() {
-        spec.forbidden("ephemeralContainers", "ephemeral containers not allowed in pod template", errors);
-    }
 }
 
 /// The largest `activeDeadlineSeconds`.
@@ -106,9 +114,7 @@ pub(crate) fn validate_spec(spec: &Spot<'_>, pod: &str, is_pod: bool, errors: &m
     containers(spec, &context, errors);
     init_containers(spec, &context, errors);
     ephemeral_containers(spec, &context, errors);
-    if let Some(own) = spec.some("resources") {
-        pod_resources(&own, &claims, errors);
-    }
+    pod_resources(spec, &claims, errors);
     if spec.bool("hostNetwork") {
         host_network_ports(spec, is_pod, errors);
     }
@@ -127,6 +133,7 @@ pub(crate) fn validate_spec(spec: &Spot<'_>, pod: &str, is_pod: bool, errors: &m
     }
     scheduling_gates(spec, errors);
     affinity::validate_topology_spread(spec, errors);
+    os::host_process(spec, errors);
     host_users(spec, errors);
     hostname_override(spec, errors);
     names_and_numbers(spec, errors);
@@ -137,7 +144,7 @@ pub(crate) fn validate_spec(spec: &Spot<'_>, pod: &str, is_pod: bool, errors: &m
             host.each("", names::dns_subdomain(host.str("")), errors);
         }
     }
-    operating_system(spec, errors);
+    os::validate_os(spec, errors);
     file_key_volumes(spec, errors);
 }
 
@@ -282,11 +289,17 @@ fn ephemeral_containers(spec: &Spot<'_>, context: &Context<'_>, errors: &mut Err
     }
 }
 
-fn pod_resources(own: &Spot<'_>, claims: &HashSet<&str>, errors: &mut Errors) {
+fn pod_resources(spec: &Spot<'_>, claims: &HashSet<&str>, errors: &mut Errors) {
+    let Some(own) = spec.some("resources") else { return };
+    if spec.str("os.name") == "windows" {
+        own.forbidden("", "may not be set for a windows pod", errors);
+        return;
+    }
     if own.has("claims") {
         own.forbidden("claims", "claims may not be set for Resources at pod-level", errors);
     }
-    resources::validate_requirements(own, resources::Names::Pod, claims, errors);
+    resources::validate_requirements(&own, resources::Names::Pod, claims, errors);
+    pod_level::validate(spec, errors);
 }
 
 fn host_network_ports(spec: &Spot<'_>, is_pod: bool, errors: &mut Errors) {
@@ -399,19 +412,6 @@ fn hostname_override(spec: &Spot<'_>, errors: &mut Errors) {
         spec.too_long(FIELD, HOSTNAME_MAX, errors);
     }
     spec.each(FIELD, names::dns_subdomain(spec.str(FIELD)), errors);
-}
-
-fn operating_system(spec: &Spot<'_>, errors: &mut Errors) {
-    let Some(os) = spec.some("os") else { return };
-    match os.str("name") {
-        "" => os.required("name", "", errors),
-        "linux" | "windows" => {}
-        name => errors.push(corten_object::FieldError::not_supported(&os.path, name, &["linux", "windows"])),
-    }
-    if os.str("name") == "linux" && spec.has("securityContext.windowsOptions") {
-        let detail = "windows options cannot be set for a linux pod";
-        spec.forbidden("securityContext.windowsOptions", detail, errors);
-    }
 }
 
 fn file_key_volumes(spec: &Spot<'_>, errors: &mut Errors) {

@@ -3,44 +3,14 @@
 use corten_tree::Tree;
 
 use super::pod::MIRROR;
-use super::{Spot, names, pod};
-use crate::Errors;
+use super::{Spot, names, pod, profiles};
+use crate::{Errors, difference};
 
 /// Takes a field's value from another tree: what was there, or nothing.
 fn restore(into: &mut Tree, from: &Tree, field: &str) {
     match from.path(field) {
         Some(value) => into.set(field, value.clone()),
         None => drop(into.remove(field)),
-    }
-}
-
-/// What differs between two trees, one `path: old -> new` per line.
-pub(crate) fn difference(old: &Tree, new: &Tree) -> String {
-    let mut lines = Vec::new();
-    collect(old, new, String::new(), &mut lines);
-    lines.join("\n")
-}
-
-fn collect(old: &Tree, new: &Tree, path: String, lines: &mut Vec<String>) {
-    if old.semantically_equal(new) {
-        return;
-    }
-    let null = Tree::Null;
-    match (old, new) {
-        (Tree::Map(a), Tree::Map(b)) => {
-            for (key, value) in a.iter() {
-                collect(value, b.get(key).unwrap_or(&null), format!("{path}.{key}"), lines);
-            }
-            for (key, value) in b.iter().filter(|(key, _)| !a.contains(key)) {
-                collect(&null, value, format!("{path}.{key}"), lines);
-            }
-        }
-        (Tree::List(a), Tree::List(b)) if a.len() == b.len() => {
-            for (i, (x, y)) in a.iter().zip(b).enumerate() {
-                collect(x, y, format!("{path}[{i}]"), lines);
-            }
-        }
-        _ => lines.push(format!("  {}: {} -> {}", path.trim_start_matches('.'), old, new)),
     }
 }
 
@@ -56,6 +26,9 @@ pub(crate) fn validate_update(new: &Tree, old: &Tree, errors: &mut Errors) {
         if spec.list(list).len() != before.list(list).len() {
             spec.forbidden(list, "pod updates may not add or remove containers", errors);
             return;
+        }
+        for container in spec.items(list) {
+            super::container::validate_image_text(&container, errors);
         }
     }
     if !deadline(&spec, &before, errors) {
@@ -86,13 +59,15 @@ pub(crate) fn validate_update(new: &Tree, old: &Tree, errors: &mut Errors) {
         gated(&mut munged, &spec, &before, errors);
     }
     if !munged.semantically_equal(before.tree) {
-        let detail =
-            format!("pod updates may not change fields other than {UPDATABLE}\n{}", difference(before.tree, &munged));
+        let detail = format!(
+            "pod updates may not change fields other than {UPDATABLE}\n{}",
+            difference::between("core.v1.PodSpec", before.tree, &munged)
+        );
         spec.forbidden("", detail, errors);
     }
 }
 
-/// A gated pod may narrow where it runs.
+/// A gated pod may narrow where it runs. (`validateNodeSelectorMutation`, `validateNodeAffinityMutation`)
 fn gated(munged: &mut Tree, spec: &Spot<'_>, before: &Spot<'_>, errors: &mut Errors) {
     let kept = before.map("nodeSelector").iter().all(|(k, v)| spec.map("nodeSelector").get(k) == Some(v));
     if !kept {
@@ -100,18 +75,57 @@ fn gated(munged: &mut Tree, spec: &Spot<'_>, before: &Spot<'_>, errors: &mut Err
         spec.invalid("nodeSelector", detail, errors);
     }
     restore(munged, before.tree, "nodeSelector");
-    restore(munged, before.tree, "affinity.nodeAffinity");
+    const TERMS: &str = "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms";
+    let (now, was) = (spec.items(TERMS), before.list(TERMS));
+    if !was.is_empty() && now.len() != was.len() {
+        let detail = "no additions/deletions to non-empty NodeSelectorTerms list are allowed";
+        spec.invalid(TERMS, detail, errors);
+    } else {
+        for (term, old) in now.iter().zip(was) {
+            if !only_additions(term.tree, old) {
+                term.invalid("", "only additions are allowed (no mutations or deletions)", errors);
+            }
+        }
+    }
+    if !before.has("affinity")
+        && munged.path("affinity").is_some_and(|a| a.fields().keys().all(|k| k == "nodeAffinity"))
+    {
+        munged.remove("affinity");
+    } else {
+        restore(munged, before.tree, "affinity.nodeAffinity");
+    }
 }
 
-fn annotations(new: &Tree, old: &Tree, errors: &mut Errors) {
+/// `validateNodeSelectorTermHasOnlyAdditions`
+fn only_additions(new: &Tree, old: &Tree) -> bool {
+    let lists = ["matchExpressions", "matchFields"];
+    if lists.iter().all(|list| old.list_at(list).is_empty()) {
+        return lists.iter().all(|list| new.list_at(list).is_empty());
+    }
+    lists.iter().all(|list| {
+        let (new, old) = (new.list_at(list), old.list_at(list));
+        new.len() >= old.len() && new.iter().zip(old).all(|(new, old)| new.semantically_equal(old))
+    })
+}
+
+/// `ValidatePodSpecificAnnotationUpdates`, besides what holds of the new annotations alone.
+pub(crate) fn annotations(new: &Tree, old: &Tree, errors: &mut Errors) {
     let (new, old) = (Spot::of(new, "metadata.annotations"), Spot::of(old, "metadata.annotations"));
+    let kept = |key: &str| match key {
+        MIRROR => Some("mirror pod annotation"),
+        key if key.starts_with(profiles::APP_ARMOR) => Some("AppArmor annotations"),
+        _ => None,
+    };
     let at = |key: &str| Spot::at(new.tree, new.path.key(key));
-    match (old.map("").get(MIRROR), new.map("").get(MIRROR)) {
-        (Some(before), after) if after != Some(before) => {
-            at(MIRROR).forbidden("", "may not remove or update mirror pod annotation", errors);
+    for (key, _) in old.map("").iter().filter(|(key, before)| new.map("").get(key) != Some(before)) {
+        if let Some(what) = kept(key) {
+            at(key).forbidden("", format!("may not remove or update {what}"), errors);
         }
-        (None, Some(_)) => at(MIRROR).forbidden("", "may not add mirror pod annotation", errors),
-        _ => {}
+    }
+    for key in new.map("").keys().filter(|key| !old.map("").contains(key)) {
+        if let Some(what) = kept(key) {
+            at(key).forbidden("", format!("may not add {what}"), errors);
+        }
     }
 }
 
@@ -174,8 +188,8 @@ pub(crate) fn validate_ephemeral_containers(new: &Tree, old: &Tree, errors: &mut
                 spec.forbidden("ephemeralContainers", detail, errors);
             }
             Some(after) if !after.semantically_equal(before) => {
-                let detail =
-                    format!("existing ephemeral containers {name:?} may not be changed\n{}", difference(before, after));
+                let text = difference::between("core.v1.EphemeralContainer", before, after);
+                let detail = format!("existing ephemeral containers {name:?} may not be changed\n{text}");
                 spec.forbidden("ephemeralContainers", detail, errors);
             }
             Some(_) => {}
@@ -186,42 +200,111 @@ pub(crate) fn validate_ephemeral_containers(new: &Tree, old: &Tree, errors: &mut
 /// `ValidatePodResize`: cpu and memory of containers and of the pod, without a change of QoS class.
 pub(crate) fn validate_resize(new: &Tree, old: &Tree, errors: &mut Errors) {
     pod::validate(new, errors);
-    if old.map_at("metadata.annotations").contains(MIRROR) {
+    let refused = if old.map_at("metadata.annotations").contains(MIRROR) {
+        "static pods cannot be resized"
+    } else if old.str_at("spec.os.name") == "windows" {
+        "windows pods cannot be resized"
+    } else {
+        ""
+    };
+    if !refused.is_empty() {
         errors.clear();
-        Spot::of(new, "").forbidden("", "static pods cannot be resized", errors);
+        Spot::of(new, "").forbidden("", refused, errors);
         return;
     }
     let (spec, before) = (Spot::of(new, "spec"), Spot::of(old, "spec"));
-    let class = old.str_at("status.qosClass");
-    if !class.is_empty() && class != crate::qos::qos_class(new) {
-        spec.invalid_as("", class, "Pod QOS Class may not change as a result of resizing", errors);
+    let class = match old.str_at("status.qosClass") {
+        "" => crate::qos::qos_class(old),
+        class => class,
+    };
+    if class != crate::qos::qos_class(new) {
+        let shown = new.str_at("status.qosClass");
+        spec.invalid_as("", shown, "Pod QOS Class may not change as a result of resizing", errors);
+    }
+    let running = old.list_at("status.containerStatuses").iter().find(|c| c.path("state.running").is_some());
+    if running.is_some_and(|c| c.path("resources").is_none()) {
+        spec.forbidden("", "Pod running on node without support for resize", errors);
     }
     let mut munged = spec.tree.clone();
+    if !pod_level_resize(&spec, &before, &mut munged, errors) || !same_containers(&spec, &before, errors) {
+        return;
+    }
     for list in ["initContainers", "containers"] {
-        if spec.list(list).len() != before.list(list).len() {
-            spec.forbidden(list, format!("{list} may not be added or removed on resize"), errors);
-            return;
-        }
         for (container, old) in spec.items(list).iter().zip(before.list(list)) {
-            for (part, detail) in
-                [("requests", "resource requests cannot be removed"), ("limits", "resource limits cannot be removed")]
-            {
-                let path = format!("resources.{part}");
-                if old.map_at(&path).keys().any(|name| !container.map(&path).contains(name)) {
-                    container.forbidden(&path, detail, errors);
-                }
-            }
+            removed(container, old, ("resource requests", "resource limits"), errors);
         }
-        if let Some(Tree::List(containers)) = munged.path_mut(list) {
-            for (container, old) in containers.iter_mut().zip(before.list(list)) {
-                restore_compute(container, old);
+    }
+    for list in ["containers", "initContainers"] {
+        let Some(Tree::List(containers)) = munged.path_mut(list) else { continue };
+        for ((container, old), at) in containers.iter_mut().zip(before.list(list)).zip(spec.items(list)) {
+            restore_compute(container, old);
+            if container.semantically_equal(old) {
+                continue;
+            }
+            if list == "containers" {
+                spec.forbidden("", "only cpu and memory resources are mutable", errors);
+            } else {
+                at.forbidden("", "only cpu and memory resources for init or sidecar containers are mutable", errors);
             }
         }
     }
-    restore_compute(&mut munged, before.tree);
     if errors.is_empty() && !munged.semantically_equal(before.tree) {
         spec.forbidden("", "only cpu and memory resources are mutable", errors);
     }
+}
+
+/// `resourcesRemoved`, of requests and of limits.
+fn removed(container: &Spot<'_>, old: &Tree, (requests, limits): (&str, &str), errors: &mut Errors) {
+    for (part, what) in [("resources.requests", requests), ("resources.limits", limits)] {
+        if old.map_at(part).keys().any(|name| !container.map(part).contains(name)) {
+            container.forbidden(part, format!("{what} cannot be removed"), errors);
+        }
+    }
+}
+
+/// Checks a change of the pod's own resources; false if upstream stops here. (`validatePodLevelResourcesResize`)
+fn pod_level_resize(spec: &Spot<'_>, before: &Spot<'_>, munged: &mut Tree, errors: &mut Errors) -> bool {
+    if !spec.has("resources") && !before.has("resources") {
+        return true;
+    }
+    if before.has("resources") && !spec.has("resources") {
+        spec.forbidden("resources", "pod-level resources cannot be removed", errors);
+        return true;
+    }
+    removed(spec, before.tree, ("pod-level resource requests", "pod-level resource limits"), errors);
+    restore_compute(munged, before.tree);
+    let empty = |tree: &Tree| {
+        ["requests", "limits", "claims"].iter().all(|field| tree.path(field).is_none_or(Tree::is_empty_value))
+    };
+    if !before.has("resources") && munged.path("resources").is_some_and(empty) {
+        munged.remove("resources");
+    }
+    let (now, was) = (munged.path("resources"), before.tree.path("resources"));
+    let same = match (now, was) {
+        (Some(now), Some(was)) => now.semantically_equal(was),
+        (now, was) => now.is_none() && was.is_none(),
+    };
+    if !same {
+        spec.forbidden("", "only cpu and memory resources are mutable at pod-level", errors);
+    }
+    true
+}
+
+/// `validatePodResizeContainerOrdering`
+fn same_containers(spec: &Spot<'_>, before: &Spot<'_>, errors: &mut Errors) -> bool {
+    let found = errors.len();
+    for list in ["containers", "initContainers"] {
+        if spec.list(list).len() != before.list(list).len() {
+            spec.forbidden(list, format!("{list} may not be added or removed on resize"), errors);
+            continue;
+        }
+        for (container, old) in spec.items(list).iter().zip(before.list(list)) {
+            if container.str("name") != old.str_at("name") {
+                container.forbidden("name", format!("{list} may not be renamed or reordered on resize"), errors);
+            }
+        }
+    }
+    errors.len() == found
 }
 
 /// Takes cpu and memory of `resources` from the old container (or pod).
@@ -229,63 +312,6 @@ fn restore_compute(container: &mut Tree, old: &Tree) {
     for part in ["requests", "limits"] {
         for name in ["cpu", "memory"] {
             restore(container, old, &format!("resources.{part}.{name}"));
-        }
-    }
-}
-
-/// `ValidatePodStatusUpdate`: addresses agree, terminated containers stay so, the node is fixed.
-pub(crate) fn validate_status(new: &Tree, old: &Tree, errors: &mut Errors) {
-    let status = Spot::of(new, "status");
-    let nominated = status.str("nominatedNodeName");
-    if !nominated.is_empty() {
-        status.each("nominatedNodeName", names::dns_subdomain(nominated), errors);
-    }
-    if new.str_at("spec.nodeName") != old.str_at("spec.nodeName") {
-        Spot::of(new, "spec").forbidden("nodeName", "may not be changed directly", errors);
-    }
-    for ip in status.items("podIPs") {
-        // Upstream leaves the field `ip` out of the path.
-        for message in names::ip(ip.str("ip")) {
-            ip.invalid_as("", ip.str("ip"), message, errors);
-        }
-    }
-    let (ip, ips) = (status.str("podIP"), status.list("podIPs"));
-    if ip.is_empty() != ips.is_empty() {
-        status.invalid("podIPs", "podIP and podIPs must either both be set or both be unset", errors);
-    } else if ips.first().is_some_and(|first| first.str_at("ip") != ip) {
-        status.items("podIPs")[0].invalid("ip", "must be equal to `podIP`", errors);
-    }
-    let restart = new.str_at("spec.restartPolicy");
-    for (list, containers) in
-        [("containerStatuses", "spec.containers"), ("initContainerStatuses", "spec.initContainers")]
-    {
-        transitions(&status, old, list, (containers, restart), errors);
-    }
-}
-
-/// A container that is over stays over, unless its restart policy starts it again.
-fn transitions(status: &Spot<'_>, old: &Tree, list: &str, (containers, restart): (&str, &str), errors: &mut Errors) {
-    let place = status.child(list);
-    for (i, before) in old.list_at(&format!("status.{list}")).iter().enumerate() {
-        let Some(terminated) = before.path("state.terminated") else { continue };
-        let name = before.str_at("name");
-        let Some(after) = place.list("").iter().find(|s| s.str_at("name") == name) else { continue };
-        if after.path("state.terminated").is_some() {
-            continue;
-        }
-        let container = old.list_at(containers).iter().find(|c| c.str_at("name") == name);
-        let own = container.map_or("", |c| c.str_at("restartPolicy"));
-        let policy = if own.is_empty() { restart } else { own };
-        let failed = terminated.i64_at("exitCode").unwrap_or_default() != 0;
-        let rules = container.is_some_and(|c| !c.list_at("restartPolicyRules").is_empty());
-        let again = match policy {
-            "Always" => true,
-            "OnFailure" => failed,
-            _ => rules,
-        };
-        if !again {
-            let at = Spot::at(place.tree, place.path.index(i).child("state"));
-            at.forbidden("", "may not be transitioned to non-terminated state", errors);
         }
     }
 }

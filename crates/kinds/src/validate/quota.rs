@@ -14,9 +14,13 @@ pub(crate) fn validate(quota: &Tree, errors: &mut Errors) {
     let spec = Spot::of(quota, "spec");
     resources(&spec.child("hard"), errors);
     let scopes: Vec<&str> = spec.list("scopes").iter().filter_map(Tree::as_str).collect();
+    let hard: BTreeSet<&str> = spec.map("hard").keys().collect();
     for scope in &scopes {
         if !SCOPES.contains(scope) {
             spec.invalid("scopes", "unsupported scope", errors);
+        }
+        for _ in hard.iter().filter(|name| !applies(scope, name)) {
+            spec.invalid("scopes", "unsupported scope applied to resource", errors);
         }
     }
     conflicts(&spec, &scopes, errors);
@@ -30,7 +34,17 @@ pub(crate) fn validate(quota: &Tree, errors: &mut Errors) {
         if !SCOPES.contains(&scope) {
             at.invalid("scopeName", "unsupported scope", errors);
         }
-        if scope != "PriorityClass" && scope != "VolumeAttributesClass" && operator != "Exists" {
+        for _ in hard.iter().filter(|name| !applies(scope, name)) {
+            let whole = Spot::at(selector.tree, list.clone());
+            let shown =
+                corten_schema::internal::shown_as(corten_schema::builtin(), "core.v1.ScopeSelector", selector.tree);
+            errors.push(
+                corten_object::FieldError::invalid(&whole.path, &shown, "unsupported scope applied to resource")
+                    .as_shown(),
+            );
+        }
+        let fixed = SCOPES.contains(&scope) && !matches!(scope, "PriorityClass" | "VolumeAttributesClass");
+        if fixed && operator != "Exists" {
             let detail = "must be 'Exists' when scope is any of ResourceQuotaScopeTerminating, \
                 ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or \
                 ResourceQuotaScopeCrossNamespacePodAffinity";
@@ -62,6 +76,21 @@ const SCOPES: &[&str] = &[
     "CrossNamespacePodAffinity",
     "VolumeAttributesClass",
 ];
+
+/// Whether a scope can narrow a resource. (`IsResourceQuotaScopeValidForResource`)
+fn applies(scope: &str, resource: &str) -> bool {
+    let compute =
+        matches!(resource, "cpu" | "memory" | "limits.cpu" | "limits.memory" | "requests.cpu" | "requests.memory");
+    match scope {
+        _ if !super::resources::is_quota_name(resource) => true,
+        "Terminating" | "NotTerminating" | "NotBestEffort" | "PriorityClass" | "CrossNamespacePodAffinity" => {
+            resource == "pods" || compute
+        }
+        "BestEffort" => resource == "pods",
+        "VolumeAttributesClass" => matches!(resource, "persistentvolumeclaims" | "requests.storage"),
+        _ => true,
+    }
+}
 
 fn conflicts(spec: &Spot<'_>, scopes: &[&str], errors: &mut Errors) {
     for pair in [["BestEffort", "NotBestEffort"], ["Terminating", "NotTerminating"]] {
@@ -161,5 +190,25 @@ fn bounds(limit: &Spot<'_>, name: &str, errors: &mut Errors) {
     {
         let at = Spot::at(limit.tree, limit.path.child("maxLimitRequestRatio").key(name));
         at.invalid_as("", ratio.to_string(), format!("ratio {ratio} is less than 1"), errors);
+    }
+    let ratio = value("maxLimitRequestRatio");
+    if let (Some(ratio), Some(min), Some(max)) = (ratio, value("min"), value("max")) {
+        // Whole units are compared where thousandths would not fit.
+        let fits = [&ratio, &min, &max].iter().all(|q| q.value() < i64::MAX / 1000);
+        let amount = |q: &Quantity| if fits { q.milli_value() } else { q.value() } as f64;
+        let most = amount(&max) / amount(&min);
+        let given = if fits { ratio.milli_value() as f64 / 1000.0 } else { ratio.value() as f64 };
+        if given > most {
+            let at = Spot::at(limit.tree, limit.path.child("maxLimitRequestRatio").key(name));
+            at.invalid_as("", ratio.to_string(), format!("ratio {ratio} is greater than max/min = {most:.6}"), errors);
+        }
+    }
+    let overcommitted = super::resources::is_native(name) && !super::resources::is_huge_pages(name);
+    if let (false, Some(default), Some(request)) = (overcommitted, value("default"), value("defaultRequest"))
+        && default != request
+    {
+        let at = Spot::at(limit.tree, limit.path.child("defaultRequest").key(name));
+        let detail = format!("default value {default} must equal to defaultRequest value {request} in {name}");
+        at.invalid_as("", request.to_string(), detail, errors);
     }
 }

@@ -137,6 +137,13 @@ pub(crate) fn quantity_value(at: &Spot<'_>, name: &str, value: &Quantity, errors
     }
 }
 
+/// `validateBasicResource`: not negative.
+pub(crate) fn basic(at: &Spot<'_>, errors: &mut Errors) {
+    if let Some(value) = quantity(at.tree).filter(|q| q.value() < 0) {
+        at.invalid_as("", Tree::Int(value.value()), "must be a valid resource quantity", errors);
+    }
+}
+
 fn huge_page_fault(name: &str, value: &Quantity) -> Option<String> {
     let size: Quantity = name.strip_prefix("hugepages-")?.parse().ok()?;
     let fits = size.value() > 0 && value.value() % size.value() == 0;

@@ -1,11 +1,11 @@
 //! Security contexts of pods and containers.
 
 use super::volume::local_descending_path;
-use super::{Spot, names};
+use super::{Spot, names, os};
 use crate::Errors;
 
 /// The largest user or group id.
-const ID_MAX: i64 = i32::MAX as i64;
+pub(crate) const ID_MAX: i64 = i32::MAX as i64;
 
 /// `validatePodSpecSecurityContext`
 pub(crate) fn validate_pod(spec: &Spot<'_>, errors: &mut Errors) {
@@ -19,6 +19,7 @@ pub(crate) fn validate_pod(spec: &Spot<'_>, errors: &mut Errors) {
     sysctls(spec, &context, errors);
     context.optional_one_of("fsGroupChangePolicy", &["Always", "OnRootMismatch"], errors);
     seccomp(&context, errors);
+    os::windows_options(&context, errors);
     app_armor(&context, errors);
     context.optional_one_of("supplementalGroupsPolicy", &["Merge", "Strict"], errors);
     context.optional_one_of("seLinuxChangePolicy", &["MountOption", "Recursive"], errors);
@@ -46,6 +47,7 @@ pub(crate) fn validate_container(container: &Spot<'_>, host_users: bool, errors:
             context.invalid("", detail, errors);
         }
     }
+    os::windows_options(&context, errors);
     app_armor(&context, errors);
 }
 
@@ -73,7 +75,13 @@ fn seccomp(context: &Spot<'_>, errors: &mut Errors) {
 const PATH_MAX: usize = 4095;
 
 fn app_armor(context: &Spot<'_>, errors: &mut Errors) {
-    let Some(profile) = context.some("appArmorProfile") else { return };
+    if let Some(profile) = context.some("appArmorProfile") {
+        app_armor_profile(&profile, errors);
+    }
+}
+
+/// `ValidateAppArmorProfileField`
+pub(crate) fn app_armor_profile(profile: &Spot<'_>, errors: &mut Errors) {
     match profile.str("type") {
         "Localhost" => {
             let path = profile.str("localhostProfile");

@@ -31,6 +31,7 @@ pub(crate) fn validate(service: &Tree, errors: &mut Errors) {
     let spec = Spot::of(service, "spec");
     let kind = spec.str("type");
     let headless = is_headless(&spec);
+    topology_mode(service, errors);
     if spec.list("ports").is_empty() && !headless && kind != "ExternalName" {
         spec.required("ports", "", errors);
     }
@@ -64,6 +65,21 @@ pub(crate) fn validate(service: &Tree, errors: &mut Errors) {
     load_balancer(service, &spec, errors);
     traffic(&spec, errors);
 }
+
+/// The old and the new annotation for topology must agree.
+fn topology_mode(service: &Tree, errors: &mut Errors) {
+    let annotations = Spot::of(service, "metadata.annotations");
+    let (old, new) = (annotations.map("").get(TOPOLOGY_HINTS), annotations.map("").get(TOPOLOGY_MODE));
+    if let (Some(old), Some(new)) = (old, new)
+        && old != new
+    {
+        let detail = format!("must match annotations[{TOPOLOGY_HINTS}] when both are specified");
+        Spot::at(new, annotations.path.key(TOPOLOGY_MODE)).invalid("", detail, errors);
+    }
+}
+
+pub(crate) const TOPOLOGY_HINTS: &str = "service.kubernetes.io/topology-aware-hints";
+pub(crate) const TOPOLOGY_MODE: &str = "service.kubernetes.io/topology-mode";
 
 fn external_name(spec: &Spot<'_>, errors: &mut Errors) {
     for field in ["clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
@@ -133,6 +149,16 @@ fn affinity(spec: &Spot<'_>, errors: &mut Errors) {
     }
 }
 
+/// The faults of a Service's addresses and address families: found before addresses are given out, too.
+pub fn address_faults(service: &Tree) -> Errors {
+    let mut errors = Errors::new();
+    let spec = Spot::of(service, "spec");
+    if spec.str("type") != "ExternalName" {
+        addresses(&spec, &mut errors);
+    }
+    errors
+}
+
 /// `ValidateServiceClusterIPsRelatedFields`
 fn addresses(spec: &Spot<'_>, errors: &mut Errors) {
     let ips = spec.list("clusterIPs");
@@ -165,10 +191,11 @@ fn addresses(spec: &Spot<'_>, errors: &mut Errors) {
         }
         ip.each("", names::ip(ip.str("")), errors);
     }
+    let malformed = errors.len() > before;
     if ips.len() > 2 {
         spec.invalid("clusterIPs", "may only hold up to 2 values", errors);
     }
-    if errors.len() > before || is_headless(spec) {
+    if malformed || is_headless(spec) {
         return;
     }
     let is_v6 = |ip: &Tree| matches!(ip.as_str().unwrap_or_default().parse(), Ok(IpAddr::V6(_)));
@@ -187,7 +214,10 @@ fn addresses(spec: &Spot<'_>, errors: &mut Errors) {
 /// `ValidateEndpointIP`: an address that traffic can go to.
 pub(crate) fn endpoint_ip(spot: &Spot<'_>, field: &str, errors: &mut Errors) {
     let text = spot.str(field);
-    let Ok(ip) = text.parse::<IpAddr>() else { return };
+    let Ok(ip) = text.parse::<IpAddr>() else {
+        spot.invalid(field, "must be a valid IP address", errors);
+        return;
+    };
     if ip.is_unspecified() {
         spot.invalid(field, format!("may not be unspecified ({text})"), errors);
     }
@@ -224,7 +254,7 @@ fn ports(spec: &Spot<'_>, errors: &mut Errors) {
             // Upstream shows the key that it compares: an otherwise empty port.
             let key = tree!({"Name": "", "Protocol": (port.str("protocol")), "AppProtocol": null, "Port": number,
                 "TargetPort": 0, "NodePort": 0});
-            errors.push(corten_object::FieldError::duplicate(&port.path, &key));
+            errors.push(corten_object::FieldError::duplicate(&port.path, &key).as_shown());
         }
     }
 }
@@ -240,9 +270,19 @@ fn load_balancer(service: &Tree, spec: &Spot<'_>, errors: &mut Errors) {
         Spot::at(service, path.clone()).forbidden("", ONLY_LOAD_BALANCER, errors);
     }
     for (i, range) in ranges.iter().enumerate() {
-        if !is_cidr(range.str("").trim()) {
-            let detail = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
-            Spot::at(range.tree, path.index(i)).invalid("", detail, errors);
+        let text = Tree::from(range.str("").trim());
+        Spot::at(&text, path.index(i)).each("", names::cidr(range.str("").trim()), errors);
+    }
+    let annotations = Spot::of(service, "metadata.annotations");
+    if let Some(value) = annotations.map("").get(SOURCE_RANGES).filter(|_| ranges.is_empty()) {
+        let at = Spot::at(value, annotations.path.key(SOURCE_RANGES));
+        if !is_one {
+            at.forbidden("", ONLY_LOAD_BALANCER, errors);
+        }
+        for range in at.str("").split(',').map(str::trim).filter(|_| !at.str("").trim().is_empty()) {
+            for message in names::cidr(range) {
+                at.invalid_as("", range, message, errors);
+            }
         }
     }
     if spec.has("allocateLoadBalancerNodePorts") && !is_one {
@@ -257,16 +297,7 @@ fn load_balancer(service: &Tree, spec: &Spot<'_>, errors: &mut Errors) {
     }
 }
 
-/// Whether a text is an address range.
-pub(crate) fn is_cidr(text: &str) -> bool {
-    let Some((ip, bits)) = text.split_once('/') else { return false };
-    let max = match ip.parse() {
-        Ok(IpAddr::V4(_)) => 32,
-        Ok(IpAddr::V6(_)) => 128,
-        Err(_) => return false,
-    };
-    bits.parse::<u8>().is_ok_and(|bits| bits <= max)
-}
+const SOURCE_RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
 
 fn traffic(spec: &Spot<'_>, errors: &mut Errors) {
     if externally_accessible(spec) {
@@ -280,8 +311,11 @@ fn traffic(spec: &Spot<'_>, errors: &mut Errors) {
     if !checks_health && port != 0 {
         let detail = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
         spec.invalid("healthCheckNodePort", detail, errors);
-    } else if port != 0 {
-        spec.each("healthCheckNodePort", names::port_number(port), errors);
+    } else if checks_health {
+        match port {
+            0 => spec.required("healthCheckNodePort", "", errors),
+            port => spec.each("healthCheckNodePort", names::port_number(port), errors),
+        }
     }
     if !spec.has("internalTrafficPolicy") && matches!(spec.str("type"), "ClusterIP" | "NodePort" | "LoadBalancer") {
         spec.required("internalTrafficPolicy", "", errors);
@@ -310,6 +344,37 @@ pub(crate) fn validate_update(new: &Tree, old: &Tree, errors: &mut Errors) {
         && spec.child("loadBalancerClass").tree != before.child("loadBalancerClass").tree
     {
         spec.invalid("loadBalancerClass", "may not change once set", errors);
+    }
+    let checks = |spot: &Spot<'_>| balanced(spot) && spot.str("externalTrafficPolicy") == "Local";
+    if checks(&spec) && checks(&before) && spec.int("healthCheckNodePort") != before.int("healthCheckNodePort") {
+        spec.forbidden("healthCheckNodePort", "field is immutable", errors);
+    }
+}
+
+/// Finds the faults of a changed status. (`ValidateLoadBalancerStatus`)
+pub(crate) fn validate_status(new: &Tree, old: &Tree, errors: &mut Errors) {
+    let balancer = Spot::of(new, "status.loadBalancer");
+    if new.str_at("spec.type") != "LoadBalancer" && !balancer.list("ingress").is_empty() {
+        balancer.forbidden("ingress", "may only be used when `spec.type` is 'LoadBalancer'", errors);
+        return;
+    }
+    for ingress in balancer.items("ingress") {
+        let (ip, host) = (ingress.str("ip"), ingress.str("hostname"));
+        let known = old.list_at("status.loadBalancer.ingress").iter().any(|i| i.str_at("ip") == ip);
+        if !ip.is_empty() && !known {
+            ingress.each("ip", names::ip(ip), errors);
+        }
+        match (ingress.has("ipMode"), ip.is_empty()) {
+            (false, false) => ingress.required("ipMode", "must be specified when `ip` is set", errors),
+            (true, true) => ingress.forbidden("ipMode", "may not be specified when `ip` is not set", errors),
+            _ => ingress.optional_one_of("ipMode", &["Proxy", "VIP"], errors),
+        }
+        if !host.is_empty() {
+            ingress.each("hostname", names::dns_subdomain(host), errors);
+            if host.parse::<IpAddr>().is_ok() {
+                ingress.invalid("hostname", "must be a DNS name, not an IP address", errors);
+            }
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use corten_tree::Tree;
 
 use super::container::{object_field, resource_field};
+use super::volume_source::{self, required};
 use super::{Spot, certificates, meta, names, quantity};
 use crate::Errors;
 
@@ -46,64 +47,88 @@ pub(crate) fn validate_volumes<'t>(spec: &Spot<'t>, pod: &str, errors: &mut Erro
     valid
 }
 
-type Check = fn(&Spot<'_>, &mut Errors);
-
-/// Sources in upstream's order, and how each is checked.
-const SOURCES: &[(&str, Check)] = &[
-    ("emptyDir", empty_dir),
-    ("hostPath", host_path),
-    ("gitRepo", |s, e| required(s, &["repository"], e)),
-    ("gcePersistentDisk", |s, e| required(s, &["pdName"], e)),
-    ("awsElasticBlockStore", |s, e| required(s, &["volumeID"], e)),
-    ("secret", |s, e| {
-        required(s, &["secretName"], e);
-        key_files(s, e);
-    }),
-    ("nfs", nfs),
-    ("iscsi", iscsi),
-    ("glusterfs", |s, e| required(s, &["endpoints", "path"], e)),
-    ("flocker", |_, _| {}),
-    ("persistentVolumeClaim", |s, e| required(s, &["claimName"], e)),
-    ("rbd", |s, e| required(s, &["monitors", "image"], e)),
-    ("cinder", |s, e| required(s, &["volumeID"], e)),
-    ("cephfs", |s, e| required(s, &["monitors"], e)),
-    ("quobyte", |s, e| required(s, &["registry", "volume"], e)),
-    ("downwardAPI", downward_api),
-    ("fc", |_, _| {}),
-    ("flexVolume", |s, e| required(s, &["driver"], e)),
-    ("configMap", |s, e| {
-        required(s, &["name"], e);
-        key_files(s, e);
-    }),
-    ("azureFile", |s, e| required(s, &["secretName", "shareName"], e)),
-    ("vsphereVolume", |s, e| required(s, &["volumePath"], e)),
-    ("photonPersistentDisk", |s, e| required(s, &["pdID"], e)),
-    ("portworxVolume", |s, e| required(s, &["volumeID"], e)),
-    ("azureDisk", |s, e| required(s, &["diskName", "diskURI"], e)),
-    ("storageos", |_, _| {}),
-    ("projected", projected),
-    ("scaleIO", |s, e| required(s, &["gateway", "system", "volumeName"], e)),
-    ("csi", csi),
-    ("ephemeral", |s, e| match s.some("volumeClaimTemplate") {
-        None => s.required("volumeClaimTemplate", "", e),
-        Some(template) => super::workload::claim_template(&template, e),
-    }),
-    ("image", |s, e| {
-        required(s, &["reference"], e);
-        s.one_of("pullPolicy", &["Always", "IfNotPresent", "Never"], e);
-    }),
+/// Sources in upstream's order. Those that PersistentVolumes have, too, are checked by [`volume_source`].
+const SOURCES: &[&str] = &[
+    "emptyDir",
+    "hostPath",
+    "gitRepo",
+    "gcePersistentDisk",
+    "awsElasticBlockStore",
+    "secret",
+    "nfs",
+    "iscsi",
+    "glusterfs",
+    "flocker",
+    "persistentVolumeClaim",
+    "rbd",
+    "cinder",
+    "cephfs",
+    "quobyte",
+    "downwardAPI",
+    "fc",
+    "flexVolume",
+    "configMap",
+    "azureFile",
+    "vsphereVolume",
+    "photonPersistentDisk",
+    "portworxVolume",
+    "azureDisk",
+    "storageos",
+    "projected",
+    "scaleIO",
+    "csi",
+    "ephemeral",
+    "image",
 ];
+
+fn check(name: &str, source: &Spot<'_>, volume: &str, errors: &mut Errors) {
+    match name {
+        "emptyDir" => empty_dir(source, errors),
+        "gitRepo" => volume_source::git_repo(source, errors),
+        "secret" => {
+            required(source, &["secretName"], errors);
+            key_files(source, errors);
+        }
+        "persistentVolumeClaim" => required(source, &["claimName"], errors),
+        "downwardAPI" => downward_api(source, errors),
+        "configMap" => {
+            required(source, &["name"], errors);
+            key_files(source, errors);
+        }
+        "projected" => projected(source, errors),
+        "csi" => csi(source, errors),
+        "ephemeral" => match source.some("volumeClaimTemplate") {
+            None => source.required("volumeClaimTemplate", "", errors),
+            Some(template) => super::workload::claim_template(&template, errors),
+        },
+        "image" => {
+            required(source, &["reference"], errors);
+            source.one_of("pullPolicy", &["Always", "IfNotPresent", "Never"], errors);
+        }
+        shared => {
+            if let Some(check) = volume_source::check_of(shared) {
+                check(source, volume_source::Of::Pod(volume), errors);
+            }
+        }
+    }
+}
 
 fn source(volume: &Spot<'_>, pod: &str, errors: &mut Errors) {
     let mut found = false;
-    for (name, check) in SOURCES {
+    for name in SOURCES {
         let Some(source) = volume.some(name) else { continue };
         if found {
-            volume.forbidden(name, MORE_THAN_ONE, errors);
+            // Upstream's spelling of two of them is its own.
+            let shown = match *name {
+                "cephfs" => "cephFS",
+                "downwardAPI" => "downwarAPI",
+                name => name,
+            };
+            volume.forbidden(shown, MORE_THAN_ONE, errors);
             continue;
         }
         found = true;
-        check(&source, errors);
+        check(name, &source, volume.str("name"), errors);
         if *name == "ephemeral" && !pod.is_empty() && !volume.str("name").is_empty() {
             let claim = format!("{pod}-{}", volume.str("name"));
             for message in names::dns_subdomain(&claim) {
@@ -116,43 +141,10 @@ fn source(volume: &Spot<'_>, pod: &str, errors: &mut Errors) {
     }
 }
 
-fn required(source: &Spot<'_>, fields: &[&str], errors: &mut Errors) {
-    for field in fields {
-        if source.str(field).is_empty() && source.list(field).is_empty() {
-            source.required(field, "", errors);
-        }
-    }
-}
-
 fn empty_dir(source: &Spot<'_>, errors: &mut Errors) {
     if source.some("sizeLimit").and_then(|s| quantity(s.tree)).is_some_and(|q| q.sign() < 0) {
         source.forbidden("sizeLimit", "SizeLimit field must be a valid resource quantity", errors);
     }
-}
-
-const PATH_TYPES: &[&str] =
-    &["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
-
-pub(crate) fn host_path(source: &Spot<'_>, errors: &mut Errors) {
-    if source.str("path").is_empty() {
-        source.required("path", "", errors);
-        return;
-    }
-    no_backsteps(source, "path", errors);
-    source.optional_one_of("type", PATH_TYPES, errors);
-}
-
-pub(crate) fn nfs(source: &Spot<'_>, errors: &mut Errors) {
-    required(source, &["server", "path"], errors);
-    let path = source.str("path");
-    if !path.is_empty() && !path.starts_with('/') {
-        source.invalid("path", "must be an absolute path", errors);
-    }
-}
-
-fn iscsi(source: &Spot<'_>, errors: &mut Errors) {
-    required(source, &["targetPortal", "iqn"], errors);
-    source.in_range("lun", 0, 255, errors);
 }
 
 fn csi(source: &Spot<'_>, errors: &mut Errors) {
@@ -174,6 +166,7 @@ pub(crate) fn csi_driver_name(spot: &Spot<'_>, field: &str, errors: &mut Errors)
     let name = spot.str(field);
     if name.is_empty() {
         spot.required(field, "", errors);
+        return;
     }
     if name.len() > names::LABEL_MAX {
         spot.too_long(field, names::LABEL_MAX, errors);

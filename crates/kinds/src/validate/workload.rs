@@ -29,27 +29,37 @@ pub(crate) fn validate_workload_selector(spec: &Spot<'_>, workload: &Workload, e
     }
 }
 
-/// Checks that the selector selects the template's labels.
-pub(crate) fn validate_selected_labels(spec: &Spot<'_>, errors: &mut Errors) {
-    if !selects_something(spec.child("selector").tree) {
-        return;
-    }
-    let Ok(selector) = LabelSelector::from_tree(spec.tree.path("selector")) else {
-        spec.invalid("selector", "invalid label selector", errors);
-        return;
+/// Checks that the selector selects the template's labels: no selector selects nothing, an empty one everything. One that cannot be
+/// parsed is reported with the detail; false if it was.
+pub(crate) fn validate_selected_labels(spec: &Spot<'_>, malformed: Option<&str>, errors: &mut Errors) -> bool {
+    let mut faults = Errors::new();
+    validate_selector(&spec.child("selector"), &mut faults);
+    let parsed = LabelSelector::from_tree(spec.tree.path("selector")).ok().filter(|_| faults.is_empty());
+    let Some(selector) = parsed else {
+        if let Some(detail) = malformed {
+            spec.invalid("selector", detail, errors);
+        }
+        return false;
     };
+    let some = selects_something(spec.child("selector").tree);
+    if spec.has("selector") && !some {
+        return true;
+    }
     let template = spec.child("template");
     let labels = template.map("metadata.labels");
     let pairs = labels.iter().map(|(k, v)| (k.into(), v.as_str().unwrap_or_default().into())).collect();
-    if !selector.matches(&Labels::new(pairs)) {
+    if !some || !selector.matches(&Labels::new(pairs)) {
         let shown = if labels.is_empty() { Tree::Null } else { Tree::Map(labels.clone()) };
         template.invalid_as("metadata.labels", shown, "`selector` does not match template `labels`", errors);
     }
+    true
 }
 
 /// Checks a template that must restart its pods for ever.
 pub(crate) fn validate_restarting_template(spec: &Spot<'_>, workload: &Workload, errors: &mut Errors) {
-    validate_selected_labels(spec, errors);
+    if !validate_selected_labels(spec, Some("invalid label selector"), errors) {
+        return;
+    }
     let template = spec.child("template");
     pod::validate_template(&template, errors);
     restarts_always(&template, workload, errors);
@@ -100,7 +110,7 @@ pub(crate) fn validate_counts(status: &Spot<'_>, counts: &[&str], parts: &[&str]
     let number = |field: &str| status.int(field).unwrap_or_default();
     for part in parts {
         if number(part) > number("replicas") {
-            status.invalid(part, "cannot be greater than status.replicas", errors);
+            status.invalid_as(part, number(part), "cannot be greater than status.replicas", errors);
         }
     }
     if number("availableReplicas") > number("readyReplicas") {
@@ -119,41 +129,48 @@ pub(crate) fn collisions_only_grow(new: &Tree, old: &Tree, errors: &mut Errors) 
 
 const ACCESS_MODES: &[&str] = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
 
-/// Checks the access modes of a claim or volume.
-pub(crate) fn access_modes(spec: &Spot<'_>, missing: &str, errors: &mut Errors) {
-    let modes = spec.list("accessModes");
-    if modes.is_empty() {
-        spec.required("accessModes", missing, errors);
+/// Checks the access modes of a volume.
+pub(crate) fn access_modes(spec: &Spot<'_>, errors: &mut Errors) {
+    if spec.list("accessModes").is_empty() {
+        spec.required("accessModes", "", errors);
     }
+    each_access_mode(spec, errors);
+}
+
+fn each_access_mode(spec: &Spot<'_>, errors: &mut Errors) {
+    let modes: Vec<&str> = spec.list("accessModes").iter().filter_map(Tree::as_str).collect();
     // Upstream reports a bad mode at the list.
-    for mode in modes.iter().filter_map(Tree::as_str).filter(|m| !ACCESS_MODES.contains(m)) {
+    for mode in modes.iter().filter(|m| !ACCESS_MODES.contains(m)) {
         let path = spec.path.child("accessModes");
         errors.push(corten_object::FieldError::not_supported(&path, mode, ACCESS_MODES));
     }
-    if modes.len() > 1 && modes.iter().any(|m| m.as_str() == Some("ReadWriteOncePod")) {
+    let others = modes.iter().any(|m| *m != "ReadWriteOncePod" && ACCESS_MODES.contains(m));
+    if modes.contains(&"ReadWriteOncePod") && others {
         spec.forbidden("accessModes", "may not use ReadWriteOncePod with other access modes", errors);
     }
 }
 
-/// `ValidatePersistentVolumeClaimSpec`
-pub(crate) fn claim_spec(spec: &Spot<'_>, errors: &mut Errors) {
-    access_modes(spec, "at least 1 access mode is required", errors);
+/// `ValidatePersistentVolumeClaimSpec`. `any_group`: the groups of data sources are not checked.
+pub(crate) fn claim_spec(spec: &Spot<'_>, any_group: bool, errors: &mut Errors) {
+    if spec.list("accessModes").is_empty() {
+        spec.required("accessModes", "at least 1 access mode is required", errors);
+    }
     if let Some(selector) = spec.some("selector") {
         validate_selector(&selector, errors);
     }
+    each_access_mode(spec, errors);
     let requests = spec.child("resources.requests");
+    let place = spec.path.child("resources").key("storage");
     match requests.map("").get("storage") {
-        None => {
-            let at = Spot::at(requests.tree, spec.path.child("resources").key("storage"));
-            at.required("", "", errors);
-        }
+        None => Spot::at(requests.tree, place).required("", "", errors),
         Some(tree) => {
-            let at = Spot::at(tree, spec.path.child("resources").key("storage"));
-            if let Some(value) = super::quantity(tree) {
-                resources::quantity_value(&at, "storage", &value, errors);
-                if value.sign() <= 0 {
+            let at = Spot::at(tree, place);
+            match super::quantity(tree) {
+                Some(value) if value.sign() <= 0 => {
                     at.invalid_as("", value.to_string(), super::NOT_POSITIVE, errors);
                 }
+                Some(value) => resources::quantity_value(&at, "storage", &value, errors),
+                None => {}
             }
         }
     }
@@ -162,30 +179,48 @@ pub(crate) fn claim_spec(spec: &Spot<'_>, errors: &mut Errors) {
         spec.each("storageClassName", names::dns_subdomain(class), errors);
     }
     spec.optional_one_of("volumeMode", &["Block", "Filesystem"], errors);
-    for source in ["dataSource", "dataSourceRef"] {
-        let Some(source) = spec.some(source) else { continue };
-        for field in ["name", "kind"] {
-            if source.str(field).is_empty() {
-                source.required(field, "", errors);
-            }
-        }
-        if source.str("apiGroup").is_empty() && source.str("kind") != "PersistentVolumeClaim" {
-            source.invalid_as(
-                "",
-                source.str("kind"),
-                "must be 'PersistentVolumeClaim' when referencing the default apiGroup",
-                errors,
-            );
-        }
-    }
+    data_sources(spec, any_group, errors);
     let attributes = spec.str("volumeAttributesClassName");
     if !attributes.is_empty() {
         spec.each("volumeAttributesClassName", names::dns_subdomain(attributes), errors);
     }
 }
 
+/// `validateDataSource`, `validateDataSourceRef`
+fn data_sources(spec: &Spot<'_>, any_group: bool, errors: &mut Errors) {
+    for field in ["dataSource", "dataSourceRef"] {
+        let Some(source) = spec.some(field) else { continue };
+        for field in ["name", "kind"] {
+            if source.str(field).is_empty() {
+                source.required(field, "", errors);
+            }
+        }
+        let (group, kind) = (source.str("apiGroup"), source.str("kind"));
+        if group.is_empty() && kind != "PersistentVolumeClaim" {
+            let detail = "must be 'PersistentVolumeClaim' when referencing the default apiGroup";
+            source.invalid_as("", kind, detail, errors);
+        }
+        if !group.is_empty() && !any_group {
+            source.each("apiGroup", names::dns_subdomain(group), errors);
+        }
+        if !source.str("namespace").is_empty() && field == "dataSourceRef" {
+            source.each("namespace", names::dns_label(source.str("namespace")), errors);
+        }
+    }
+    let (Some(source), Some(reference)) = (spec.some("dataSource"), spec.some("dataSourceRef")) else { return };
+    let detail = if !reference.str("namespace").is_empty() {
+        "may not be specified when dataSourceRef.namespace is specified"
+    } else if ["apiGroup", "kind", "name"].iter().any(|field| source.child(field).tree != reference.child(field).tree) {
+        "must match dataSourceRef"
+    } else {
+        return;
+    };
+    // Upstream shows a path where the value should be: an empty struct.
+    errors.push(corten_object::FieldError::invalid(&spec.path, &Tree::map(), detail).as_shown());
+}
+
 /// A claim template inside a pod.
 pub(crate) fn claim_template(template: &Spot<'_>, errors: &mut Errors) {
     volume::template_meta(template, errors);
-    claim_spec(&template.child("spec"), errors);
+    claim_spec(&template.child("spec"), false, errors);
 }
