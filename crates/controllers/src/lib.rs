@@ -37,6 +37,7 @@ pub mod resource_quota;
 pub mod role_aggregation;
 pub mod root_ca;
 pub mod service_account;
+mod service_account_token;
 mod service_cidr;
 pub mod stateful_set;
 pub mod taint_eviction;
@@ -116,6 +117,7 @@ pub fn all(config: &Config) -> Vec<Box<dyn Controller>> {
         Box::new(resource_quota::ResourceQuotaController),
         Box::new(namespace::NamespaceController),
         Box::new(service_account::ServiceAccountController),
+        Box::new(service_account_token::TokenSecrets),
         Box::new(root_ca::RootCaPublisher { ca: config.root_ca.clone() }),
         Box::new(endpoint_slice::EndpointSliceController),
         Box::new(endpoint_slice_mirroring::EndpointSliceMirroring),

@@ -39,6 +39,17 @@ pub enum Authorizer {
     Webhook(Arc<AccessReviewer>),
 }
 
+/// The authorizer of a mode, if that is one of this process.
+fn builtin(mode: &str) -> Option<Authorizer> {
+    let all = [
+        ("AlwaysAllow", Authorizer::AlwaysAllow),
+        ("AlwaysDeny", Authorizer::AlwaysDeny),
+        ("Node", Authorizer::Node),
+        ("RBAC", Authorizer::Rbac),
+    ];
+    all.into_iter().find(|(name, _)| *name == mode).map(|(_, authorizer)| authorizer)
+}
+
 /// Who decides, under the names of upstream's flags.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuthorizationOptions {
@@ -96,12 +107,9 @@ impl AuthorizationOptions {
                     corten_auth::go_list(&self.modes)
                 ));
             }
-            out.push(match mode.as_str() {
-                "AlwaysAllow" => Authorizer::AlwaysAllow,
-                "AlwaysDeny" => Authorizer::AlwaysDeny,
-                "Node" => Authorizer::Node,
-                "RBAC" => Authorizer::Rbac,
-                "Webhook" => {
+            out.push(match (builtin(mode), mode.as_str()) {
+                (Some(builtin), _) => builtin,
+                (None, "Webhook") => {
                     let file = self.webhook_config_file.as_deref().unwrap_or(Path::new(""));
                     let options = AccessReviewOptions {
                         name: "default".into(),
@@ -115,7 +123,7 @@ impl AuthorizationOptions {
                     };
                     Authorizer::Webhook(Arc::new(AccessReviewer::new(options, caller.clone(), clock.clone())))
                 }
-                other => return Err(format!("authorization-mode {other:?} is not a valid mode")),
+                (None, other) => return Err(format!("authorization-mode {other:?} is not a valid mode")),
             });
         }
         Ok(out)
@@ -204,10 +212,7 @@ pub fn parse(tree: &Tree, caller: &Caller, clock: &Arc<dyn Clock>) -> Result<Vec
                     errors.push(FieldError::invalid_str(&path.child("webhook"), "non-null", why));
                     None
                 }
-                ("AlwaysAllow", None) => Some(Authorizer::AlwaysAllow),
-                ("AlwaysDeny", None) => Some(Authorizer::AlwaysDeny),
-                ("Node", None) => Some(Authorizer::Node),
-                (_, None) => Some(Authorizer::Rbac),
+                (_, None) => builtin(&kind),
             });
         }
     }
