@@ -339,7 +339,11 @@ impl ServiceAllocator {
             Ok(0) => self.free_port(state),
             Ok(number) if state.port_free(number, Protocol::Tcp, key) => Some(number),
             _ => {
-                return errors.push(FieldError::invalid(&path, &Tree::Int(asked), "provided port is already allocated"));
+                return errors.push(FieldError::invalid(
+                    &path,
+                    &Tree::Int(asked),
+                    "provided port is already allocated",
+                ));
             }
         };
         let Some(number) = number else {

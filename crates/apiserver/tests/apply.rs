@@ -324,14 +324,14 @@ async fn kubectl_takes_over_what_client_side_apply_set_last() {
 
 #[tokio::test]
 async fn the_same_apply_again_changes_neither_revision_nor_time() {
-    let (_fixture, mut caller) = start().await;
+    let (fixture, mut caller) = start().await;
     let cases = [(MAP, config(tree!({"k": "1"}))), (DEPLOYMENT, with_replicas(1))];
     let mut before = Vec::new();
     for (path, body) in &cases {
         before.push(applied(&mut caller, path, "a", body).await.to_string());
     }
     // Times are whole seconds: only a later second would show.
-    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    fixture.clock.advance(2);
     for ((path, body), before) in cases.iter().zip(before) {
         let (code, again) = apply(&mut caller, path, "a", body).await;
         assert_eq!((code, again.to_string()), (200, before));
@@ -380,6 +380,13 @@ async fn managed_fields_are_reset_by_an_empty_list_or_entry() {
         assert_eq!(left.path("metadata.managedFields"), None, "{reset}");
         assert_eq!(left.str_at("data.k"), "1");
     }
+    for reset in ["[]", "[{}]"] {
+        applied(&mut caller, MAP, "a&force=true", &config(tree!({"k": "1"}))).await;
+        let (_, mut found) = caller.get(MAP).await;
+        found.set("metadata.managedFields", json::parse(reset.as_bytes()).unwrap());
+        let (code, left) = caller.put(&format!("{MAP}?fieldManager=x"), &found).await;
+        assert_eq!((code, left.path("metadata.managedFields")), (200, None), "{reset}");
+    }
     let untracked = merged(&mut caller, MAP, "x", tree!({"data": {"k": "2"}})).await;
     assert_eq!(owners(&untracked).len(), 0, "an update does not track again: {untracked}");
     let who = r#"conflict with "before-first-apply" using v1"#;
@@ -423,4 +430,72 @@ async fn yaml_duplicate_keys_of_an_apply_are_refused_or_warned_of() {
     let message = "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: strict decoding error: yaml: unmarshal \
                    errors:\n  line 8: key \"k\" already set in map";
     assert_eq!((code, status.str_at("message")), (400, message));
+}
+
+#[tokio::test]
+async fn a_scale_update_takes_the_replicas_into_an_entry_of_its_own() {
+    let (_fixture, mut caller) = start().await;
+    applied(&mut caller, DEPLOYMENT, "a", &with_replicas(2)).await;
+    merged(&mut caller, DEPLOYMENT, "u", tree!({"spec": {"replicas": 3, "paused": true}})).await;
+    let path = format!("{DEPLOYMENT}/scale?fieldManager=v");
+    let (_, mut scale) = caller.get(&path).await;
+    scale.set("spec.replicas", 3);
+    assert_eq!(caller.put(&path, &scale).await.0, 200);
+    let (_, found) = caller.get(DEPLOYMENT).await;
+    let mine: Vec<String> = owners(&found).into_iter().filter(|line| line.starts_with("u ")).collect();
+    let expected =
+        [r#"u Update apps/v1 {"f:spec":{"f:replicas":{}}}"#, r#"u Update apps/v1 {"f:spec":{"f:paused":{}}}"#];
+    assert!(mine.len() == 2 && expected.iter().all(|line| mine.iter().any(|have| have == line)), "{mine:?}");
+}
+
+#[tokio::test]
+async fn cross_version_apply_keeps_what_the_other_version_owns() {
+    let (_fixture, mut caller) = start().await;
+    let at = |version: &str| format!("/apis/autoscaling/{version}/namespaces/default/horizontalpodautoscalers/h");
+    let body = |version: &str, spec: Tree| {
+        tree!({"apiVersion": (format!("autoscaling/{version}")), "kind": "HorizontalPodAutoscaler",
+            "metadata": {"name": "h"}, "spec": spec})
+    };
+    let target = tree!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"});
+    let whole = body("v1", tree!({"scaleTargetRef": (target), "maxReplicas": 5, "targetCPUUtilizationPercentage": 70}));
+    applied(&mut caller, &at("v1"), "a", &whole).await;
+    let metrics = |percentage: i64| {
+        tree!([{"type": "Resource", "resource": {"name": "cpu",
+            "target": {"type": "Utilization", "averageUtilization": percentage}}}])
+    };
+    // The same field under another name: a conflict is told of in the version of its owner.
+    let other = body("v2", tree!({"metrics": (metrics(50))}));
+    let answer = apply(&mut caller, &at("v2"), "b", &other).await;
+    let message = r#"Apply failed with 1 conflict: conflict with "a": .spec.targetCPUUtilizationPercentage"#;
+    assert_conflict(answer, message, &[(r#"conflict with "a""#, ".spec.targetCPUUtilizationPercentage")]);
+    let changed = applied(&mut caller, &at("v2"), "b&force=true", &other).await;
+    assert_eq!(changed.list_at("spec.metrics")[0].i64_at("resource.target.averageUtilization"), Some(50));
+    assert!(!fields(&changed, "a").contains("targetCPU") && fields(&changed, "a").contains("f:maxReplicas"));
+    assert_eq!(fields(&changed, "b"), r#"{"f:spec":{"f:metrics":{}}}"#);
+}
+
+#[tokio::test]
+async fn bodies_without_the_name_are_refused() {
+    let (_fixture, mut caller) = start().await;
+    applied(&mut caller, MAP, "a", &config(tree!({"k": "1"}))).await;
+    let message = "the name of the object (c based on URL) was undeterminable: name must be provided";
+    let (code, status) = caller.merge(MAP, &tree!({"metadata": {"name": null}})).await;
+    assert_eq!((code, status.str_at("message")), (400, message));
+    let (code, status) = caller.put(MAP, &tree!({"data": {"k": "2"}})).await;
+    assert_eq!((code, status.str_at("message")), (400, message));
+    let (code, status) = caller.put(MAP, &tree!({"metadata": {"name": "c", "namespace": "other"}})).await;
+    let message = "the namespace of the object (other) does not match the namespace on the request (default)";
+    assert_eq!((code, status.str_at("message")), (400, message));
+}
+
+#[tokio::test]
+async fn status_writes_keep_a_deployments_labels_and_generation() {
+    let (_fixture, mut caller) = start().await;
+    applied(&mut caller, DEPLOYMENT, "a", &with_replicas(2)).await;
+    let patch = tree!({"metadata": {"labels": {"x": "1"}, "annotations": {"y": "1"}}});
+    let left = merged(&mut caller, &format!("{DEPLOYMENT}/status"), "u", patch.clone()).await;
+    assert_eq!((left.path("metadata.labels"), left.str_at("metadata.annotations.y")), (None, "1"));
+    assert_eq!(left.i64_at("metadata.generation"), Some(1));
+    let annotated = merged(&mut caller, DEPLOYMENT, "u", tree!({"metadata": {"annotations": {"z": "1"}}})).await;
+    assert_eq!(annotated.i64_at("metadata.generation"), Some(2), "annotations of a Deployment count");
 }

@@ -195,6 +195,7 @@ pub struct ApiArgs {
     authentication: AuthenticationArgs,
     #[command(flatten)]
     authorization: AuthorizationArgs,
+    #[command(flatten)]
     flow: FlowArgs,
 }
 

@@ -191,7 +191,11 @@ impl Asker {
         self.send(method, path, "application/json", Bytes::from(body.to_string())).await
     }
 
-    async fn send(&mut self, method: Method, path: &str, content_type: &str, body: Bytes) -> Result<Answer> {
+    /// One request.
+    ///
+    /// # Errors
+    /// If the connection breaks.
+    pub async fn send(&mut self, method: Method, path: &str, content_type: &str, body: Bytes) -> Result<Answer> {
         let mut request = Request::builder().method(method).uri(path).header("host", "localhost");
         if !content_type.is_empty() {
             request = request.header("content-type", content_type);

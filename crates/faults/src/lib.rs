@@ -7,6 +7,7 @@ pub mod ask;
 pub mod case;
 pub mod outcome;
 pub mod recorded;
+pub mod sequence;
 pub mod server;
 
 use std::path::{Path, PathBuf};

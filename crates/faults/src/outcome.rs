@@ -19,7 +19,7 @@ pub struct Answer {
 }
 
 /// What Corten says besides, of kinds that nothing acts on yet.
-const UNSERVED: &str = "is stored, but nothing in Corten acts on it yet";
+pub(crate) const UNSERVED: &str = "is stored, but nothing in Corten acts on it yet";
 
 /// The answer to `sent` as text: lines without a final line break.
 pub fn show(answer: &Answer, sent: &Value) -> String {

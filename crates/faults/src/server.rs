@@ -1,4 +1,4 @@
-//! Corten's API server alone, on the memory store: no controllers and no node behind it.
+//! Corten's API server alone, on the memory store: no controllers but that of definitions, and no node behind it.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -6,11 +6,13 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::{Context as _, Result};
 use corten_apiserver::{Server, ServerConfig};
-use corten_auth::{Material, PkiNames};
+use corten_auth::{Material, PkiNames, User};
 use corten_base::{BoxFuture, Clock as _, OnError, OnStop, SystemClock, SystemEntropy, Tasks};
 use corten_cache::{Cache, CacheOptions};
 use corten_client::{ByteStream, Duplex, ExecRequest, ExecSession, LogRequest, NodeApi, PortForwardRequest};
+use corten_controllers::custom_resource_definition::CustomResourceDefinitionController;
 use corten_kinds::Registry;
+use corten_manager::Manager;
 use corten_object::{Reason, Status};
 use corten_store::{MemoryStore, Store};
 
@@ -77,7 +79,7 @@ pub async fn start(material: Arc<Material>) -> Result<Alone> {
     });
     let server = Server::start(ServerConfig {
         store,
-        cache,
+        cache: cache.clone(),
         material,
         static_tokens: HashMap::new(),
         authentication: Default::default(),
@@ -94,6 +96,15 @@ pub async fn start(material: Arc<Material>) -> Result<Alone> {
         flow: corten_apiserver::FlowLimits::default(),
     })
     .await?;
+    let api = server.api_as(User::admin());
+    let manager = Manager {
+        cache,
+        api: Arc::new(move |_: &str| api.clone()),
+        clock: Arc::new(SystemClock),
+        entropy: Arc::new(SystemEntropy),
+    };
+    // Upstream's API server names and serves what is defined by itself.
+    manager.start_controller(&tasks, Box::new(CustomResourceDefinitionController));
     let address = *server.addresses().first().context("it listens")?;
     Ok(Alone { address, _server: server, _tasks: tasks })
 }

@@ -265,6 +265,15 @@ impl Kind {
         }
     }
 
+    /// Which changes the generation counts at the version that an object is at.
+    pub fn generation_at(&self, object: &Tree) -> Generation {
+        match &self.custom {
+            Some(custom) if custom.version_of(self, object).status => Generation::OnChange,
+            Some(_) => Generation::OnAnyChange,
+            None => self.generation,
+        }
+    }
+
     /// Turns an object of a kind whose versions all have the same fields into one at another version. What that version's schema
     /// does not know is dropped. (`apiserver/conversion`, the `None` strategy)
     pub fn rename_version(&self, object: &mut Tree, version: &str) {

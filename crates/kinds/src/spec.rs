@@ -134,6 +134,8 @@ pub struct Subresource {
     pub body: Option<BodyKind>,
     /// Which fields a write through it may own (strategies' `GetResetFields`).
     pub ownable: Ownable<'static>,
+    /// Whether a write through it leaves the metadata alone (`ResetObjectMetaForStatus`).
+    pub keeps_metadata: bool,
 }
 
 impl Subresource {
@@ -143,8 +145,9 @@ impl Subresource {
         ..Subresource::of("status", SubresourceKind::Status, &["get", "patch", "update"])
     };
 
-    /// `…/status` of a kind whose metadata nobody owns by a write through it.
-    pub const STATUS_WITHOUT_METADATA: Subresource = Subresource::STATUS.owning(Ownable::Except(&["metadata", "spec"]));
+    /// `…/status` of a kind whose metadata a write through it neither changes nor owns.
+    pub const STATUS_WITHOUT_METADATA: Subresource =
+        Subresource { keeps_metadata: true, ..Subresource::STATUS.owning(Ownable::Except(&["metadata", "spec"])) };
 
     /// The same for writers that may own these fields.
     pub const fn owning(self, ownable: Ownable<'static>) -> Subresource {
@@ -177,7 +180,7 @@ impl Subresource {
 
     /// A subresource with the object's own kind as body.
     pub const fn of(name: &'static str, kind: SubresourceKind, verbs: &'static [&'static str]) -> Subresource {
-        Subresource { name, kind, verbs, body: None, ownable: Ownable::All }
+        Subresource { name, kind, verbs, body: None, ownable: Ownable::All, keeps_metadata: false }
     }
 }
 

@@ -15,7 +15,7 @@ pub struct ExplainedField {
     /// The values of an enumeration; empty for other fields.
     pub values: Vec<&'static str>,
     /// Declared default as JSON text; empty if none.
-    pub default: &'static str,
+    pub default: std::borrow::Cow<'static, str>,
     /// One line about it in our own words, if there is one.
     pub description: Option<&'static str>,
     /// The struct inside, if there is one.
@@ -57,7 +57,7 @@ fn describe(schema: &Schema, owner: TypeId, field: &Field) -> ExplainedField {
         ty: type_text(schema, &field.ty),
         required: field.required,
         values: field.enum_values().collect(),
-        default: field.default,
+        default: field.default.clone(),
         inner: field.ty.leaf().as_struct(),
     }
 }

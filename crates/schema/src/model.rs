@@ -89,7 +89,7 @@ pub struct Field {
     /// Server-side apply treats its members one by one, whatever its type says.
     pub granular: bool,
     /// Upstream's declared default as JSON text; empty if none. (Most defaults are code, in the kinds crate.)
-    pub default: &'static str,
+    pub default: Cow<'static, str>,
     /// Upstream's declared validation rules as the table has them (`required;maxItems=32`); see [`Field::rules`].
     pub(crate) rules: &'static str,
     pub(crate) list_keys: Cow<'static, str>,

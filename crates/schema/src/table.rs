@@ -83,7 +83,7 @@ fn set_property(field: &mut Field, property: &str, value: &'static str) {
         "gr" => field.granular = true,
         "pk" => field.merge_key = value,
         "lk" => field.list_keys = Cow::Borrowed(value),
-        "df" => field.default = value,
+        "df" => field.default = Cow::Borrowed(value),
         "dv" => field.rules = value,
         "ps" => {
             for strategy in value.split(',') {
@@ -162,7 +162,7 @@ impl Field {
             list_type: ListType::None,
             atomic: false,
             granular: false,
-            default: "",
+            default: Cow::Borrowed(""),
             rules: "",
             list_keys: Cow::Borrowed(""),
             enum_values: "",

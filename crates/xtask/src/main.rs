@@ -1,5 +1,6 @@
 //! The project's own commands: `cargo xtask COMMAND`.
 
+mod apply_diff;
 mod bench;
 mod clients;
 mod conformance;
@@ -28,6 +29,8 @@ enum Command {
     Test(test::TestArgs),
     /// Check layers, banned calls, file sizes and other rules of the code
     Tidy,
+    /// Put random writes by several managers to upstream's kube-apiserver and to Corten's, and compare objects and managed fields
+    ApplyDiff(apply_diff::ApplyDiffArgs),
     /// Measure a release build: start times, pods, idleness, reads, writes, lists; `bench api`: beside upstream (needs root)
     Bench(bench::BenchArgs),
     /// Run controllers of client-go, controller-runtime and kube-rs against a cluster of this machine (needs root and Go)
@@ -54,6 +57,7 @@ fn main() -> Result<()> {
     match Arguments::parse().command {
         Command::Test(args) => test::run(&args),
         Command::Tidy => tidy::run(),
+        Command::ApplyDiff(args) => apply_diff::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Clients(args) => clients::run(&args),
         Command::Conformance(args) => conformance::run(&args),

@@ -9,9 +9,9 @@ use corten_kinds::Kind;
 use corten_object::managed::{self, Context, ReplicasPath, Versions};
 use corten_object::{GroupVersionKind, Status};
 use corten_schema::{Options, Schema, TypeId, UnknownFields, canonicalise};
-use corten_tree::{Tree, tree};
+use corten_tree::{Tree, json, tree};
 
-use super::Request;
+use super::{Body, Request, yaml};
 use crate::core::{Core, from_storage, is_at_version};
 
 /// Where managed fields are.
@@ -46,9 +46,22 @@ impl Versions for KindVersions<'_> {
         kind.type_of(&version)
     }
 
+    fn unknown(&self, api_version: &str) -> Option<String> {
+        self.kind.custom.as_ref()?;
+        let gvk = GroupVersionKind::parse(api_version, &self.kind.kind);
+        let known =
+            *gvk.group == *self.kind.group && self.kind.versions.iter().any(|version| **version == *gvk.version);
+        (!known).then(|| format!("request to convert CR to an invalid group/version: {api_version}"))
+    }
+
     fn convert(&self, tree: &Tree, from: &str, to: &str) -> Option<Tree> {
         let (source, target) = (self.resolve(from)?, self.resolve(to)?);
         let mut tree = tree.clone();
+        if self.kind.custom.is_some() {
+            // Nothing is dropped, nulls included: they tell an emptied map from an absent one.
+            tree.set("apiVersion", to);
+            return Some(tree);
+        }
         self.core.to_storage(&source.0, &source.1, &mut tree).ok()?;
         from_storage(&target.0, &target.1, &mut tree);
         Some(tree)
@@ -148,6 +161,12 @@ impl Core {
         body: &Tree,
         now: Timestamp,
     ) -> Result<Tree, Status> {
+        if request.kind.custom.is_some() && live.at(&PATH).is_none() {
+            // Upstream's conversion of custom resources meets the empty Scale that the fields so far are compared with.
+            let why = "failed to create manager for existing fields: failed to convert live object (/; autoscaling/v1, \
+                       Kind=Scale) to proper version: request to convert CR to an invalid group/version: autoscaling/v1";
+            return Err(Status::new(corten_object::Reason::Unknown, why));
+        }
         let versions = ScaleVersions(self.schema);
         let context = Context { kind: "Scale", schema_changes: false, ..context(request, &versions, SCALE, now) };
         let context = Context { schema: self.schema, ..context };
@@ -219,8 +238,37 @@ pub(super) fn set(tree: &mut Tree, managed: Option<Tree>) {
 
 /// Makes an empty list of managed fields one with an empty entry: both reset them, and the first does not outlive decoding.
 pub(super) fn mark_reset(tree: &mut Tree) {
-    if tree.at(&PATH).and_then(Tree::as_list).is_some_and(<[Tree]>::is_empty) {
-        set(tree, Some(Tree::List(vec![Tree::map()])));
+    if is_reset(tree) {
+        reset(tree);
+    }
+}
+
+/// Makes the managed fields such as reset those of the object that is written to.
+pub(super) fn reset(tree: &mut Tree) {
+    set(tree, Some(Tree::List(vec![Tree::map()])));
+}
+
+fn is_reset(tree: &Tree) -> bool {
+    tree.at(&PATH).and_then(Tree::as_list).is_some_and(<[Tree]>::is_empty)
+}
+
+/// Whether a body has an empty list of managed fields.
+pub(super) fn resets(body: &Body) -> bool {
+    let bytes = match body {
+        Body::Tree(tree) => return is_reset(tree),
+        Body::Json(bytes) | Body::Yaml(bytes) => bytes,
+        // There an empty list is none.
+        Body::Protobuf(_) => return false,
+    };
+    let word = PATH[1].as_bytes();
+    // A list that is not empty has a manager's name or an apiVersion in it: only bodies that may be meant are read a second time.
+    let mentions =
+        |part: &[u8]| part.starts_with(word) && part.iter().skip(word.len()).take(8).any(|byte| *byte == b']');
+    let may = bytes.windows(word.len() + 8).any(mentions) || (bytes.len() < word.len() + 8);
+    match body {
+        _ if !may => false,
+        Body::Yaml(bytes) => yaml::parse(bytes).is_ok_and(|yaml| is_reset(&yaml.tree)),
+        _ => json::parse(bytes).is_ok_and(|tree| is_reset(&tree)),
     }
 }
 

@@ -77,6 +77,26 @@ pub(super) fn match_request(request: &Request<'_>, kind: &Kind, tree: &mut Tree)
     Ok(())
 }
 
+/// The body of an update, or what a patch made, has the name that the request has, and no other namespace
+/// (`endpoints/handlers/rest.go`, `checkName`).
+pub(super) fn check_name(request: &Request<'_>, tree: &Tree) -> Result<(), Status> {
+    let (name, namespace) = (tree.str_at("metadata.name"), tree.str_at("metadata.namespace"));
+    let why = if name.is_empty() {
+        let wanted = request.name;
+        format!("the name of the object ({wanted} based on URL) was undeterminable: name must be provided")
+    } else if name != request.name {
+        format!("the name of the object ({name}) does not match the name on the URL ({})", request.name)
+    } else if !request.namespace.is_empty() && !namespace.is_empty() && namespace != request.namespace {
+        format!(
+            "the namespace of the object ({namespace}) does not match the namespace on the request ({})",
+            request.namespace
+        )
+    } else {
+        return Ok(());
+    };
+    Err(Status::bad_request(why))
+}
+
 /// Takes over from the old object what an update cannot change.
 pub(super) fn keep_system_fields(new: &mut Tree, old: &Tree) {
     for key in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "selfLink"]
@@ -104,8 +124,9 @@ pub(super) fn keep_system_fields(new: &mut Tree, old: &Tree) {
 pub(super) fn generation_moves(generation: Generation, new: &Tree, old: &Tree) -> bool {
     let null = Tree::Null;
     let differs = |key: &str| {
-        let (a, b) = (new.get(key).unwrap_or(&null), old.get(key).unwrap_or(&null));
-        !a.semantically_equal(b)
+        let (a, b) = (new.path(key).unwrap_or(&null), old.path(key).unwrap_or(&null));
+        // Nothing and an empty map are the same.
+        !(a.semantically_equal(b) || is_empty(a) && is_empty(b))
     };
     match generation {
         Generation::None => false,
@@ -121,6 +142,10 @@ pub(super) fn generation_moves(generation: Generation, new: &Tree, old: &Tree) -
             keys(new).union(&keys(old)).any(|key| !skip.contains(&key.as_str()) && differs(key))
         }
     }
+}
+
+fn is_empty(tree: &Tree) -> bool {
+    tree.is_null() || tree.as_map().is_some_and(|map| map.is_empty())
 }
 
 /// `metadata.finalizers`

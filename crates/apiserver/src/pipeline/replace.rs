@@ -4,8 +4,8 @@ use bytes::Bytes;
 use corten_admission::{Operation, Reservation};
 use corten_audit::trail;
 use corten_client::PatchKind;
-use corten_kinds::{Kind, SubresourceKind, WriteContext};
-use corten_object::{Cause, Object, Reason, Status};
+use corten_kinds::{Kind, Subresource, SubresourceKind, WriteContext};
+use corten_object::{Object, Reason, Status};
 use corten_schema::{Options, canonicalise};
 use corten_tree::Tree;
 
@@ -62,7 +62,12 @@ impl Core {
     pub async fn update(&self, request: Request<'_>, body: Body) -> Result<Answer, Status> {
         let names = (request.namespace, request.name, request.subresource);
         self.authorize(&attributes(request.user, "update", request.kind, names)).await?;
-        let decoded = self.decode(&request, body)?;
+        // Metadata of custom resources is read in another way, which takes an empty list for none.
+        let reset = request.kind.custom.is_none() && managed::resets(&body);
+        let mut decoded = self.decode(&request, body)?;
+        if reset {
+            managed::reset(&mut decoded.tree);
+        }
         let create = request.kind.create_on_update && request.subresource.is_empty();
         if create && self.fresh().await.is_ok() && self.cache.get(&request.key(self.stored(request.kind))).is_none() {
             self.authorize(&attributes(request.user, "create", request.kind, (request.namespace, request.name, "")))
@@ -215,6 +220,7 @@ impl Core {
                 self.decode(&Request { options: &options, ..*request }, Body::Tree(tree))?.tree
             }
         };
+        metadata::check_name(request, &new)?;
         metadata::match_request(request, stored, &mut new)?;
         let wanted = new.str_at("metadata.resourceVersion");
         let conditional = match change {
@@ -323,7 +329,7 @@ impl Core {
                     copy_or_remove(new, old, "status");
                 }
             }
-            Some(SubresourceKind::Status) => keep_all_but_status(new, old),
+            Some(SubresourceKind::Status) => keep_all_but_status(new, old, request.sub()),
             Some(SubresourceKind::Update) => {
                 let merge = stored.hooks.subresource.ok_or_else(Status::method_not_allowed)?;
                 merge(request.subresource, new, old, &mut errors);
@@ -346,7 +352,9 @@ impl Core {
         }
         // What was a change of form only is none: the generation counts decoded, defaulted states.
         *new = self.canonical(stored, new)?;
-        if metadata::generation_moves(stored.generation, new, old) {
+        // A write of the status may change annotations, which count for some kinds, but not when they come this way.
+        let counted = part != Some(SubresourceKind::Status);
+        if counted && metadata::generation_moves(stored.generation_at(new), new, old) {
             new.set("metadata.generation", old.i64_at("metadata.generation").unwrap_or(0) + 1);
         }
         let key = request.key(stored);
@@ -398,11 +406,10 @@ fn patch_status(error: &corten_object::patch::PatchError) -> Status {
     use corten_object::patch::PatchError;
     let reason = match error {
         PatchError::BadRequest(_) => Reason::BadRequest,
-        // Upstream keeps the cause to itself; here it is among the details, where kubectl shows it.
-        PatchError::Unprocessable(why) => {
-            let cause = Cause { reason: "UnexpectedServerResponse".into(), message: why.clone(), field: String::new() };
+        // Upstream keeps the cause to itself.
+        PatchError::Unprocessable(_) => {
             let status = Status::new(Reason::Invalid, "the server rejected our request due to an error in our request");
-            return Status { causes: vec![cause], ..status };
+            return Status { bare_details: true, ..status };
         }
         PatchError::TooLarge(_) => Reason::RequestEntityTooLarge,
         // Upstream gives no reason here.
@@ -411,8 +418,10 @@ fn patch_status(error: &corten_object::patch::PatchError) -> Status {
     Status::new(reason, error.to_string())
 }
 
-/// A write through `status` changes the status, labels, annotations and finalizers only.
-fn keep_all_but_status(new: &mut Tree, old: &Tree) {
+/// A write through `status` changes the status and what of the metadata clients can write at all; of kinds whose row says so, the
+/// status only.
+fn keep_all_but_status(new: &mut Tree, old: &Tree, sub: Option<&Subresource>) {
+    const METADATA: [&str; 4] = ["labels", "annotations", "finalizers", "ownerReferences"];
     let mut kept = old.clone();
     match new.get("status") {
         Some(status) => kept.insert("status", status.clone()),
@@ -420,10 +429,12 @@ fn keep_all_but_status(new: &mut Tree, old: &Tree) {
             kept.remove("status");
         }
     }
-    for key in ["labels", "annotations", "finalizers", "resourceVersion"] {
+    let only_status = sub.is_some_and(|sub| sub.keeps_metadata);
+    let metadata = if only_status { &[][..] } else { &METADATA[..] };
+    for key in metadata.iter().chain(&["resourceVersion"]) {
         match new.at(&["metadata", key]).cloned() {
             Some(value) => {
-                kept.make_map_at("metadata").insert(key.to_owned(), value);
+                kept.make_map_at("metadata").insert((*key).to_owned(), value);
             }
             None => {
                 kept.make_map_at("metadata").remove(key);

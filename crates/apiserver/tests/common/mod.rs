@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use corten_apiserver::{Server, ServerConfig};
 use corten_auth::{Material, PkiNames, User};
-use corten_base::{BoxFuture, Clock, OnError, OnStop, SystemClock, SystemEntropy, Tasks};
+use corten_base::{BoxFuture, Clock, OnError, OnStop, SystemClock, SystemEntropy, Tasks, Timestamp};
 use corten_cache::{Cache, CacheOptions};
 use corten_client::{
     Api, ByteStream, Duplex, ExecExit, ExecRequest, ExecSession, LogRequest, NodeApi, PortForwardRequest,
@@ -113,6 +113,27 @@ impl Drop for Feed {
     }
 }
 
+/// The system's clock, which a test may put forward.
+#[derive(Debug, Default)]
+pub struct ShiftedClock(std::sync::atomic::AtomicU64);
+
+impl ShiftedClock {
+    #[allow(dead_code, reason = "each test file uses its part")]
+    pub fn advance(&self, seconds: u64) {
+        self.0.fetch_add(seconds, std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
+impl Clock for ShiftedClock {
+    fn now(&self) -> Timestamp {
+        SystemClock.now() + std::time::Duration::from_secs(self.0.load(std::sync::atomic::Ordering::SeqCst))
+    }
+
+    fn sleep(&self, duration: std::time::Duration) -> BoxFuture<'static, ()> {
+        SystemClock.sleep(duration)
+    }
+}
+
 /// A running server; everything goes with it.
 #[allow(dead_code, reason = "each test file uses its part")]
 pub struct Fixture {
@@ -121,6 +142,7 @@ pub struct Fixture {
     pub tasks: Tasks,
     pub cache: Cache,
     pub store: Arc<dyn Store>,
+    pub clock: Arc<ShiftedClock>,
     _feed: Feed,
     sealer: Arc<corten_auth::Sealer>,
     pub dir: tempfile::TempDir,
@@ -160,21 +182,23 @@ impl Fixture {
             let (feeding, source, watch) = (feeding.clone(), source.clone(), watch.lock().unwrap().take().unwrap());
             async move { Err::<(), _>(feeding.run(source, watch).await) }
         });
+        let clock = Arc::new(ShiftedClock::default());
         let parts = (store.clone(), cache.clone(), material.clone(), tasks.clone());
-        let mut config = Fixture::config(parts, sealer.clone());
+        let mut config = Fixture::config(parts, clock.clone(), sealer.clone());
         configure(&mut config, dir.path());
         let server = Server::start(config).await.unwrap();
-        Fixture { server, material, tasks, cache, store, _feed: Feed(feed), sealer, dir }
+        Fixture { server, material, tasks, cache, store, clock, _feed: Feed(feed), sealer, dir }
     }
 
     /// One more server over the same store and cache: what a restart finds.
     pub async fn start_again(&self) -> Server {
         let parts = (self.store.clone(), self.cache.clone(), self.material.clone(), self.tasks.clone());
-        Server::start(Fixture::config(parts, self.sealer.clone())).await.unwrap()
+        Server::start(Fixture::config(parts, self.clock.clone(), self.sealer.clone())).await.unwrap()
     }
 
     fn config(
         (store, cache, material, tasks): (Arc<dyn Store>, Cache, Arc<Material>, Tasks),
+        clock: Arc<ShiftedClock>,
         sealer: Arc<corten_auth::Sealer>,
     ) -> ServerConfig {
         ServerConfig {
@@ -185,7 +209,7 @@ impl Fixture {
             listen: vec![([127, 0, 0, 1], 0).into()],
             advertise: "192.0.2.1".parse().unwrap(),
             service_cidr: "10.43.0.0/16".parse().unwrap(),
-            clock: Arc::new(SystemClock),
+            clock,
             entropy: Arc::new(SystemEntropy),
             tasks,
             node_api: Arc::new(EchoNode),

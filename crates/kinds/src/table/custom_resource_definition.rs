@@ -1,6 +1,7 @@
 //! CustomResourceDefinition.
 
 use corten_base::Timestamp;
+use corten_object::managed::Ownable;
 use corten_object::time;
 use corten_tree::{Tree, tree};
 
@@ -21,7 +22,8 @@ pub(crate) const CUSTOM_RESOURCE_DEFINITION: KindSpec = KindSpec {
     short: &["crd", "crds"],
     categories: &["api-extensions"],
     generation: Generation::OnChangeOf(&["spec"]),
-    subresources: &[Subresource::STATUS_WITHOUT_METADATA],
+    // It owns no metadata by that, but writes some: its finalizer goes this way.
+    subresources: &[Subresource::STATUS.owning(Ownable::Except(&["metadata", "spec"]))],
     columns: &[Column::NAME, Column::CREATED_AT],
     served_by: Some("custom-resource-definition"),
     defines_kinds: true,

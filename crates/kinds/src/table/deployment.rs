@@ -7,7 +7,7 @@ use corten_tree::Tree;
 use crate::defaults;
 use crate::spec::{Generation, Hooks, KindSpec, Subresource};
 use crate::validate::{Spot, workload};
-use crate::{Column, Number, Of, RowContext, column, print, wide};
+use crate::{Column, Number, Of, RowContext, WriteContext, column, print, wide};
 use crate::{Errors, warnings};
 
 /// `apps/v1 Deployment`
@@ -17,7 +17,8 @@ pub(crate) const DEPLOYMENT: KindSpec = KindSpec {
     plural: "deployments",
     short: &["deploy"],
     categories: &["all"],
-    generation: Generation::OnChangeOf(&["spec"]),
+    // A rollback's annotations count, too.
+    generation: Generation::OnChangeOf(&["spec", "metadata.annotations"]),
     subresources: &[
         Subresource::scale("spec.replicas", "status.replicas", "spec.selector"),
         Subresource::STATUS.owning(Ownable::Except(&["spec", "metadata.labels"])),
@@ -37,6 +38,7 @@ pub(crate) const DEPLOYMENT: KindSpec = KindSpec {
     pod_spec: "spec.template.spec",
     hooks: Hooks {
         default: Some(default),
+        prepare_status: Some(prepare_status),
         validate: Some(validate),
         validate_status: Some(validate_status),
         warnings: Some(warnings::template),
@@ -44,6 +46,14 @@ pub(crate) const DEPLOYMENT: KindSpec = KindSpec {
     },
     ..KindSpec::NAMESPACED
 };
+
+/// A write of the status leaves the labels alone (`deploymentStatusStrategy.PrepareForUpdate`).
+fn prepare_status(deployment: &mut Tree, old: &Tree, _: &WriteContext) {
+    match old.path("metadata.labels") {
+        Some(labels) => deployment.set("metadata.labels", labels.clone()),
+        None => drop(deployment.remove("metadata.labels")),
+    }
+}
 
 /// `ready/desired`, as StatefulSets show it too.
 pub(super) fn ready(object: &Tree, _: &RowContext) -> Tree {

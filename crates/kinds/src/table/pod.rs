@@ -331,6 +331,10 @@ fn prepare_update(pod: &mut Tree, old: &Tree, _: &WriteContext) {
 /// The QoS class and owners stay, and what an old kubelet does not know. (`podStatusStrategy.PrepareForUpdate`)
 fn prepare_status(pod: &mut Tree, old: &Tree, _: &WriteContext) {
     defaults::text(pod, "status.qosClass", old.str_at("status.qosClass"));
+    match old.path("metadata.ownerReferences") {
+        Some(owners) => pod.set("metadata.ownerReferences", owners.clone()),
+        None => drop(pod.remove("metadata.ownerReferences")),
+    }
     for kept in [
         "status.resourceClaimStatuses",
         "status.extendedResourceClaimStatus",

@@ -84,7 +84,7 @@ pub fn apply(
         let failed = |why| ApplyError::Unfit(format!("failed to create manager for existing fields: {why}"));
         entries = tracked.map_err(failed)?;
     } else if context.schema_changes {
-        reconcile_all(context, &mut entries);
+        reconcile_all(context, &mut entries).map_err(ApplyError::Unfit)?;
     }
     let merger = Merger { context, root, live, applied, manager };
     let outcome = match merger.run(entries.clone(), force) {
@@ -192,10 +192,11 @@ impl<'a> Merger<'a> {
             version == context.api_version || conversions.contains_key(version)
         });
         for entry in entries.0.iter_mut().filter(|entry| !entry.owner.is(mine)) {
-            let converted = match conversions.get(&*entry.owner.api_version) {
+            let version = &*entry.owner.api_version;
+            let converted = match conversions.get(version) {
                 Some((ty, live, merged)) => {
                     let compared = compare(context.schema, Ty::root(context.schema, *ty), live, merged)?;
-                    Some(filtered(context.ownable, compared))
+                    Some(filtered(context.ownable_at(version), compared))
                 }
                 None => None,
             };
@@ -275,11 +276,6 @@ fn note_last_applied(tree: &mut Tree, applied: &Tree) {
     let mut last = applied.clone();
     if let Some(annotations) = last.path_mut("metadata.annotations").and_then(Tree::as_map_mut) {
         annotations.remove(LAST_APPLIED);
-        if annotations.is_empty()
-            && let Some(metadata) = last.path_mut("metadata").and_then(Tree::as_map_mut)
-        {
-            metadata.remove("annotations");
-        }
     }
     sort_keys(&mut last);
     let mut text = last.to_json_string();

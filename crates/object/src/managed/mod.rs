@@ -32,6 +32,12 @@ pub trait Versions {
     /// The type of the kind at an `apiVersion`; `None` if it is not served.
     fn type_of(&self, api_version: &str) -> Option<TypeId>;
 
+    /// Why a version that is not served cannot even be named: it is none of the kind's (custom resources only; what names one of
+    /// a built-in kind is forgotten).
+    fn unknown(&self, _api_version: &str) -> Option<String> {
+        None
+    }
+
     /// A state of the object at another version; `None` if that is not served.
     fn convert(&self, tree: &Tree, from: &str, to: &str) -> Option<Tree>;
 }
@@ -46,6 +52,15 @@ pub enum Ownable<'a> {
     Except(&'a [&'a str]),
     /// Only what is on, above or below these dotted paths; `*` is any element.
     Only(&'a [&'a str]),
+}
+
+impl Context<'_> {
+    /// What a write may own at another version of the kind. Of custom resources themselves upstream knows it at the request's
+    /// version only (`apiextensions-apiserver/pkg/apiserver/customresource_handler.go`, `getStatusResetFields` and its caller).
+    fn ownable_at(&self, api_version: &str) -> Ownable<'_> {
+        let elsewhere = api_version != self.api_version && self.subresource.is_empty();
+        if self.schema_changes && elsewhere { Ownable::All } else { self.ownable }
+    }
 }
 
 impl Ownable<'_> {

@@ -41,7 +41,8 @@ pub fn scale_to_subresource(parent: &Tree, replicas: &ReplicasPath<'_>) -> Optio
 pub fn scale_to_parent(parent: &Tree, scale: &Tree, replicas: &ReplicasPath<'_>) -> Option<Tree> {
     let mut entries = Entries::read(parent, true).unwrap_or_default();
     let mut scaled = Entries::read(scale, true).unwrap_or_default();
-    // A Scale's entries are found by the identity that the object's have there.
+    // An update's identity has the version in it, which a Scale's never shares with the object's: only appliers keep their entries,
+    // all others lose the field and get it back in an entry of its own.
     entries.0.retain_mut(|entry| {
         if !replicas.api_versions.iter().any(|v| **v == *entry.owner.api_version) {
             return false;
@@ -50,11 +51,7 @@ pub fn scale_to_parent(parent: &Tree, scale: &Tree, replicas: &ReplicasPath<'_>)
         if !set.has(replicas.path) {
             return true;
         }
-        let mut there = entry.owner.clone();
-        if !there.applied {
-            there.api_version = Cow::Borrowed(SCALE_VERSION);
-        }
-        match scaled.position(&there) {
+        match scaled.position(&entry.owner) {
             Some(at) => {
                 scaled.0.remove(at);
                 true
@@ -71,14 +68,15 @@ pub fn scale_to_parent(parent: &Tree, scale: &Tree, replicas: &ReplicasPath<'_>)
         if !entry.fields.to_set().has(SCALE_REPLICAS) {
             continue;
         }
-        entry.owner.api_version = Cow::Borrowed(replicas.api_version);
         entry.fields = Fields::Set(Set::of(replicas.path));
         // Upstream looks the time up among the object's entries, where a new manager has none.
+        let known = entries.position(&entry.owner);
+        entry.owner.api_version = Cow::Borrowed(replicas.api_version);
         entry.time = None;
-        match entries.position(&entry.owner) {
+        match known {
             Some(at) => {
-                let merged = entries.0[at].fields.to_set().union(entry.fields.to_set());
-                entries.0[at].fields = Fields::Set(merged);
+                entry.time = entries.0[at].time.clone();
+                entries.0[at] = entry;
             }
             None => entries.0.push(entry),
         }

@@ -35,7 +35,7 @@ pub(super) fn updated<'a>(
         return Ok(entries);
     }
     if context.schema_changes || !checked {
-        reconcile_all(context, &mut entries);
+        reconcile_all(context, &mut entries)?;
     }
     let root = root(context)?;
     let comparison = filtered(context.ownable, compare(context.schema, root, live, new)?);
@@ -43,7 +43,7 @@ pub(super) fn updated<'a>(
     let mut versions: BTreeMap<String, Comparison<'_>> = BTreeMap::new();
     for (version, (ty, live, new)) in &conversions {
         let compared = compare(context.schema, Ty::root(context.schema, *ty), live, new)?;
-        versions.insert(version.clone(), filtered(context.ownable, compared));
+        versions.insert(version.clone(), filtered(context.ownable_at(version), compared));
     }
     entries.0.retain(|entry| {
         *entry.owner.api_version == *context.api_version || versions.contains_key(&*entry.owner.api_version)
@@ -125,14 +125,18 @@ pub(super) fn converted(
     Ok(found)
 }
 
-/// Brings all field sets in line with the types as they are now.
-pub(super) fn reconcile_all(context: &Context<'_>, entries: &mut Entries<'_>) {
+/// Brings all field sets in line with the types as they are now; an error says of which entry that is impossible.
+pub(super) fn reconcile_all(context: &Context<'_>, entries: &mut Entries<'_>) -> Result<(), String> {
     for entry in &mut entries.0 {
+        if let Some(why) = context.versions.unknown(&entry.owner.api_version) {
+            return Err(why);
+        }
         if let Some(ty) = context.versions.type_of(&entry.owner.api_version) {
             let set = entry.fields.to_set();
             entry.fields = Fields::Set(reconcile(context.schema, Ty::root(context.schema, ty), set));
         }
     }
+    Ok(())
 }
 
 /// The entries that a write starts from, and whether their sets are known to be well-formed: those of the new state where

@@ -53,6 +53,8 @@ fn structure(builder: &mut SchemaBuilder, name: &str, props: &Props, object: boo
         field.list_type = property.list_type;
         field.list_keys = Cow::Owned(property.list_keys.join(","));
         field.atomic = property.atomic_map;
+        // Server-side apply tells items by it that have no such key.
+        field.default = property.default.as_ref().map_or(Cow::Borrowed(""), |value| Cow::Owned(value.to_json_string()));
         field.required = props.required.contains(key);
         fields.push(field);
     }
