@@ -34,3 +34,11 @@ pub use corten_schema::scalars::duration::parse as parse_duration;
 pub use flow::FlowLimits;
 pub use http::{Anonymous, RequestHeader};
 pub use server::{Authentication, Server, ServerConfig, StartError};
+
+/// Reads a YAML body.
+///
+/// # Errors
+/// 400 if it is none.
+pub fn yaml_body(bytes: &[u8]) -> Result<corten_tree::Tree, corten_object::Status> {
+    pipeline::yaml::parse(bytes).map(|body| body.tree)
+}

@@ -446,7 +446,9 @@ impl<'a, I: Input<'a>> Decoder<'_, I> {
     fn float(&mut self) -> Outcome<Tree> {
         self.expect(Kind::Number)?;
         let text = self.input.number_text()?;
-        if let Ok(n) = text.parse::<i64>().map_err(drop).and_then(|n| if n.abs() < 1 << 53 { Ok(n) } else { Err(()) }) {
+        if let Ok(n) =
+            text.parse::<i64>().map_err(drop).and_then(|n| if n.unsigned_abs() < 1 << 53 { Ok(n) } else { Err(()) })
+        {
             return Ok(Tree::Int(n));
         }
         match text.parse::<f64>() {

@@ -14,6 +14,8 @@ use corten_testkit::leftovers::Snapshot;
 use corten_testkit::{cache_dir, root};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::interrupt::Interrupt;
+
 /// Arguments of `clients`.
 #[derive(Debug, Args)]
 pub(crate) struct ClientsArgs {
@@ -60,9 +62,13 @@ pub(crate) fn run(args: &ClientsArgs) -> Result<()> {
         None => crate::conformance::build()?,
     };
     let before = Snapshot::take();
+    let interrupt = Interrupt::listen()?;
     let cluster = Cluster::up(&corten, "clients")?;
     let mut failed = Vec::new();
     for (name, test) in TESTS.iter().filter(|(name, _)| name.contains(&args.filter)) {
+        if interrupt.check().is_err() {
+            break;
+        }
         let began = Instant::now();
         let outcome = test(&programs, &cluster);
         let seconds = began.elapsed().as_secs_f64();
@@ -77,6 +83,7 @@ pub(crate) fn run(args: &ClientsArgs) -> Result<()> {
     cluster.down()?;
     let left = Snapshot::take().since(&before);
     ensure!(left.is_empty(), "left behind:\n  {}", left.join("\n  "));
+    interrupt.check()?;
     if failed.is_empty() { Ok(()) } else { bail!("failed: {}; logs: {}", failed.join(", "), programs.dir.display()) }
 }
 
@@ -220,6 +227,8 @@ fn work(cluster: &Cluster, kind: &str, name: &str, writer: &str) -> Result<()> {
         cluster.kubectl(&["patch", &bundle, "--type=merge", "-p", &patch])
     };
     cluster.kubectl_with(&["apply", "-f", "-"], &definition(kind))?;
+    // A new definition has no list of conditions yet, on which `--for=condition` fails: names come with them.
+    wait(&format!("jsonpath={{.status.acceptedNames.kind}}={kind}"), &crd)?;
     wait("condition=Established", &crd)?;
     let manifest = format!("apiVersion: clients.corten.dev/v1\nkind: {kind}\nmetadata: {{name: {name}}}\n");
     let refused =

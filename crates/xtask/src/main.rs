@@ -6,6 +6,8 @@ mod clients;
 mod conformance;
 mod deny;
 mod faults;
+mod fuzz;
+mod interrupt;
 mod oracle;
 mod schema;
 mod sim;
@@ -41,6 +43,8 @@ enum Command {
     Deny,
     /// Compare the answers to faulty manifests with those of upstream's kube-apiserver, built from its Go modules
     Faults(faults::FaultsArgs),
+    /// Fuzz what reads input from outside, in an optimised build with overflow checks (options: `cargo xtask fuzz -- --help`)
+    Fuzz(fuzz::FuzzArgs),
     /// Write the schema table from upstream's Go types
     Schema {
         /// Compare instead, and run the byte-for-byte tests against upstream
@@ -63,6 +67,7 @@ fn main() -> Result<()> {
         Command::Conformance(args) => conformance::run(&args),
         Command::Deny => deny::run(),
         Command::Faults(args) => faults::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Schema { check } => schema::run(check),
         Command::Sim(args) => sim::run(&args),
         Command::Vm(args) => vm::run(&args).and_then(|status| match status {

@@ -33,7 +33,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("surface", &["corten", "cli", "console"]),
-    ("dev", &["sim", "testkit", "faults", "xtask"]),
+    ("dev", &["sim", "testkit", "faults", "fuzz", "xtask"]),
 ];
 
 /// Layers whose code decides only: no I/O, no clock, no threads, no randomness.
@@ -78,6 +78,7 @@ const NAMES_KINDS: &[&str] = &[
     "corten",
     "testkit",
     "faults",
+    "fuzz",
     "xtask",
 ];
 

@@ -17,7 +17,7 @@ mod read;
 mod replace;
 mod scale;
 mod watch;
-mod yaml;
+pub(crate) mod yaml;
 
 use std::sync::Arc;
 

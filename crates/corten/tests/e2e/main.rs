@@ -3,8 +3,10 @@
 //! One cluster serves all cases, in order; each works in a namespace of its own. Arguments select cases by name. At the end
 //! nothing may be left on the machine.
 
+mod apply;
 mod crash;
 mod faults;
+mod helm;
 mod kubectl;
 mod postgres;
 mod proxies;
@@ -31,6 +33,12 @@ const CASES: &[Case] = &[
     ("proxies", proxies::proxies),
     ("port_forward", proxies::port_forward),
     ("attach", proxies::attach),
+    ("custom_resources", apply::custom_resources),
+    ("large_definition", apply::large_definition),
+    ("server_side_apply", apply::server_side),
+    ("client_side_to_server_side_apply", apply::client_side_to_server_side),
+    ("kubectl_diff", apply::diff),
+    ("helm_chart", helm::chart),
     ("examples", workloads::examples),
     ("pod_features", workloads::pod_features),
     ("refused_manifests", faults::refused_manifests),

@@ -47,8 +47,10 @@ pub struct Quantity {
 
 /// The smallest scale kept: nano. Smaller amounts are rounded away from zero.
 const SCALE_MIN: i32 = -9;
-/// Digits that surely fit.
+/// Digits that surely fit, also with two zeros more.
 const DIGITS_MAX: usize = 36;
+/// The largest scale kept, a multiple of three: amounts beyond it, which no real one is, end here.
+const SCALE_MAX: i32 = 99_000;
 /// Upstream's bound of digits for its fast path (`maxInt64Factors`).
 const FAST_DIGITS: i32 = 18;
 
@@ -125,16 +127,26 @@ impl FromStr for Quantity {
         let digits = format!("{}{}", parts.whole, parts.fraction);
         let text = keeps_text(&parts, &digits, exponent, format).then(|| text.into());
         // Digits beyond what fits only move the scale; no real amount has them.
-        let kept = digits.len().min(DIGITS_MAX);
-        let mut unscaled: i128 = digits[..kept].parse().map_err(|_| QuantityError::Numeric)?;
-        let mut scale = (digits.len() - kept) as i32 - parts.fraction.len() as i32;
+        let leading = if digits.len() > DIGITS_MAX { digits.len() - digits.trim_start_matches('0').len() } else { 0 };
+        let (kept, dropped) = digits[leading..].split_at((digits.len() - leading).min(DIGITS_MAX));
+        let mut unscaled: i128 = if kept.is_empty() { 0 } else { kept.parse().map_err(|_| QuantityError::Numeric)? };
+        let places = |text: &str| i32::try_from(text.len()).unwrap_or(i32::MAX);
+        let mut scale = places(dropped).saturating_sub(places(parts.fraction));
         if base == 10 {
-            scale += exponent;
+            scale = scale.saturating_add(exponent);
         } else {
             unscaled = unscaled.saturating_mul(1i128 << exponent);
         }
         if scale < SCALE_MIN {
-            (unscaled, scale) = (divide_away(unscaled, (SCALE_MIN - scale) as u32), SCALE_MIN);
+            let rest = i128::from(dropped.bytes().any(|digit| digit != b'0'));
+            let places = SCALE_MIN.saturating_sub(scale).unsigned_abs();
+            (unscaled, scale) = (divide_away(unscaled.saturating_add(rest), places), SCALE_MIN);
+        }
+        if scale > SCALE_MAX {
+            while unscaled != 0 && unscaled % 10 == 0 {
+                unscaled /= 10;
+            }
+            scale = SCALE_MAX;
         }
         let mut quantity = Quantity { unscaled, scale, format, text };
         if format == QuantityFormat::BinarySi {
@@ -378,6 +390,9 @@ mod tests {
             ("010", "010"),
             ("1.500", "1.500"),
             ("1234567890", "1234567890"),
+            ("0.0000000000000000000000000000000000000001", "1n"),
+            ("0.1000000000000000000000000000000000000001", "100000001n"),
+            ("1000000000000000000000000000000000000000e1", "10e39"),
             ("0.0000000001", "1n"),
             ("-1.5", "-1500m"),
             ("16Ei", "9223372036854775807"),

@@ -10,6 +10,7 @@ mod suite;
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::Ipv4Addr;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -21,6 +22,8 @@ use corten_testkit::leftovers::Snapshot;
 use corten_testkit::{cache_dir, root, run as run_command, tools};
 
 use suite::{Test, home};
+
+use crate::interrupt::Interrupt;
 
 /// The cluster's name.
 const CLUSTER: &str = "conformance";
@@ -46,6 +49,9 @@ pub(crate) struct ConformanceArgs {
     /// Test this binary instead of building one
     #[arg(long, value_name = "PATH")]
     corten: Option<PathBuf>,
+    /// The commit that the tested binary was built from (default: what `PATH.commit` says)
+    #[arg(long, value_name = "REV", requires = "corten")]
+    commit: Option<String>,
     /// Leave the cluster running and say how to go on with it
     #[arg(long)]
     keep: bool,
@@ -94,6 +100,10 @@ pub(crate) fn run(args: &ConformanceArgs) -> Result<()> {
         Some(path) => fs::canonicalize(path).with_context(|| path.display().to_string())?,
         None => build()?,
     };
+    let commit = match &args.commit {
+        Some(commit) => commit.clone(),
+        None => fs::read_to_string(corten.with_extension("commit")).map_or("unknown".into(), |c| c.trim().to_owned()),
+    };
     let all = suite::tests(&e2e)?;
     let ginkgo = if args.procs > 1 { Some(suite::ginkgo()?) } else { None };
     let store = images::prepare(&corten)?;
@@ -102,9 +112,10 @@ pub(crate) fn run(args: &ConformanceArgs) -> Result<()> {
         return Ok(());
     }
     let before = Snapshot::take();
+    let interrupt = Interrupt::listen()?;
     let cluster = Cluster::up_with(&corten, CLUSTER, |data| images::give(&store, data))?;
     let began = Instant::now();
-    let results = run_suite(&cluster, &e2e, ginkgo.as_deref(), args);
+    let results = interrupt.check().and_then(|()| run_suite(&cluster, &e2e, ginkgo.as_deref(), args, &interrupt));
     let seconds = began.elapsed().as_secs();
     if args.keep {
         eprintln!("the cluster goes on: export KUBECONFIG={}", cluster.kubeconfig().display());
@@ -126,13 +137,17 @@ pub(crate) fn run(args: &ConformanceArgs) -> Result<()> {
     let failed = results.iter().filter(|r| !r.passed()).count();
     eprintln!("{} passed, {failed} failed in {} min {} s", results.len() - failed, seconds / 60, seconds % 60);
     if !args.no_report {
-        report::update(&root().join("docs/conformance.md"), &all, &results)?;
+        report::update(&root().join("docs/conformance.md"), &all, &results, &commit)?;
     }
+    interrupt.check()?;
     if failed > 0 { bail!("{failed} tests failed") } else { Ok(()) }
 }
 
-/// The binary under test, as it is now: a copy, for the build directory may change meanwhile.
+/// The binary under test, as it is now: a copy, for the build directory may change meanwhile. Beside it lies what it was built from.
 pub(crate) fn build() -> Result<PathBuf> {
+    let git = |args: &[&str]| corten_testkit::text(Command::new("git").args(args).current_dir(root()));
+    let changed = if git(&["status", "--porcelain", "--untracked-files=no"])?.is_empty() { "" } else { "+changes" };
+    let commit = format!("{}{changed}\n", git(&["rev-parse", "--short", "HEAD"])?.trim());
     let mut cargo = Command::new("cargo");
     if !cargo.args(["build", "--quiet", "--package", "corten"]).current_dir(root()).status()?.success() {
         bail!("the build failed");
@@ -144,6 +159,7 @@ pub(crate) fn build() -> Result<PathBuf> {
         fs::remove_file(&copy)?;
     }
     fs::copy(target.join("debug/corten"), &copy)?;
+    fs::write(copy.with_extension("commit"), commit)?;
     Ok(copy)
 }
 
@@ -181,6 +197,7 @@ fn run_suite(
     e2e: &Path,
     ginkgo: Option<&Path>,
     args: &ConformanceArgs,
+    interrupt: &Interrupt,
 ) -> Result<Vec<report::Outcome>> {
     let dir = home().join("run");
     if dir.exists() {
@@ -208,7 +225,7 @@ fn run_suite(
     command.args(["--provider=skeleton", "--disable-log-dump", "--report-complete-ginkgo", "--report-dir"]).arg(&dir);
     command.arg("--kubeconfig").arg(&kubeconfig).arg("--kubectl-path").arg(tools::kubectl()?);
     command.arg("--e2e-output-dir").arg(&dir).current_dir(&dir).env("HOME", &dir).env("KUBECONFIG", &kubeconfig);
-    follow(&mut command, &dir.join("output.log"))?;
+    follow(&mut command, &dir.join("output.log"), interrupt)?;
     let mut outcomes = Vec::new();
     for spec in suite::specs(&dir.join("ginkgo/report.json"))? {
         if let Some(outcome) = report::Outcome::of(&spec) {
@@ -237,9 +254,12 @@ fn outside_kubeconfig(cluster: &Cluster, dir: &Path) -> Result<PathBuf> {
 }
 
 /// Runs the suite, keeps what it prints, and shows a line for each test.
-fn follow(command: &mut Command, log: &Path) -> Result<()> {
+fn follow(command: &mut Command, log: &Path, interrupt: &Interrupt) -> Result<()> {
     let mut file = File::create(log)?;
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(file.try_clone()?).spawn()?;
+    // A group of its own: a signal reaches the runner and all its processes through us, once.
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(file.try_clone()?).process_group(0);
+    let mut child = command.spawn()?;
+    interrupt.pass_to(&child);
     eprintln!("running the suite; what it prints: {}", log.display());
     let mut name = String::new();
     let mut verdict: Option<String> = None;
@@ -270,6 +290,7 @@ fn follow(command: &mut Command, log: &Path) -> Result<()> {
         }
     }
     // It ends with a failure when a test fails: the report tells.
-    child.wait()?;
-    Ok(())
+    let ended = child.wait();
+    interrupt.ended();
+    ended.map(drop).map_err(Into::into)
 }

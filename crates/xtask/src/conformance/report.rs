@@ -8,13 +8,16 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
-use corten_testkit::{root, text};
+use corten_testkit::text;
 use serde_json::Value;
 
 use super::suite::{Test, VERSION, test_of};
 
 /// How long a reason may be, in characters.
 const REASON_MAX: usize = 300;
+
+/// How ginkgo says that the time of the whole run was up (`internal/suite.go`); a test's own limit reads otherwise.
+const SUITE_TIMEOUT: &str = "A suite timeout occurred";
 
 /// What came of a test.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +36,8 @@ impl Outcome {
         let failure = match spec["State"].as_str() {
             Some("passed") => None,
             // A test that skips itself was asked for and not run. So was one that the end of the run cut off.
-            Some("skipped" | "pending" | "interrupted") | None => return None,
+            Some("skipped" | "pending" | "interrupted" | "aborted") | None => return None,
+            Some("timedout") if reason(spec).starts_with(SUITE_TIMEOUT) => return None,
             Some(_) => Some(reason(spec)),
         };
         Some(Outcome { test: test_of(spec), failure })
@@ -67,16 +71,18 @@ const FAILED: &str = "## Failed";
 const NOT_RUN: &str = "## Not run";
 const PASSED: &str = "## Passed";
 
-/// Writes the page: what it said, with the new results in place of the old.
-pub(super) fn update(page: &Path, all: &[Test], results: &[Outcome]) -> Result<()> {
+/// Writes the page: what it said, with the new results, of a binary of `commit`, in place of the old.
+///
+/// # Errors
+/// If the page cannot be written.
+pub(super) fn update(page: &Path, all: &[Test], results: &[Outcome], commit: &str) -> Result<()> {
     let before = fs::read_to_string(page).unwrap_or_default();
     let (mut states, mut runs) = (parse(&before), parse_runs(&before));
     states.retain(|name, _| all.iter().any(|t| t.name == *name));
-    let commit = text(Command::new("git").args(["rev-parse", "--short", "HEAD"]).current_dir(root()))?;
     let date = text(Command::new("date").args(["-u", "+%F"]))?;
     for outcome in results {
         states.insert(outcome.test.name.clone(), outcome.failure.clone());
-        runs.insert(outcome.test.sig.clone(), (date.trim().to_owned(), commit.trim().to_owned()));
+        runs.insert(outcome.test.sig.clone(), (date.trim().to_owned(), commit.to_owned()));
     }
     fs::write(page, render(all, &states, &runs)).with_context(|| page.display().to_string())
 }
@@ -195,6 +201,10 @@ mod tests {
         let spec = |state: &str| json!({"LeafNodeType": "It", "State": state, "LeafNodeText": "x", "Failure": {"Message": "a\n  b"}});
         assert!(Outcome::of(&spec("passed")).unwrap().passed());
         assert_eq!(Outcome::of(&spec("timedout")).unwrap().failure.as_deref(), Some("a b"));
+        let mut cut_off = spec("timedout");
+        cut_off["Failure"]["Message"] = json!("A suite timeout occurred and the following goroutines were running");
+        assert_eq!(Outcome::of(&cut_off), None, "the end of the run is not the test's fault");
+        assert_eq!(Outcome::of(&spec("interrupted")), None);
         assert_eq!(Outcome::of(&spec("skipped")), None);
         assert_eq!(Outcome::of(&json!({"LeafNodeType": "BeforeSuite", "State": "failed"})), None);
     }
