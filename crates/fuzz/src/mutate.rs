@@ -14,7 +14,7 @@ impl Numbers {
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -24,7 +24,7 @@ impl Numbers {
 
     /// A number below `end`; zero if that is zero.
     pub fn below(&mut self, end: usize) -> usize {
-        if end == 0 { 0 } else { (self.next() % end as u64) as usize }
+        if end == 0 { 0 } else { (self.draw() % end as u64) as usize }
     }
 
     fn pick<'t, T>(&mut self, of: &'t [T]) -> Option<&'t T> {
@@ -132,7 +132,7 @@ fn words_once(numbers: &mut Numbers, bytes: &mut Vec<u8>, words: &[&str]) {
 fn bytes_once(numbers: &mut Numbers, bytes: &mut Vec<u8>, other: &[u8]) {
     let at = numbers.below(bytes.len());
     let end = (at + 1 + numbers.below(16)).min(bytes.len());
-    let number = numbers.next();
+    let number = numbers.draw();
     match numbers.below(10) {
         0 if !bytes.is_empty() => bytes[at] ^= 1 << (number % 8),
         1 if !bytes.is_empty() => bytes[at] = number as u8,
@@ -192,7 +192,7 @@ fn any_of(numbers: &mut Numbers, tree: &Tree) -> Tree {
 }
 
 fn leaf(numbers: &mut Numbers) -> Tree {
-    let number = numbers.next();
+    let number = numbers.draw();
     match numbers.below(8) {
         0 => Tree::Null,
         1 => Tree::Bool(number.is_multiple_of(2)),
