@@ -535,7 +535,8 @@ pub(super) fn field_path(input: &[u8]) -> Class {
         document.set(&text, 1);
         assert_eq!(document.i64_at(&text), Some(1), "what was set at {text:?} is not there");
     }
-    class("path", &format!("{before} {}", set.paths().len()))
+    let depth = "/".repeat(set.paths().first().map_or(0, |path| path.matches('.').count()).min(9));
+    class("path", &format!("{before} {depth}"))
 }
 
 pub(super) fn json_path(input: &[u8]) -> Class {
