@@ -611,7 +611,7 @@ mod tests {
         }
         seen.sort();
         assert_eq!(seen, ["10.99.0.1", "10.99.0.2", "10.99.0.3", "10.99.0.4", "10.99.0.6"]);
-        let asks = |ip: &str| tree!({"spec": {"type": "ClusterIP", "clusterIP": ip}});
+        let asks = |ip: &str| tree!({"spec": {"type": "ClusterIP", "clusterIP": ip, "clusterIPs": [ip]}});
         let of = |ip: &str| errors(a.reserve(&key("x"), &mut asks(ip), None, &source));
         assert!(of("10.99.0.5").contains("provided IP is already allocated"));
         assert!(of("10.43.0.5").contains("is not in the valid range"), "its range is not ready");
@@ -638,14 +638,15 @@ mod tests {
         let ip = one.str_at("spec.clusterIP").to_owned();
         assert!(ip.starts_with("10.43.0."));
         assert_eq!(one.list_at("spec.clusterIPs"), [Tree::from(ip.as_str())]);
-        let mut two = tree!({"spec": {"type": "ClusterIP", "clusterIP": (ip.as_str())}});
+        let mut two = tree!({"spec": {"type": "ClusterIP", "clusterIP": (ip.as_str()), "clusterIPs": [(ip.as_str())]}});
         assert_eq!(
             errors(a.reserve(&key("two"), &mut two, None, &Nothing::default())),
             format!(
-                "spec.clusterIPs[0]: Invalid value: {ip:?}: failed to allocate IP {ip}: provided IP is already allocated"
+                "spec.clusterIPs: Invalid value: [{ip:?}]: failed to allocate IP {ip}: provided IP is already allocated"
             )
         );
-        let mut again = tree!({"spec": {"type": "ClusterIP", "clusterIP": (ip.as_str())}});
+        let mut again =
+            tree!({"spec": {"type": "ClusterIP", "clusterIP": (ip.as_str()), "clusterIPs": [(ip.as_str())]}});
         drop(a.reserve(&key("one"), &mut again, None, &Nothing::default()).unwrap());
         assert!(
             errors(a.reserve(&key("two"), &mut two, None, &Nothing::default())).contains("already allocated"),

@@ -232,7 +232,7 @@ mod tests {
         let text = between("core.v1.PodSpec", &old, &new);
         assert_eq!(
             text,
-            "@@ -42,7 +42,7 @@\n  \"DeprecatedServiceAccount\": \"\",\n  \"AutomountServiceAccountToken\": null,\n  \"NodeName\": \
+            "@@ -44,7 +44,7 @@\n  \"DeprecatedServiceAccount\": \"\",\n  \"AutomountServiceAccountToken\": null,\n  \"NodeName\": \
              \"\",\n- \"HostNetwork\": true,\n+ \"HostNetwork\": false,\n  \"HostPID\": false,\n  \"HostIPC\": false,\n  \
              \"ShareProcessNamespace\": null,\n"
         );

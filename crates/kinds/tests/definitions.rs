@@ -40,7 +40,7 @@ fn faults(mut definition: Tree, old: Option<&Tree>) -> Vec<String> {
     let errors = match old {
         None => {
             kind.hooks.prepare_create.unwrap()(&mut definition, &context);
-            kind.create_faults(&kind, &definition)
+            kind.create_faults(kind, &definition)
         }
         Some(old) => {
             let mut old = old.clone();

@@ -218,7 +218,9 @@ fn containers() {
         "FieldValueInvalid spec.containers[0].securityContext.runAsUser: Invalid value: -1: must be between 0 and \
          2147483647, inclusive\n\
          FieldValueInvalid spec.containers[0].securityContext: Invalid value: \
-         {\"runAsUser\":-1,\"privileged\":true,\"allowPrivilegeEscalation\":false}: cannot set `allowPrivilegeEscalation` to \
+         {\"Capabilities\":null,\"Privileged\":true,\"SELinuxOptions\":null,\"WindowsOptions\":null,\"RunAsUser\":-1,\
+         \"RunAsGroup\":null,\"RunAsNonRoot\":null,\"ReadOnlyRootFilesystem\":null,\"AllowPrivilegeEscalation\":false,\
+         \"ProcMount\":null,\"SeccompProfile\":null,\"AppArmorProfile\":null}: cannot set `allowPrivilegeEscalation` to \
          false and `privileged` to true",
     );
 }
@@ -297,7 +299,9 @@ fn pod_updates() {
         "FieldValueForbidden spec: Forbidden: pod updates may not change fields other than \
          `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only \
          additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was \
-         previously negative)\n  hostname: null -> \"other\"",
+         previously negative)\n@@ -64,7 +64,7 @@\n   \"SELinuxChangePolicy\": null\n  },\n  \"ImagePullSecrets\": null,\n- \"Hostname\": \
+         \"\",\n+ \"Hostname\": \"other\",\n  \"Subdomain\": \"\",\n  \"Affinity\": null,\n  \"SchedulerName\": \
+         \"default-scheduler\",\n",
     );
 }
 
@@ -309,14 +313,17 @@ fn workloads() {
         ("statefulset", "statefulset"),
         ("daemonset", "daemonset"),
     ] {
-        check(name, &[("spec.selector", "-")], "FieldValueRequired spec.selector: Required value");
+        let labels = "FieldValueInvalid spec.template.metadata.labels: Invalid value: {\"app\":\"web\"}: `selector` does not \
+            match template `labels`";
+        let missing = format!("FieldValueRequired spec.selector: Required value\n{labels}");
+        // A DaemonSet without one is only told that nothing matches.
+        let missing = if name == "daemonset" { labels } else { missing.as_str() };
+        check(name, &[("spec.selector", "-")], missing);
         check(
             name,
             &[("spec.selector", "{}")],
             &format!("FieldValueInvalid spec.selector: Invalid value: {{}}: empty selector is invalid for {of}"),
         );
-        let labels = "FieldValueInvalid spec.template.metadata.labels: Invalid value: {\"app\":\"web\"}: `selector` does not \
-            match template `labels`";
         check(name, &[("spec.selector.matchLabels.app", "\"db\"")], labels);
         check(
             name,
@@ -377,12 +384,12 @@ fn jobs() {
     check(
         "job",
         &[("spec.selector.matchLabels.x", "\"y\"")],
-        "FieldValueInvalid spec.template.metadata.labels: Invalid value: {\"app\":\"web\",\
+        "FieldValueInvalid spec.selector: Invalid value: {\"matchLabels\":{\"batch.kubernetes.io/controller-uid\":\
+         \"00000000-0000-0000-0000-000000000001\",\"x\":\"y\"}}: `selector` not auto-generated\n\
+         FieldValueInvalid spec.template.metadata.labels: Invalid value: {\"app\":\"web\",\
          \"batch.kubernetes.io/controller-uid\":\"00000000-0000-0000-0000-000000000001\",\"batch.kubernetes.io/job-name\":\
-         \"web\",\"controller-uid\":\"00000000-0000-0000-0000-000000000001\",\"job-name\":\"web\"}: `selector` does not match \
-         template `labels`\n\
-         FieldValueInvalid spec.selector: Invalid value: {\"matchLabels\":{\"batch.kubernetes.io/controller-uid\":\
-         \"00000000-0000-0000-0000-000000000001\",\"x\":\"y\"}}: `selector` not auto-generated",
+         \"web\",\"controller-uid\":\"00000000-0000-0000-0000-000000000001\",\"job-name\":\"web\"}: `selector` does not \
+         match template `labels`",
     );
     check(
         "job",
@@ -471,7 +478,8 @@ fn storage() {
         "persistentvolumeclaim",
         &[("spec.accessModes", "[\"ReadWriteMany\"]")],
         "FieldValueForbidden spec: Forbidden: spec is immutable after creation except resources.requests and \
-         volumeAttributesClassName for bound claims\n  accessModes[0]: \"ReadWriteOnce\" -> \"ReadWriteMany\"",
+         volumeAttributesClassName for bound claims\n@@ -1,6 +1,6 @@\n {\n  \"AccessModes\": [\n-  \"ReadWriteOnce\"\n+  \
+         \"ReadWriteMany\"\n  ],\n  \"Selector\": null,\n  \"Resources\": {\n",
     );
     check(
         "persistentvolume",
