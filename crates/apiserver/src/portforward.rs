@@ -65,7 +65,9 @@ pub(crate) async fn serve(
         })?;
         let ports = if protocol == CHANNELS { ports(call)? } else { Vec::new() };
         let (response, socket) = websocket::accept(&call.headers, request, protocol)?;
+        let record = corten_audit::trail::current();
         core.tasks.spawn("port-forward", OnStop::Abort, async move {
+            let _record = record;
             let Some(socket) = socket.await else { return };
             if protocol == CHANNELS {
                 return channels(socket, target, ports).await;
@@ -87,7 +89,9 @@ pub(crate) async fn serve(
         return Ok(forbidden());
     }
     let upgrade = hyper::upgrade::on(&mut request);
+    let record = corten_audit::trail::current();
     core.tasks.spawn("port-forward", OnStop::Abort, async move {
+        let _record = record;
         if let Ok(upgraded) = upgrade.await {
             spdy::serve(TokioIo::new(upgraded), pairs(target)).await;
         }

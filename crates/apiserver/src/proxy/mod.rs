@@ -79,7 +79,9 @@ pub(crate) async fn pass(
         return back(core, call, answer, &onward, &host).await;
     }
     let server = hyper::upgrade::on(&mut answer);
+    let record = corten_audit::trail::current();
     core.tasks.spawn("proxied stream", OnStop::Abort, async move {
+        let _record = record;
         let (Ok(client), Ok(server)) = futures::future::join(client, server).await else { return };
         let (mut to_client, mut to_server) = (TokioIo::new(client), TokioIo::new(server));
         if let Err(error) = tokio::io::copy_bidirectional(&mut to_client, &mut to_server).await {
