@@ -109,9 +109,18 @@ async fn audit_levels_record_metadata_request_and_response_objects() {
     );
     assert_eq!(refused.str_at("responseObject.reason"), "AlreadyExists");
     let secret = of(&events, "secret", "ResponseComplete");
-    assert_eq!((secret.str_at("requestObject.metadata.name"), secret.get("responseObject")), ("s", None));
+    let request = secret.path("requestObject").unwrap();
+    assert_eq!(
+        (request.str_at("metadata.name"), request.str_at("type")),
+        ("s", "Opaque"),
+        "with defaults, as upstream"
+    );
+    assert_eq!(secret.get("responseObject"), None);
     let deleted = of(&events, "delete", "ResponseComplete");
-    assert_eq!(deleted.str_at("requestObject.propagationPolicy"), "Background");
+    assert_eq!(
+        deleted.get("requestObject").unwrap().to_string(),
+        r#"{"kind":"DeleteOptions","apiVersion":"meta.k8s.io/__internal","propagationPolicy":"Background"}"#
+    );
     assert_eq!(deleted.str_at("responseStatus.status"), "Success");
     assert_eq!(of(&events, "list", "ResponseComplete").str_at("responseObject.kind"), "ConfigMapList");
     assert_eq!(stages(&events, "quiet"), []);

@@ -8,7 +8,7 @@ use corten_base::{OnStop, Revision};
 use corten_client::{PatchKind, WriteOptions};
 use corten_kinds::{Kind, Subresource, SubresourceKind, Verbs};
 use corten_object::{Reason, Status};
-use corten_tree::json;
+use corten_tree::{json, tree};
 use hyper::body::Incoming;
 use hyper::{Method, Request as HttpRequest, Response};
 
@@ -330,7 +330,12 @@ impl Exchange<'_> {
             true => options::delete_from_query(&self.call.query)?,
             false => {
                 let options = self.core.decode_delete_options(body_of(media, bytes)?)?;
-                trail::request_object(&options, || options.clone());
+                trail::request_object(&options, || {
+                    // Options that do not say what they are count as the server's own form, which is how upstream writes them.
+                    let mut written = tree!({"kind": "DeleteOptions", "apiVersion": "meta.k8s.io/__internal"});
+                    options.fields().iter().for_each(|(key, value)| written.insert(key.to_owned(), value.clone()));
+                    written
+                });
                 options
             }
         };

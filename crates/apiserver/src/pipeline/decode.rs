@@ -1,10 +1,11 @@
 //! From a request's body to a canonical tree of the storage version.
 
 use bytes::Bytes;
+use corten_audit::trail;
 use corten_kinds::Kind;
 use corten_object::{FieldError, Status};
 use corten_schema::{Options, Schema, TypeId, UnknownFields, canonicalise, decode_json, protobuf};
-use corten_tree::{FieldPath, Tree};
+use corten_tree::{FieldPath, Tree, json};
 
 use super::{Request, yaml};
 use crate::core::{Core, is_at_version};
@@ -52,13 +53,36 @@ impl Core {
         let kind = request.kind;
         let ty = kind.type_of(request.version).ok_or_else(Status::no_such_resource)?;
         let gvk = kind.gvk(request.version);
-        let mut decoded = self.decode_as(request, body, (&kind.schema, ty), &gvk.api_version(), &gvk.kind)?;
+        let mut decoded = self.decode_only(request, body, (&kind.schema, ty), &gvk.api_version(), &gvk.kind)?;
+        trail::request_object(&decoded.tree, || {
+            let mut tree = decoded.tree.clone();
+            // Upstream's decoder sets defaults.
+            if is_at_version(kind, request.version) {
+                kind.fill_defaults(&mut tree);
+            }
+            json::parse(&corten_schema::encode_json(&kind.schema, ty, &tree)).unwrap_or_default()
+        });
         self.to_storage(kind, request.version, &mut decoded.tree)?;
         Ok(decoded)
     }
 
     /// Decodes a body of a type that is not the kind's own (Scale, Binding, reviews).
     pub fn decode_as(
+        &self,
+        request: &Request<'_>,
+        body: Body,
+        (schema, ty): (&Schema, TypeId),
+        api_version: &str,
+        kind: &str,
+    ) -> Result<Decoded, Status> {
+        let decoded = self.decode_only(request, body, (schema, ty), api_version, kind)?;
+        trail::request_object(&decoded.tree, || {
+            json::parse(&corten_schema::encode_json(schema, ty, &decoded.tree)).unwrap_or_default()
+        });
+        Ok(decoded)
+    }
+
+    fn decode_only(
         &self,
         request: &Request<'_>,
         body: Body,
@@ -87,9 +111,6 @@ impl Core {
         tree.insert("apiVersion", api_version);
         tree.insert("kind", kind);
         let warnings = self.strictness(request, decoded.strict, version, kind)?;
-        corten_audit::trail::request_object(&tree, || {
-            corten_tree::json::parse(&corten_schema::encode_json(schema, ty, &tree)).unwrap_or_default()
-        });
         Ok(Decoded { tree, warnings })
     }
 
