@@ -12,6 +12,7 @@ mod core;
 mod derived;
 mod discovery;
 mod eviction;
+mod expiry;
 mod flow;
 mod http;
 mod local;

@@ -167,6 +167,7 @@ impl Server {
         bootstrap::ensure(&core, config.advertise, port).await?;
         aggregation::start(&core);
         settings::start(&core);
+        crate::expiry::start(&core);
         http::serve(&core, listeners, Arc::new(config.material.server_tls()?));
         Ok(Server { core, addresses })
     }

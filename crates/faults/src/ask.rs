@@ -86,7 +86,7 @@ impl Asker {
         let mut made = false;
         let any = base.sections.iter().any(|s| s.lines.iter().any(|l| wanted(&base.id(s, l))));
         for section in base.sections.iter().filter(|_| any) {
-            if section.verb != Verb::Create && !made {
+            if !matches!(section.verb, Verb::Create | Verb::List) && !made {
                 let answer = self.json(Method::POST, &collection, &base.object).await?;
                 if answer.code >= 400 {
                     let why = format!("base refused: {}", outcome::show(&answer, &base.object).replace('\n', " | "));
@@ -140,6 +140,11 @@ impl Asker {
                         break (answer, body);
                     }
                 }
+            }
+            Verb::List => {
+                let answer = self.send(Method::GET, &format!("{collection}?{}", line.text), "", Bytes::new()).await?;
+                let body = answer.body.clone();
+                (answer, body)
             }
             Verb::Patch(kind) => {
                 let live = self.send(Method::GET, object, "", Bytes::new()).await?;

@@ -10,6 +10,7 @@
 //! + given [SUBRESOURCE]            each following line really changes the base before the updates that follow
 //! + update [SUBRESOURCE]
 //! + patch merge|json|strategic [SUBRESOURCE]      each following line is the body, as YAML
+//! + list                           each following line is the query of a GET of the collection, escaped as in a URL
 //! ```
 //!
 //! A section's own line (`+ create`) with nothing below it does nothing; `.` is a request without edits. All requests but those of
@@ -57,6 +58,8 @@ pub enum Verb {
     Update,
     /// A dry-run PATCH with the content type's middle word.
     Patch(&'static str),
+    /// A GET of the collection with a query.
+    List,
 }
 
 /// One request.
@@ -95,6 +98,7 @@ impl Base {
             Verb::Given => "given".to_owned(),
             Verb::Update => "update".to_owned(),
             Verb::Patch(kind) => format!("patch {kind}"),
+            Verb::List => "list".to_owned(),
         };
         let subresource =
             if section.subresource.is_empty() { String::new() } else { format!(" {}", section.subresource) };
@@ -166,7 +170,8 @@ fn section(head: &str) -> Result<Section> {
             Some("strategic") => "strategic",
             _ => bail!("patch is merge, json or strategic"),
         }),
-        _ => bail!("a section is create, given, update or patch"),
+        Some("list") => Verb::List,
+        _ => bail!("a section is create, given, update, patch or list"),
     };
     Ok(Section { verb, subresource: words.next().unwrap_or_default().to_owned(), lines: Vec::new() })
 }
@@ -174,7 +179,7 @@ fn section(head: &str) -> Result<Section> {
 fn request(text: &str, verb: Verb) -> Result<Line> {
     let edits = match (verb, text) {
         (Verb::Patch(_), text) => vec![Edit { path: Vec::new(), value: Some(value(text)?) }],
-        (_, ".") => Vec::new(),
+        (_, ".") | (Verb::List, _) => Vec::new(),
         (_, text) => text.split(" && ").map(edit).collect::<Result<_>>()?,
     };
     Ok(Line { text: text.to_owned(), edits })

@@ -379,6 +379,8 @@ pub struct KindSpec {
     pub sealed: bool,
     /// Where a pod's spec stands in the kind's objects, as a dotted path; empty if there is none.
     pub pod_spec: &'static str,
+    /// How many seconds after its last write the server removes an object; `None`: never.
+    pub ttl_seconds: Option<i64>,
     /// What is special about writes.
     pub hooks: Hooks,
 }
@@ -415,6 +417,7 @@ impl KindSpec {
         returns_deleted: false,
         sealed: false,
         pod_spec: "",
+        ttl_seconds: None,
         hooks: Hooks::NONE,
     };
 

@@ -341,6 +341,8 @@ pub struct Status {
     pub continue_token: String,
     /// Whether `details` is there although nothing is in it.
     pub bare_details: bool,
+    /// Texts of Warning headers that go with it: a refused request has them, too.
+    pub warnings: Vec<String>,
 }
 
 impl std::error::Error for Status {}
@@ -371,7 +373,15 @@ impl Status {
             retry_after_seconds: None,
             continue_token: String::new(),
             bare_details: false,
+            warnings: Vec::new(),
         }
+    }
+
+    /// Puts warnings before those that it has.
+    #[must_use]
+    pub fn with_warnings(mut self, earlier: impl IntoIterator<Item = String>) -> Status {
+        self.warnings.splice(..0, earlier);
+        self
     }
 
     /// Says which object (by resource plural) this is about.
@@ -557,6 +567,7 @@ impl Status {
             retry_after_seconds: tree.i64_at("details.retryAfterSeconds").and_then(|s| u32::try_from(s).ok()),
             continue_token: text("metadata.continue"),
             bare_details: tree.map_at("details").is_empty() && tree.get("details").is_some(),
+            warnings: Vec::new(),
         }
     }
 }

@@ -18,7 +18,7 @@ use super::flow;
 use super::handle::{Call, read_body};
 use super::negotiate::{self, Form, Format, Offer, Shape};
 use super::options;
-use super::respond::{failure, finish, page_not_found, rendered, respond, warn};
+use super::respond::{finish, page_not_found, rendered, respond, warn};
 use super::route::Resource;
 use super::watch::{Frames, frames};
 use super::websocket;
@@ -88,12 +88,9 @@ pub(super) async fn serve(
     let version = r.version.as_str().into();
     let encoder = Encoder { late: None, core: core.clone(), version, form, include, kind: kind.clone() };
     let exchange = Exchange { core, call, kind, r, sub: sub.map(|s| s.kind), encoder };
-    let Some(deprecation) = deprecation(&exchange) else { return exchange.run(verb, request).await };
-    // Who is refused is told, too.
-    let (headers, query) = (exchange.call.headers.clone(), exchange.call.query.clone());
-    let answer = exchange.run(verb, request).await;
-    let mut response = answer.unwrap_or_else(|status| failure(core, &headers, &query, &status));
-    warn(response.headers_mut(), &[deprecation]);
+    let deprecation = deprecation(&exchange);
+    let mut response = exchange.run(verb, request).await.map_err(|status| status.with_warnings(deprecation.clone()))?;
+    warn(response.headers_mut(), deprecation.as_slice());
     Ok(response)
 }
 

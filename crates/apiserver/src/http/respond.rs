@@ -74,6 +74,7 @@ pub(crate) fn failure(core: &Core, headers: &HeaderMap, query: &Query, status: &
     if let Some(seconds) = status.retry_after_seconds {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
+    warn(response.headers_mut(), &status.warnings);
     response
 }
 

@@ -79,14 +79,19 @@ impl Admitting<'_> {
     pub async fn mutate(&self, object: Option<&mut Tree>, old: Option<&Tree>) -> Result<(), Status> {
         let admitted = self.core.admission.mutate(&self.view(), object, old).await;
         self.record();
-        admitted
+        admitted.map_err(|status| self.warned(status))
     }
 
     /// Asks everybody for their consent.
     pub async fn validate(&self, object: Option<&Tree>, old: Option<&Tree>) -> Result<(), Status> {
         let admitted = self.core.admission.validate(&self.view(), object, old).await;
         self.record();
-        admitted
+        admitted.map_err(|status| self.warned(status))
+    }
+
+    /// A refusal with what was to be warned of until then.
+    pub fn warned(&self, status: Status) -> Status {
+        status.with_warnings(self.notes.take_warnings())
     }
 
     /// Puts what was noted into the request's record.

@@ -46,6 +46,19 @@ impl Core {
         mut warnings: Vec<String>,
         fields: Fields,
     ) -> Result<Answer, Status> {
+        match self.create_warning(request, body, &mut warnings, fields).await {
+            Ok(answer) => Ok(Answer { warnings, ..answer }),
+            Err(status) => Err(status.with_warnings(warnings)),
+        }
+    }
+
+    async fn create_warning(
+        &self,
+        request: Request<'_>,
+        body: Tree,
+        warnings: &mut Vec<String>,
+        fields: Fields,
+    ) -> Result<Answer, Status> {
         if !body.str_at("metadata.resourceVersion").is_empty() {
             return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
         }
@@ -77,10 +90,9 @@ impl Core {
                 tree.set("metadata.name", format!("{kept}{}", self.entropy.suffix(SUFFIX)));
             }
             admitting.name(tree.str_at("metadata.name"));
-            match self.create_once(request, tree, &admitting, &mut warnings).await {
+            match self.create_once(request, tree, &admitting, warnings).await {
                 Err(status) if status.is_already_exists() && attempts > 0 => {}
-                Ok(answer) => return Ok(Answer { warnings, ..answer }),
-                Err(status) => return Err(status),
+                outcome => return outcome,
             }
         }
     }
@@ -100,7 +112,9 @@ impl Core {
         }
         let name = tree.str_at("metadata.name").to_owned();
         let key = ObjectKey::new(stored.id, tree.str_at("metadata.namespace"), &name);
-        let reservation = self.prepare_new(&request, &stored, &key, &mut tree, admitting, warnings)?;
+        let reservation = self
+            .prepare_new(&request, &stored, &key, &mut tree, admitting, warnings)
+            .map_err(|status| admitting.warned(status))?;
         admitting.validate(Some(&tree), None).await?;
         warnings.extend(admitting.notes.take_warnings());
         let json = self.encode_at_rest(&stored, &mut tree).await?;

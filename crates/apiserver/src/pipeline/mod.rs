@@ -29,6 +29,7 @@ use corten_kinds::{Kind, Subresource};
 use corten_object::{Object, ObjectKey, Status};
 use corten_tree::Tree;
 
+pub(crate) use commit::{Commit, CommitError};
 pub(crate) use convert::is_by_webhook;
 pub(crate) use decode::Body;
 pub(crate) use delete::{check_preconditions, parameters_of};

@@ -105,20 +105,35 @@ impl Core {
         warnings: Vec<String>,
         admit: Admit,
     ) -> Result<Answer, Status> {
+        let mut found = Vec::new();
+        match self.replace_warning(request, change, &warnings, &mut found, admit).await {
+            Ok(answer) => Ok(Answer { warnings: found, ..answer }),
+            Err(status) => Err(status.with_warnings(found)),
+        }
+    }
+
+    async fn replace_warning(
+        &self,
+        request: Request<'_>,
+        change: Change,
+        warnings: &[String],
+        found: &mut Vec<String>,
+        admit: Admit,
+    ) -> Result<Answer, Status> {
         let stored = self.stored(request.kind).clone();
         let key = request.key(&stored);
         let modified = || Status::modified(&request.kind.group, &request.kind.plural, request.name);
         for _ in 0..CONFLICT_RETRIES {
             self.fresh().await?;
             let old = self.cache.get(&key).ok_or_else(|| request.not_found())?;
-            let mut found = warnings.clone();
+            *found = warnings.to_vec();
             let old_tree = self.working_tree(&request, &old).await?;
             let shown = match &change {
                 Change::Put(_) => Tree::Null,
                 Change::Patch(_) | Change::Apply(_) if stored.custom.is_some() => old_tree.clone(),
                 Change::Patch(_) | Change::Apply(_) => self.request_tree(&request, &old).await?,
             };
-            let (mut new, conditional) = self.changed(&request, &stored, &change, (&old, shown), &mut found)?;
+            let (mut new, conditional) = self.changed(&request, &stored, &change, (&old, shown), found)?;
             let admitting = self.admitting(&request, Operation::Update);
             if admit == Admit::Object {
                 stored.fill_defaults(&mut new);
@@ -131,7 +146,9 @@ impl Core {
                 metadata::match_request(&request, &stored, &mut new)?;
             }
             let now = admitting.now;
-            let reservation = self.prepare_changed(&request, &stored, &mut new, &old_tree, now, &mut found)?;
+            let reservation = self
+                .prepare_changed(&request, &stored, &mut new, &old_tree, now, found)
+                .map_err(|status| admitting.warned(status))?;
             if admit == Admit::Object {
                 admitting.validate(Some(&new), Some(&old_tree)).await?;
             }
@@ -141,12 +158,12 @@ impl Core {
                 Admit::Done => Vec::new(),
             };
             let json = match self.unchanged(&stored, &old, &old_tree, &mut new).await? {
-                None => return Ok(Answer::of(200, old, self.cache.revision(), found)),
+                None => return Ok(Answer::of(200, old, self.cache.revision(), Vec::new())),
                 Some(json) => json,
             };
             if request.options.dry_run {
                 let shown = unstored(&stored, json, old.head.revision)?;
-                return Ok(Answer::of(200, shown, self.cache.revision(), found));
+                return Ok(Answer::of(200, shown, self.cache.revision(), Vec::new()));
             }
             let gone = goes_now(&new);
             let commit = Commit {
@@ -162,12 +179,12 @@ impl Core {
                     drop(reservation);
                     self.note_addresses(&key, self.services.release(&key)).await;
                     self.repair_address(&key).await;
-                    return Ok(Answer::of(200, unstored(&stored, json, revision)?, revision, found));
+                    return Ok(Answer::of(200, unstored(&stored, json, revision)?, revision, Vec::new()));
                 }
                 Ok(revision) => {
                     self.note_addresses(&key, reservation.keep()).await;
                     let object = self.committed(&stored, &key, json, revision)?;
-                    return Ok(Answer::of(200, object, revision, found));
+                    return Ok(Answer::of(200, object, revision, Vec::new()));
                 }
                 // A quota that has changed is no fault of the condition: the next round sees whether the object has.
                 Err(CommitError::Conflict) if conditional && bookings.is_empty() => return Err(modified()),

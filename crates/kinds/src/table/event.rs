@@ -19,6 +19,8 @@ pub(crate) const EVENT: KindSpec = KindSpec {
     facts: FACTS,
     counting: crate::quota::Counting::Nothing,
     served_by: Some("api"),
+    // `--event-ttl`
+    ttl_seconds: Some(3600),
     hooks: Hooks { validate: Some(validate), ..Hooks::NONE },
     ..KindSpec::NAMESPACED
 };

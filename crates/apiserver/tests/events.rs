@@ -1,0 +1,105 @@
+//! Events have a time to live; warnings of refused requests arrive.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
+
+mod common;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use common::{Client, Fixture};
+use corten_base::{BoxFuture, Clock, SystemClock, Timestamp};
+use futures::StreamExt as _;
+use hyper::Method;
+use tokio::sync::watch;
+
+/// The machine's clock, ahead by what a test says.
+#[derive(Clone)]
+struct AheadClock(Arc<Mutex<Duration>>, watch::Sender<()>);
+
+impl AheadClock {
+    fn new() -> AheadClock {
+        AheadClock(Arc::default(), watch::Sender::new(()))
+    }
+
+    fn advance(&self, by: Duration) {
+        *self.0.lock().unwrap() += by;
+        self.1.send_replace(());
+    }
+}
+
+impl Clock for AheadClock {
+    fn now(&self) -> Timestamp {
+        SystemClock.now() + *self.0.lock().unwrap()
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        let (clock, deadline, mut advanced) = (self.clone(), self.now() + duration, self.1.subscribe());
+        Box::pin(async move {
+            while clock.now() < deadline {
+                let left = Duration::try_from(deadline.duration_since(clock.now())).unwrap_or_default();
+                tokio::select! {
+                    _ = advanced.changed() => {}
+                    () = tokio::time::sleep(left) => {}
+                }
+            }
+        })
+    }
+}
+
+#[tokio::test]
+async fn events_ttl_removes_events_an_hour_after_their_last_write() {
+    let clock = AheadClock::new();
+    let given = clock.clone();
+    let fixture =
+        Fixture::with_config(corten_cache::CacheOptions::default(), move |config, _| config.clock = Arc::new(given))
+            .await;
+    let mut client = Client::connect(&fixture, true).await;
+    let event = |name: &str| {
+        format!(
+            r#"{{"metadata":{{"name":"{name}"}},"involvedObject":{{"kind":"Pod","name":"p","namespace":"default"}},"reason":"R","type":"Normal"}}"#
+        )
+    };
+    const EVENTS: &str = "/api/v1/namespaces/default/events";
+    for name in ["old", "kept"] {
+        let (code, made) = client.post(EVENTS, &event(name)).await;
+        assert_eq!(code, 201, "{made}");
+    }
+    let api = fixture.admin();
+    let mut changes = api
+        .watch(corten_kinds::id::EVENT, corten_client::ListOptions::default(), fixture.cache.revision())
+        .await
+        .unwrap();
+    clock.advance(Duration::from_secs(40 * 60));
+    let headers = [("content-type", "application/merge-patch+json")];
+    let patched = client.send(Method::PATCH, &format!("{EVENTS}/kept"), &headers, br#"{"count":2}"#).await;
+    assert_eq!(patched.status(), 200);
+    clock.advance(Duration::from_secs(21 * 60));
+    loop {
+        let change = changes.next().await.unwrap().unwrap();
+        if change.kind == corten_client::WatchEventKind::Deleted {
+            assert_eq!(change.object.unwrap().head.name.as_str(), "old");
+            break;
+        }
+    }
+    let (code, _) = client.get(&format!("{EVENTS}/kept"), &[]).await;
+    assert_eq!(code, 200, "a write gives it another hour");
+    let (code, _) = client.get("/apis/events.k8s.io/v1/namespaces/default/events/old", &[]).await;
+    assert_eq!(code, 404);
+}
+
+#[tokio::test]
+async fn warnings_are_kept_on_refused_requests() {
+    let fixture = Fixture::start().await;
+    let mut client = Client::connect(&fixture, true).await;
+    let body = br#"{"metadata":{"name":"A"},"nonsense":1}"#;
+    let response = client.send(Method::POST, "/api/v1/namespaces/default/configmaps", &[], body).await;
+    assert_eq!(response.status(), 422);
+    let warnings: Vec<&str> = response.headers().get_all("warning").iter().map(|w| w.to_str().unwrap()).collect();
+    assert_eq!(warnings, [r#"299 - "unknown field \"nonsense\"""#]);
+    let body = br#"{"metadata":{"name":"kube-root-ca.crt"},"data":{"a/b":""},"nonsense":1}"#;
+    client.post("/api/v1/namespaces/default/configmaps", r#"{"metadata":{"name":"c"}}"#).await;
+    let body = String::from_utf8_lossy(body).replace("kube-root-ca.crt", "c");
+    let response = client.send(Method::PUT, "/api/v1/namespaces/default/configmaps/c", &[], body.as_bytes()).await;
+    assert_eq!((response.status().as_u16(), response.headers().get_all("warning").iter().count()), (422, 1));
+}
