@@ -150,6 +150,39 @@ async fn dangling_flow_schema_says_so_and_is_not_used() {
     assert_eq!(response.headers()["x-kubernetes-pf-flowschema-uid"].to_str().unwrap(), mine);
 }
 
+#[tokio::test]
+async fn autoupdate_spec_is_kept_at_start() {
+    let fixture = Fixture::start().await;
+    let mut admin = Client::connect(&fixture, true).await;
+    let merge = [("content-type", "application/merge-patch+json")];
+    let seats = tree!({"spec": {"limited": {"nominalConcurrencyShares": 7}}});
+    let mut own = seats.clone();
+    own.make_map_at("metadata.annotations").insert("apf.kubernetes.io/autoupdate-spec", "false");
+    for (method, path, headers, body, code) in [
+        (Method::PATCH, format!("{LEVELS}/system"), &merge[..], seats.to_json_string(), 200),
+        (Method::PATCH, format!("{LEVELS}/node-high"), &merge[..], own.to_json_string(), 200),
+        (Method::DELETE, format!("{LEVELS}/workload-low"), &[][..], String::new(), 200),
+        (Method::POST, SCHEMAS.to_owned(), &[][..], schema("own", "system", "u"), 201),
+    ] {
+        let response = admin.send(method, &path, headers, body.as_bytes()).await;
+        assert_eq!(response.status().as_u16(), code, "{path}");
+        let _ = response.into_body().collect().await;
+    }
+    let mut left = corten_tree::json::parse(schema("left", "system", "u").as_bytes()).unwrap();
+    left.make_map_at("metadata.annotations").insert("apf.kubernetes.io/autoupdate-spec", "true");
+    assert_eq!(admin.post(SCHEMAS, &left.to_json_string()).await.0, 201);
+    let _next = fixture.start_again().await;
+    let shares = async |admin: &mut Client, name: &str| {
+        let (_, level) = admin.get(&format!("{LEVELS}/{name}"), &[]).await;
+        level.i64_at("spec.limited.nominalConcurrencyShares")
+    };
+    assert_eq!(shares(&mut admin, "system").await, Some(30));
+    assert_eq!(shares(&mut admin, "node-high").await, Some(7));
+    assert_eq!(shares(&mut admin, "workload-low").await, Some(100));
+    let schemas = names(&mut admin, SCHEMAS).await;
+    assert!(schemas.contains(&"own".to_owned()) && !schemas.contains(&"left".to_owned()), "{schemas:?}");
+}
+
 /// A level that alice's requests go to and that has one seat, as the server has few.
 async fn one_seat(response: Tree) -> (Fixture, Client) {
     let fixture = Fixture::start().await;
@@ -265,6 +298,10 @@ async fn queue_lets_wait_a_quarter_of_the_request_timeout_and_answers_429_when_f
         rows.iter().all(|row| row.contains("alice,") && row.contains("configmaps,") && row.contains("default,")),
         "{dump}"
     );
+    let response = admin.send(Method::GET, "/debug/api_priority_and_fairness/dump_queues", &[], b"").await;
+    let dump = String::from_utf8_lossy(&response.into_body().collect().await.unwrap().to_bytes()).into_owned();
+    let row: Vec<&str> = dump.lines().find(|line| line.starts_with("narrow,")).unwrap().split_whitespace().collect();
+    assert_eq!((&row[1..5], &row[6..9]), (&["0,", "2,", "3,", "3,"][..], &["2,", "2,", "0.00600000ss"][..]), "{dump}");
     // The first three end after three seconds without having seen their revision; then the others' turn comes.
     for task in running.into_iter().chain(patient) {
         assert_eq!(task.await.unwrap().0, 504);

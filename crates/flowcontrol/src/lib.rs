@@ -22,7 +22,7 @@ pub mod work;
 pub use config::{Capacity, FlowSchema, Method, PriorityLevel, Queuing, Response};
 pub use demand::{Demand, Smoothed};
 pub use matching::{Digest, What};
-pub use queues::{Arrival, Begin, Ended, Id, QueueSet, Refusal, Shown, State, Totals};
+pub use queues::{Arrival, Begin, Ended, Id, QueueSet, Refusal, Shown, ShownQueue, State, Totals};
 pub use retry::RetryAfter;
 pub use stats::{FlowStats, Histogram};
 pub use work::Work;

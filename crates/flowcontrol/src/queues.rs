@@ -139,6 +139,27 @@ pub struct Shown<'a, T> {
     pub token: &'a T,
 }
 
+/// One queue, to be shown.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ShownQueue {
+    /// Its number.
+    pub number: usize,
+    /// Requests that wait in it.
+    pub waiting: usize,
+    /// Requests of it that run.
+    pub running: usize,
+    /// Seats that they have.
+    pub seats: u64,
+    /// The R at which its next request may begin, in seat-seconds.
+    pub next_r: f64,
+    /// Seats with which those that wait will begin.
+    pub first_seats: u64,
+    /// Seats that are kept for them.
+    pub widths: u64,
+    /// Their work, in seat-seconds.
+    pub work: f64,
+}
+
 /// The requests of one level. `T` goes along with each.
 pub struct QueueSet<T> {
     /// `None`: whoever comes runs.
@@ -399,11 +420,23 @@ impl<T> QueueSet<T> {
         })
     }
 
-    /// Each queue that has something to do: its number, those that wait, those that run, its seats, and the R at which its next
-    /// request may begin, in seat-seconds.
-    pub fn queues(&self) -> impl Iterator<Item = (usize, usize, usize, u64, f64)> {
-        let shown = |q: &Queue| (q.number, q.waiting.len(), q.running, q.seats, q.next_r as f64 / 1e9);
-        self.queues.iter().map(shown)
+    /// Each queue that has something to do.
+    pub fn queues(&self) -> impl Iterator<Item = ShownQueue> {
+        self.queues.iter().map(|queue| {
+            let works =
+                queue.waiting.iter().filter_map(|id| self.entries[*id].as_ref()).map(|entry| entry.arrival.work);
+            let (first_seats, widths) = works.fold((0, 0), |(a, b), work| (a + work.seats, b + work.width()));
+            ShownQueue {
+                number: queue.number,
+                waiting: queue.waiting.len(),
+                running: queue.running,
+                seats: queue.seats,
+                next_r: queue.next_r as f64 / 1e9,
+                first_seats,
+                widths,
+                work: queue.waiting_charge as f64 / 1e9,
+            }
+        })
     }
 
     fn place(&self, queue: Option<usize>, id: usize) -> usize {

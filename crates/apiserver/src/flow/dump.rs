@@ -57,7 +57,7 @@ fn levels(flow: &Flow) -> Vec<Vec<String>> {
     for (name, managed) in &flow.control().levels {
         let queues = managed.level.queues();
         let totals = queues.totals();
-        let mut row = vec![name.clone(), queues.queues().filter(|queue| queue.1 > 0).count().to_string()];
+        let mut row = vec![name.clone(), queues.queues().filter(|queue| queue.waiting > 0).count().to_string()];
         row.extend([totals.waiting == 0 && totals.executing == 0, managed.quiescing].map(|b| b.to_string()));
         let numbers = [totals.waiting, totals.executing, totals.dispatched, totals.rejected, 0, totals.cancelled];
         row.extend(numbers.map(|n| n.to_string()));
@@ -74,13 +74,17 @@ fn queues(flow: &Flow) -> Vec<Vec<String>> {
         "ExecutingRequests",
         "SeatsInUse",
         "NextDispatchR",
+        "InitialSeatsSum",
+        "MaxSeatsSum",
+        "TotalWorkSum",
     ])];
     for (name, managed) in &flow.control().levels {
         // Queues that have nothing to do are not kept.
-        for (number, waiting, running, seats, next_r) in managed.level.queues().queues() {
+        for queue in managed.level.queues().queues() {
             let mut row = vec![name.clone()];
-            row.extend([number, waiting, running].map(|n| n.to_string()));
-            row.extend([seats.to_string(), format!("{next_r:.8}ss")]);
+            row.extend([queue.number, queue.waiting, queue.running].map(|n| n.to_string()));
+            row.extend([queue.seats.to_string(), format!("{:.8}ss", queue.next_r)]);
+            row.extend([queue.first_seats.to_string(), queue.widths.to_string(), format!("{:.8}ss", queue.work)]);
             rows.push(row);
         }
     }

@@ -30,6 +30,11 @@ pub(crate) use watches::{Held, Watches};
 
 /// What is said to who is turned away.
 pub(crate) const TOO_MANY: &str = "Too many requests, please try again later.";
+/// Under what answers say their level and their schema.
+const UID_HEADERS: [HeaderName; 2] = [
+    HeaderName::from_static("x-kubernetes-pf-prioritylevel-uid"),
+    HeaderName::from_static("x-kubernetes-pf-flowschema-uid"),
+];
 /// How often levels lend each other what they do not use (`borrowingAdjustmentPeriod`).
 const ADJUST_EVERY: Nanos = 10_000_000_000;
 
@@ -373,9 +378,8 @@ impl Ticket {
 
 impl Schema {
     fn mark(&self, headers: &mut HeaderMap) {
-        let names = ["x-kubernetes-pf-prioritylevel-uid", "x-kubernetes-pf-flowschema-uid"];
-        for (name, uid) in names.into_iter().zip(&self.uids) {
-            headers.insert(HeaderName::from_static(name), uid.clone());
+        for (name, uid) in UID_HEADERS.into_iter().zip(&self.uids) {
+            headers.insert(name, uid.clone());
         }
     }
 }
