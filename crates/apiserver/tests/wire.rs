@@ -166,7 +166,7 @@ async fn status_codes_reasons_and_messages_of_refused_requests() {
             "",
             400,
             "BadRequest",
-            "field label not supported: spec.x",
+            "\"spec.x\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"",
         ),
         (
             "GET",

@@ -6,8 +6,22 @@ use corten_object::{FieldSelector, KindId, LabelSelector, Object};
 
 /// A field that objects of a kind cannot be selected by. The text is upstream's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("field label not supported: {0}")]
+#[error("{0}")]
 pub struct UnsupportedField(pub String);
+
+impl UnsupportedField {
+    /// For a kind that has no selectable fields of its own upstream's scheme has other words
+    /// (`k8s.io/apimachinery/pkg/runtime/conversion.go` `DefaultMetaV1FieldSelectorConversion`).
+    pub fn of(kind: &Kind, label: &str) -> UnsupportedField {
+        let plain = kind.custom.is_none() && !kind.facts.iter().any(|fact| fact.selectable);
+        UnsupportedField(match plain {
+            true => {
+                format!("{label:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
+            }
+            false => format!("field label not supported: {label}"),
+        })
+    }
+}
 
 /// A selection of objects of one kind, compiled for matching many objects.
 #[derive(Clone, Debug)]
@@ -54,7 +68,7 @@ impl Filter {
                 Some(FieldLabel::Name) => (Field::Name, ""),
                 Some(FieldLabel::Namespace) => (Field::Namespace, ""),
                 Some(FieldLabel::Fact { index, zero }) => (Field::Fact(index), zero),
-                None => return Err(UnsupportedField(term.path.clone())),
+                None => return Err(UnsupportedField::of(kind, &term.path)),
             };
             // An absent value is kept as empty text: what the row calls its zero value is compared as that.
             let value = if !zero.is_empty() && term.value == zero { "" } else { &term.value };

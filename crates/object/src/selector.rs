@@ -5,9 +5,10 @@
 use std::fmt;
 
 use corten_base::Istr;
-use corten_tree::Tree;
+use corten_schema::names;
+use corten_tree::{FieldPath, Tree};
 
-use crate::Labels;
+use crate::{FieldError, Labels};
 
 /// How a requirement compares.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -197,6 +198,7 @@ fn requirement(lexer: &mut Lexer<'_>) -> Result<Requirement, String> {
     if key.is_empty() || Lexer::is_symbol(key) {
         return Err(format!("found '{key}', expected: identifier"));
     }
+    check_key(key)?;
     let key = Istr::new(key);
     if negated {
         return Ok(Requirement { key, operator: Operator::DoesNotExist });
@@ -212,13 +214,42 @@ fn requirement(lexer: &mut Lexer<'_>) -> Result<Requirement, String> {
         "notin" => Operator::NotIn(values(lexer)?),
         ">" | "<" => {
             let value = single_value(lexer)?;
-            let n =
-                value.parse().map_err(|_| String::from("for 'Gt', 'Lt' operators, the value must be an integer"))?;
+            let n = value.parse().map_err(|_| {
+                let why = "for 'Gt', 'Lt' operators, the value must be an integer";
+                FieldError::invalid_str(&FieldPath::of("values").index(0), &value, why).to_string()
+            })?;
             if operator == ">" { Operator::GreaterThan(n) } else { Operator::LessThan(n) }
         }
         other => return Err(format!("found '{other}', expected: in, notin, =, ==, !=, gt, lt")),
     };
+    if let Operator::In(values) | Operator::NotIn(values) = &operator {
+        check_values(&key, values)?;
+    }
     Ok(Requirement { key, operator })
+}
+
+/// `validateLabelKey`; upstream's parser gives it no path.
+fn check_key(key: &str) -> Result<(), String> {
+    let faults = names::label_key(key);
+    if faults.is_empty() { Ok(()) } else { Err(format!("<nil>: Invalid value: {key:?}: {}", faults.join("; "))) }
+}
+
+/// The values of a requirement, in the order of a set. (`NewRequirement`, `validateLabelValue`)
+fn check_values(key: &str, values: &[Istr]) -> Result<(), String> {
+    let sorted: std::collections::BTreeSet<&str> = values.iter().map(Istr::as_str).collect();
+    let mut errors = Vec::new();
+    for (i, value) in sorted.into_iter().enumerate() {
+        let faults = names::label_value(value);
+        if !faults.is_empty() {
+            let path = FieldPath::of("values").index(i).key(key);
+            errors.push(FieldError::invalid_str(&path, value, faults.join("; ")).to_string());
+        }
+    }
+    match &errors[..] {
+        [] => Ok(()),
+        [one] => Err(one.clone()),
+        _ => Err(format!("[{}]", errors.join(", "))),
+    }
 }
 
 fn single_value(lexer: &mut Lexer<'_>) -> Result<Istr, String> {

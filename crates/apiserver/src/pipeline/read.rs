@@ -146,7 +146,7 @@ impl Core {
             return Ok(None);
         }
         if let Some(term) = list.fields.terms.iter().find(|term| !kind.selects_at(version, &term.path)) {
-            return Err(Status::bad_request(UnsupportedField(term.path.clone()).to_string()));
+            return Err(Status::bad_request(UnsupportedField::of(kind, &term.path).to_string()));
         }
         let stays = |term: &&FieldTerm| term.path.starts_with("metadata.");
         if !super::is_by_webhook(kind) || list.fields.terms.iter().all(|term| stays(&term)) {
@@ -162,7 +162,7 @@ impl Core {
         let stored = self.stored(kind);
         let term = |term: &FieldTerm| match kind.field_label(&term.path) {
             Some(_) => Ok(FieldTerm { path: kind.label_alias(&term.path).to_owned(), ..term.clone() }),
-            None => Err(Status::bad_request(UnsupportedField(term.path.clone()).to_string())),
+            None => Err(Status::bad_request(UnsupportedField::of(kind, &term.path).to_string())),
         };
         let fields = FieldSelector { terms: list.fields.terms.iter().map(term).collect::<Result<_, _>>()? };
         let filter = Filter::new(stored, &list.namespace, list.labels.clone(), &fields);
@@ -286,7 +286,8 @@ pub(crate) fn parse_continue(token: &str) -> Result<Token, Status> {
 fn go_base64(error: &base64::DecodeError) -> String {
     let at = match error {
         base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => *at,
-        base64::DecodeError::InvalidLength(length) => *length,
+        // The start of the last, incomplete group.
+        base64::DecodeError::InvalidLength(length) => length - length % 4,
         base64::DecodeError::InvalidPadding => 0,
     };
     format!("illegal base64 data at input byte {at}")
