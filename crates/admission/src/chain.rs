@@ -114,6 +114,11 @@ impl Admission {
         self.hooks.mutate(request, object, old, round).await
     }
 
+    /// Prometheus' text of what has been counted.
+    pub fn metrics_text(&self) -> String {
+        self.policies.metrics_text()
+    }
+
     /// Asks everybody whether the object may be as it is. `object` is `None` for deletes.
     ///
     /// # Errors

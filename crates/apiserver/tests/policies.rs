@@ -78,6 +78,10 @@ async fn policy_validating_denies_with_its_message_and_reason() {
     assert_eq!((status.reason, status.code), (Reason::Invalid, 422));
     let status = create(api, id::CONFIG_MAP, config_map("bare", tree!({"x": "1"}))).await.unwrap_err();
     assert!(status.message.ends_with("failed expression: object.metadata.name != 'bare'"), "{status}");
+    let metrics = common::caller::Caller::admin(&fixture).await.get("/metrics").await.1;
+    let line = "apiserver_validating_admission_policy_check_total{enforcement_action=\"deny\",error_type=\"invalid_error\",\
+                policy=\"p\",policy_binding=\"p-binding\"} 3";
+    assert!(metrics.as_str().is_some_and(|text| text.contains(line)), "{metrics}");
     // Other kinds and operations are not its business.
     let key = ObjectKey::new(id::CONFIG_MAP, "default", "fine");
     write(api, Write::Delete { key, options: DeleteOptions::default() }).await.unwrap();

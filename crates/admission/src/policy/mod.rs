@@ -1,6 +1,7 @@
 //! ValidatingAdmissionPolicy and MutatingAdmissionPolicy (`apiserver/pkg/admission/plugin/policy`).
 
 mod config;
+mod counts;
 pub(crate) mod expression;
 pub(crate) mod matching;
 mod mutating;
@@ -17,12 +18,15 @@ use crate::chain::Round;
 use crate::hooks::is_exempt;
 use crate::hooks::matching::Objects;
 use config::{Binding, Policy};
+use counts::Counts;
 
 /// The policies of a server: what its objects say, compiled once per change.
 #[derive(Default)]
 pub struct Policies {
     mutating: Mutex<Compiled>,
     validating: Mutex<Compiled>,
+    mutations: Counts,
+    validations: Counts,
 }
 
 /// Policies with the bindings that name them.
@@ -86,7 +90,7 @@ impl Policies {
         }
         let (policies, bindings) = (id::MUTATING_ADMISSION_POLICY, id::MUTATING_ADMISSION_POLICY_BINDING);
         let bound = bound(&self.mutating, request, policies, bindings);
-        mutating::mutate(&bound, request, object, old, round).await
+        mutating::mutate(&bound, request, object, old, round, &self.mutations).await
     }
 
     /// Asks the validating policies.
@@ -101,6 +105,12 @@ impl Policies {
         }
         let (policies, bindings) = (id::VALIDATING_ADMISSION_POLICY, id::VALIDATING_ADMISSION_POLICY_BINDING);
         let bound = bound(&self.validating, request, policies, bindings);
-        validating::validate(&bound, request, &Objects { object, old }).await
+        validating::validate(&bound, request, &Objects { object, old }, &self.validations).await
+    }
+
+    /// Prometheus' text of what has been counted.
+    pub(crate) fn metrics_text(&self) -> String {
+        let mutations = self.mutations.text("apiserver_mutating_admission_policy_check_total");
+        mutations + &self.validations.text("apiserver_validating_admission_policy_check_total")
     }
 }

@@ -7,6 +7,7 @@ use corten_object::{Cause, Reason, Status, managed, patch};
 use corten_tree::{Tree, tree};
 
 use super::config::{Binding, Mutation, Policy};
+use super::counts::{Counts, error_type};
 use super::expression::{COST_BUDGET, Documents, Expression, Input};
 use super::matching::{conditions_hold, documents, invocation, param_kind, params};
 use crate::Request;
@@ -35,6 +36,7 @@ pub(crate) async fn mutate(
     mut object: Option<&mut Tree>,
     old: Option<&Tree>,
     round: &mut Round,
+    counts: &Counts,
 ) -> Result<(), Status> {
     let mut faults = Vec::new();
     let calls = calls(policies, request, &Objects { object: object.as_deref(), old }, &mut faults).await;
@@ -63,10 +65,12 @@ pub(crate) async fn mutate(
             for mutation in &call.policy.mutations {
                 match mutate_one(call, mutation, request, object, old).await {
                     Ok(new) => {
+                        counts.add(&call.policy.name, &call.binding.name, "no_error", "allow");
                         changed |= !object.semantically_equal(&new);
                         *object = new;
                     }
                     Err(message) => {
+                        counts.add(&call.policy.name, &call.binding.name, error_type(&message), "deny");
                         fault(&mut faults, &call.policy, Some(&call.binding), Fault { message, invalid: true });
                     }
                 }

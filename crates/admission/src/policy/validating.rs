@@ -4,6 +4,7 @@ use corten_object::{Cause, Reason, Status};
 use corten_tree::{Tree, tree};
 
 use super::config::{Binding, Policy, Validation};
+use super::counts::{Counts, error_type};
 use super::expression::{COST_BUDGET, Documents, Input};
 use super::matching::{conditions_hold, documents, invocation, param_kind, params};
 use crate::Request;
@@ -21,6 +22,8 @@ const FAILURES_MAX: usize = 50;
 struct Denial {
     message: String,
     reason: String,
+    /// It is an error, and the policy's failures do not matter.
+    ignored: bool,
 }
 
 /// What a policy says of a request with one set of parameters.
@@ -47,7 +50,8 @@ impl Collected {
             return;
         }
         let what = if binding.is_some() { "binding" } else { "policy" };
-        let denial = Denial { message: format!("failed to configure {what}: {why}"), reason: String::new() };
+        let message = format!("failed to configure {what}: {why}");
+        let denial = Denial { message, reason: String::new(), ignored: false };
         self.denied.push((policy.name.clone(), binding.map(|binding| binding.name.clone()), denial));
     }
 }
@@ -57,6 +61,7 @@ pub(crate) async fn validate(
     policies: &[(std::sync::Arc<Policy>, Vec<std::sync::Arc<Binding>>)],
     request: &Request<'_>,
     objects: &Objects<'_>,
+    counts: &Counts,
 ) -> Result<(), Status> {
     let mut all = Collected::default();
     for (policy, bindings) in policies {
@@ -100,6 +105,7 @@ pub(crate) async fn validate(
             };
             for param in &params {
                 let verdict = judge(policy, &documents, param.as_ref(), request);
+                count(policy, binding, &verdict, counts);
                 heed(policy, binding, verdict, request, &mut all, &mut annotations);
             }
         }
@@ -137,6 +143,25 @@ fn refusal(request: &Request<'_>, policy: &str, binding: Option<&str>, denial: D
     status
 }
 
+/// Counts what is not a plain consent.
+fn count(policy: &Policy, binding: &Binding, verdict: &Verdict, counts: &Counts) {
+    for denial in verdict.decisions.iter().flatten() {
+        let error = error_type(&denial.message);
+        let actions = binding.actions.iter().map(|action| match action.as_str() {
+            "Deny" => "deny",
+            "Audit" => "audit",
+            _ => "warn",
+        });
+        match denial.ignored {
+            true => counts.add(&policy.name, &binding.name, error, "allow"),
+            false => actions.for_each(|action| counts.add(&policy.name, &binding.name, error, action)),
+        }
+    }
+    for message in &verdict.errors {
+        counts.add(&policy.name, &binding.name, error_type(message), "deny");
+    }
+}
+
 /// Does what the binding's actions say.
 fn heed(
     policy: &Policy,
@@ -147,11 +172,12 @@ fn heed(
     annotations: &mut Vec<(String, Vec<String>)>,
 ) {
     for (index, denial) in verdict.decisions.into_iter().enumerate() {
-        let Some(denial) = denial else { continue };
+        let Some(denial) = denial.filter(|denial| !denial.ignored) else { continue };
         for action in &binding.actions {
             match action.as_str() {
                 "Deny" => {
-                    let denial = Denial { message: denial.message.clone(), reason: denial.reason.clone() };
+                    let (message, reason) = (denial.message.clone(), denial.reason.clone());
+                    let denial = Denial { message, reason, ignored: false };
                     all.denied.push((policy.name.clone(), Some(binding.name.clone()), denial));
                 }
                 "Audit" => all.failures.push(tree!({
@@ -166,7 +192,8 @@ fn heed(
         }
     }
     for message in verdict.errors {
-        all.denied.push((policy.name.clone(), Some(binding.name.clone()), Denial { message, reason: String::new() }));
+        let denial = Denial { message, reason: String::new(), ignored: false };
+        all.denied.push((policy.name.clone(), Some(binding.name.clone()), denial));
     }
     for (key, value) in verdict.annotations {
         match annotations.iter_mut().find(|(have, _)| *have == key) {
@@ -179,7 +206,7 @@ fn heed(
 
 /// What the policy says (`validator.Validate`).
 fn judge(policy: &Policy, documents: &Documents, params: Option<&Tree>, request: &Request<'_>) -> Verdict {
-    let failed = |message: String| (!policy.ignore_failure).then_some(Denial { message, reason: String::new() });
+    let failed = |message: String| Some(Denial { message, reason: String::new(), ignored: policy.ignore_failure });
     match conditions_hold(&policy.conditions, documents, params, request) {
         Ok(true) => {}
         Ok(false) => return Verdict::default(),
@@ -205,7 +232,8 @@ fn judge(policy: &Policy, documents: &Documents, params: Option<&Tree>, request:
             (Ok(value), Ok(_)) if value.as_bool() == Some(true) => None,
             (Ok(_), Ok(messages)) => {
                 let reason = if validation.reason.is_empty() { "Invalid" } else { &validation.reason };
-                Some(Denial { message: message(validation, messages[index].as_deref()), reason: reason.to_owned() })
+                let message = message(validation, messages[index].as_deref());
+                Some(Denial { message, reason: reason.to_owned(), ignored: false })
             }
         });
     }

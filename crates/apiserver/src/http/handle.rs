@@ -394,6 +394,7 @@ fn metrics(core: &Core) -> String {
     let stored = registry.iter().zip(counts).filter(|(kind, _)| kind.verbs.stored() && kind.stored_as.is_none());
     let mut text = core.metrics.text(stored.map(|(kind, count)| (&*kind.group, &*kind.plural, count)));
     text.push_str(&core.flow.text());
+    text.push_str(&core.admission.metrics_text());
     if let Some(audit) = &core.audit {
         text.push_str(&audit.metrics_text());
     }
