@@ -114,6 +114,21 @@ impl Object {
         out.put(last);
     }
 
+    /// As [`Object::write_json`], without these bytes behind the opening brace if they stand there.
+    pub fn write_json_without(&self, untold: &[u8], out: &mut BytesMut) {
+        let (first, middle, last) = self.wire();
+        out.reserve(first.len() + middle.len() + last.len());
+        match first.strip_prefix(b"{").and_then(|rest| rest.strip_prefix(untold)) {
+            Some(rest) => {
+                out.put_u8(b'{');
+                out.put_slice(rest);
+            }
+            None => out.put(first),
+        }
+        out.put_slice(middle.as_bytes());
+        out.put(last);
+    }
+
     /// The object's JSON with its resourceVersion.
     pub fn to_json(&self) -> Bytes {
         let mut out = BytesMut::new();

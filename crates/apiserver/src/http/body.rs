@@ -38,6 +38,8 @@ pub(crate) struct Passed {
 pub(crate) struct ListBody {
     pub head: Option<Bytes>,
     pub items: std::vec::IntoIter<Arc<Object>>,
+    /// What of each object's beginning is left out: of a typed kind the list tells kind and version for all.
+    pub untold: Vec<u8>,
     pub first: bool,
     pub done: bool,
     /// The seats of who asked, until all is sent.
@@ -45,8 +47,8 @@ pub(crate) struct ListBody {
 }
 
 impl ListBody {
-    pub fn new(head: Vec<u8>, items: Vec<Arc<Object>>) -> ListBody {
-        ListBody { head: Some(head.into()), items: items.into_iter(), first: true, done: false, place: None }
+    pub fn new(head: Vec<u8>, items: Vec<Arc<Object>>, untold: Vec<u8>) -> ListBody {
+        ListBody { head: Some(head.into()), items: items.into_iter(), untold, first: true, done: false, place: None }
     }
 
     fn chunk(&mut self) -> Option<Bytes> {
@@ -67,7 +69,7 @@ impl ListBody {
             if !std::mem::replace(&mut self.first, false) {
                 out.put_u8(b',');
             }
-            object.write_json(&mut out);
+            object.write_json_without(&self.untold, &mut out);
         }
         Some(out.freeze())
     }

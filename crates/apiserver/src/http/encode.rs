@@ -148,6 +148,11 @@ impl Encoder {
         Ok(body)
     }
 
+    /// Whether objects in a list leave kind and version to the list, as those of Go types do; custom resources tell theirs.
+    fn is_typed(&self) -> bool {
+        self.kind.spec.is_some()
+    }
+
     fn whole_list(&self, listed: Listed) -> Body {
         let gvk = self.kind.gvk(&self.version);
         let same = listed.items.first().is_none_or(|o| self.core.at_version(&self.kind, &self.version, o).is_none());
@@ -157,9 +162,16 @@ impl Encoder {
             let mut head = head.to_json();
             head.pop();
             head.extend_from_slice(b",\"items\":[");
-            return Body::List(ListBody::new(head, listed.items));
+            let untold = match self.is_typed() {
+                true => format!("\"kind\":\"{}\",\"apiVersion\":\"{}\",", gvk.kind, gvk.api_version()).into_bytes(),
+                false => Vec::new(),
+            };
+            return Body::List(ListBody::new(head, listed.items, untold));
         }
-        let items: Vec<Tree> = listed.items.iter().map(|o| self.served_tree(o)).collect();
+        let mut items: Vec<Tree> = listed.items.iter().map(|o| self.served_tree(o)).collect();
+        if self.is_typed() {
+            items.iter_mut().for_each(|item| item.make_map().retain(|key, _| key != "kind" && key != "apiVersion"));
+        }
         head.insert("items", Tree::List(items));
         full(self.tree(&head))
     }
