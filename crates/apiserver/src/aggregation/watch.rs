@@ -14,6 +14,7 @@ use corten_base::{OnError, OnStop, Timestamp};
 use corten_cache::{Event, Gone, Scope};
 use corten_client::Api;
 use corten_kinds::id;
+use corten_object::ObjectKey;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 
@@ -198,9 +199,14 @@ impl Probes {
         self.again.is_some_and(|at| at <= now)
     }
 
+    /// An APIService as it is: an event is seen here before its write is answered, and the table is made anew only then.
+    fn service(&self, name: &str) -> Option<Arc<ApiService>> {
+        let object = self.core.cache.get(&ObjectKey::new(id::API_SERVICE, "", name))?;
+        Some(Arc::new(ApiService::of(&object)))
+    }
+
     /// Begins to ask those that wait, as many as there is room for.
     fn start(&mut self) {
-        let table = self.core.aggregation.table(&self.core);
         let now = self.core.clock.now();
         let names: Vec<String> = self.waiting.keys().filter(|name| !self.busy.contains(*name)).cloned().collect();
         for name in names {
@@ -208,7 +214,7 @@ impl Probes {
                 return;
             }
             let whole = self.waiting.remove(&name).unwrap_or_default();
-            let Some(service) = table.iter().find(|service| service.name == name).cloned() else { continue };
+            let Some(service) = self.service(&name) else { continue };
             let old = self.read.get(&name).is_none_or(|at| now.duration_since(*at).unsigned_abs() >= READ_EVERY);
             let read = service.backend.is_some() && (whole || old);
             if read {
@@ -222,9 +228,7 @@ impl Probes {
     fn finish(&mut self, probe: Probe) {
         let Probe { name, local, stale, failed } = probe;
         self.busy.remove(&name);
-        let table = self.core.aggregation.table(&self.core);
-        let known = table.iter().find(|service| service.name == name);
-        if known.is_none() {
+        if self.service(&name).is_none() {
             return self.forget(&name);
         }
         if stale {
