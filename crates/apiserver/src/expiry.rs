@@ -59,7 +59,7 @@ impl Core {
                 if at > now {
                     first = first.min(at);
                 } else {
-                    self.remove_expired(&kind, &object).await;
+                    self.remove_expired(kind, &object).await;
                 }
             }
             next = Some(next.map_or(first, |next: Timestamp| next.min(first)));

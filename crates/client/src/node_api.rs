@@ -78,7 +78,7 @@ pub enum ExecExit {
     /// With this exit code.
     Code(i32),
     /// It could not run, or its end is unknown.
-    Error(Status),
+    Error(Box<Status>),
 }
 
 /// A running command's ends. Dropping `stdin` closes it.

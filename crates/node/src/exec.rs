@@ -51,15 +51,15 @@ pub async fn run(shared: &Arc<Shared>, id: &str, request: ExecRequest) -> Result
     out.exit = Box::pin(async move {
         let exit = match session.exit.try_clone() {
             Ok(exit) => exit,
-            Err(error) => return ExecExit::Error(internal(error)),
+            Err(error) => return ExecExit::Error(internal(error).into()),
         };
         if let Err(error) = observe::readable(exit).await {
-            return ExecExit::Error(internal(error));
+            return ExecExit::Error(internal(error).into());
         }
         match tokio::task::spawn_blocking(move || session.wait()).await {
             Ok(Ok(status)) => ExecExit::Code(status.exit_code),
-            Ok(Err(error)) => ExecExit::Error(internal(error)),
-            Err(error) => ExecExit::Error(internal(error)),
+            Ok(Err(error)) => ExecExit::Error(internal(error).into()),
+            Err(error) => ExecExit::Error(internal(error).into()),
         }
     });
     Ok(out)
@@ -99,7 +99,7 @@ pub async fn attach(shared: &Arc<Shared>, id: &str, request: ExecRequest) -> Res
         if let Some(shim) = shim
             && let Err(error) = observe::readable(shim.pidfd).await
         {
-            return ExecExit::Error(internal(error));
+            return ExecExit::Error(internal(error).into());
         }
         match shared.blocking(move |s| s.runtime.exit_info(&id)).await {
             Ok(Ok(Some(exit))) => ExecExit::Code(exit.exit_code),

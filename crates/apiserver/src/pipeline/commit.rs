@@ -21,12 +21,12 @@ pub(crate) enum CommitError {
     /// Someone else was faster: read again.
     Conflict,
     /// It cannot be done.
-    Status(Status),
+    Status(Box<Status>),
 }
 
 impl From<Status> for CommitError {
     fn from(status: Status) -> CommitError {
-        CommitError::Status(status)
+        CommitError::Status(Box::new(status))
     }
 }
 
@@ -129,7 +129,7 @@ impl Core {
         match self.commit(commit).await {
             Ok(revision) => Ok(Some(revision)),
             Err(CommitError::Conflict) => Ok(None),
-            Err(CommitError::Status(status)) => Err(status),
+            Err(CommitError::Status(status)) => Err(*status),
         }
     }
 

@@ -141,7 +141,7 @@ impl Core {
             match self.commit(commit).await {
                 Ok(revision) => break revision,
                 Err(CommitError::Conflict) => {}
-                Err(CommitError::Status(status)) => return Err(status),
+                Err(CommitError::Status(status)) => return Err(*status),
             }
             // The name is taken, or an owner or a quota has changed: who asks again sees which.
             self.fresh().await?;

@@ -102,7 +102,7 @@ impl Core {
             match outcome {
                 // Read again: the preconditions decide whether the newer state may go, too.
                 CommitError::Conflict => {}
-                CommitError::Status(status) => return Err(status),
+                CommitError::Status(status) => return Err(*status),
             }
         }
         Err(Status::modified(&request.kind.group, &request.kind.plural, request.name))

@@ -189,7 +189,7 @@ impl Core {
                 // A quota that has changed is no fault of the condition: the next round sees whether the object has.
                 Err(CommitError::Conflict) if conditional && bookings.is_empty() => return Err(modified()),
                 Err(CommitError::Conflict) => {}
-                Err(CommitError::Status(status)) => return Err(status),
+                Err(CommitError::Status(status)) => return Err(*status),
             }
         }
         Err(modified())

@@ -220,7 +220,7 @@ pub(crate) fn diff(cluster: &mut Cluster) -> Result<()> {
     }
     let invalid = "apiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec: {ports: [{port: 99999}]}\n";
     let (code, text) = diff(invalid, &[])?;
-    if !code.is_some_and(|code| code > 1) {
+    if code.is_none_or(|code| code <= 1) {
         bail!("kubectl diff of an invalid manifest ended with {code:?}");
     }
     contains(&text, "must be between 1 and 65535")?;
