@@ -337,3 +337,25 @@ async fn an_eviction_takes_from_the_budget() {
         [marked.clone(), (false, String::new()), marked]
     );
 }
+
+#[tokio::test]
+async fn every_controller_has_a_role() {
+    let fixture = Fixture::start().await;
+    let world = fixture.cache.read();
+    let bound: Vec<String> = world
+        .list(id::CLUSTER_ROLE_BINDING)
+        .flat_map(|binding| {
+            let binding = binding.to_tree();
+            let subject = |s: &Tree| match s.str_at("kind") {
+                "ServiceAccount" => format!("system:serviceaccount:{}:{}", s.str_at("namespace"), s.str_at("name")),
+                _ => s.str_at("name").to_owned(),
+            };
+            binding.list_at("subjects").iter().map(subject).collect::<Vec<_>>()
+        })
+        .collect();
+    let config = corten_controllers::Config::default();
+    let users = corten_controllers::all(&config).into_iter().map(|c| c.user());
+    // The API server's own user may do everything (group system:masters).
+    let without: Vec<String> = users.filter(|user| user != "system:apiserver" && !bound.contains(user)).collect();
+    assert!(without.is_empty(), "nothing is allowed to {without:?}");
+}

@@ -107,7 +107,7 @@ fn ready(world: &World<'_>, range: &Arc<Object>, status: &str, reason: &str, mes
 
 impl Controller for ServiceCidrs {
     fn name(&self) -> &'static str {
-        "service-cidr"
+        "service-cidrs"
     }
 
     fn component(&self) -> &'static str {

@@ -118,7 +118,7 @@ impl Controller for VolumeProtection {
 
 impl Controller for AttributesClassProtection {
     fn name(&self) -> &'static str {
-        "vac-protection"
+        "volumeattributesclass-protection"
     }
 
     fn component(&self) -> &'static str {
