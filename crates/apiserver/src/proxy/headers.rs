@@ -1,6 +1,5 @@
 //! Headers on their way through a proxy (Go's `net/http/httputil/reverseproxy.go`; `apimachinery/pkg/util/proxy`).
 
-use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use corten_auth::User;
@@ -153,15 +152,7 @@ pub fn as_user(headers: &mut HeaderMap, user: &User) {
 
 /// A key as part of a header's name (`headerKeyEscape`).
 fn escaped_key(key: &str) -> String {
-    let mut out = String::with_capacity(key.len());
-    for byte in key.bytes() {
-        if byte.is_ascii_alphanumeric() || b"!#$&'*+-.^_`|~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            let _ = write!(out, "%{byte:02X}");
-        }
-    }
-    out
+    super::url::escape_but(key, b"!#$&'*+-.^_`|~")
 }
 
 #[cfg(test)]

@@ -82,9 +82,14 @@ pub(super) fn forwarded(prefix: &str, path: &str) -> String {
 
 /// A path with what cannot stand in one escaped (Go's `url.URL.EscapedPath`).
 pub(crate) fn escape(path: &str) -> String {
-    let mut out = String::with_capacity(path.len());
-    for byte in path.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_.~$&+,/:;=@".contains(&byte) {
+    escape_but(path, b"-_.~$&+,/:;=@")
+}
+
+/// Text in which all but letters, digits and `kept` is escaped by percent signs.
+pub(crate) fn escape_but(text: &str, kept: &[u8]) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || kept.contains(&byte) {
             out.push(char::from(byte));
         } else {
             let _ = write!(out, "%{byte:02X}");
