@@ -185,7 +185,7 @@ mod tests {
         let long = "x".repeat(PIECE_BYTES_MAX);
         assert_eq!(entries(&[long.as_bytes(), b"\n"]), format!("F {long}\n"));
         assert_eq!(entries(&[long.as_bytes(), b"y\nz\n"]), format!("P {long}\nF y\nF z\n"));
-        assert_eq!(entries(&[format!("{long}{long}y").as_bytes()]), format!("P {long}\nP {long}\nF y\n"));
+        assert_eq!(entries(&[format!("{long}{long}y").as_bytes()]), format!("P {long}\nP {long}\nP y\n"));
     }
 
     #[test]
