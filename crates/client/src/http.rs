@@ -16,8 +16,7 @@ use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::ServerName;
 
 use crate::kubeconfig::Connection;
 
@@ -27,17 +26,12 @@ const ANSWER_MAX: usize = 256 << 20;
 /// Why a client could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// A certificate or key is malformed.
-    #[error("{what} in the kubeconfig is malformed: {why}")]
-    Pem {
-        /// Which.
-        what: &'static str,
-        /// What is wrong.
-        why: String,
-    },
-    /// TLS does not accept the configuration.
-    #[error("TLS: {0}")]
-    Tls(#[from] rustls::Error),
+    /// The token cannot stand in a header.
+    #[error("token in the kubeconfig is malformed: {0}")]
+    Token(String),
+    /// A certificate or key in the kubeconfig is malformed.
+    #[error("TLS of the kubeconfig: {0}")]
+    Tls(String),
     /// The server's address is malformed.
     #[error("server address {0:?} is not https://host:port")]
     Address(String),
@@ -63,7 +57,7 @@ impl HttpClient {
         if base.scheme_str() != Some("https") || base.authority().is_none() {
             return Err(bad_address());
         }
-        let tls = tls_config(connection)?;
+        let tls = connection.trust().tls().map_err(ConnectError::Tls)?;
         let mut http = HttpConnector::new();
         http.enforce_http(false);
         http.set_nodelay(true);
@@ -72,10 +66,9 @@ impl HttpClient {
         let https = https.enable_http1().enable_http2().wrap_connector(http);
         let authorization = match connection.token.as_str() {
             "" => None,
-            token => Some(
-                HeaderValue::try_from(format!("Bearer {token}"))
-                    .map_err(|e| ConnectError::Pem { what: "token", why: e.to_string() })?,
-            ),
+            token => {
+                Some(HeaderValue::try_from(format!("Bearer {token}")).map_err(|e| ConnectError::Token(e.to_string()))?)
+            }
         };
         let inner = Client::builder(TokioExecutor::new()).build(https);
         Ok(HttpClient { base, authorization, tls: Arc::new(tls), inner })
@@ -218,22 +211,4 @@ async fn failure(answer: Response<Incoming>) -> Status {
             status
         }
     }
-}
-
-fn tls_config(connection: &Connection) -> Result<rustls::ClientConfig, ConnectError> {
-    let pem =
-        |what: &'static str| move |e: rustls::pki_types::pem::Error| ConnectError::Pem { what, why: e.to_string() };
-    let mut roots = rustls::RootCertStore::empty();
-    for cert in CertificateDer::pem_slice_iter(&connection.ca_pem) {
-        roots.add(cert.map_err(pem("certificate-authority"))?)?;
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider);
-    let builder = builder.with_safe_default_protocol_versions()?.with_root_certificates(roots);
-    if connection.cert_pem.is_empty() {
-        return Ok(builder.with_no_client_auth());
-    }
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&connection.cert_pem).collect();
-    let key = PrivateKeyDer::from_pem_slice(&connection.key_pem).map_err(pem("client-key"))?;
-    Ok(builder.with_client_auth_cert(chain.map_err(pem("client-certificate"))?, key)?)
 }

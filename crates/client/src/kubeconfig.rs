@@ -53,6 +53,16 @@ pub struct Connection {
     pub namespace: String,
     /// Name to expect in the server's certificate; empty for the host of `server`.
     pub tls_server_name: String,
+    /// Takes any certificate of the server (`insecure-skip-tls-verify`).
+    pub insecure: bool,
+}
+
+impl Connection {
+    /// Whom connections trust, and as whom they come.
+    pub(crate) fn trust(&self) -> crate::Trust {
+        let identity = (!self.cert_pem.is_empty()).then(|| (self.cert_pem.clone(), self.key_pem.clone()));
+        crate::Trust { ca_pem: self.ca_pem.clone(), identity, insecure: self.insecure }
+    }
 }
 
 /// The files that `$KUBECONFIG` names, or `~/.kube/config`.
@@ -120,6 +130,7 @@ fn resolve(config: &Tree, path: &Path, context: &str) -> Result<Connection, Kube
         token: user.str_at("token").to_owned(),
         namespace: if namespace.is_empty() { "default".into() } else { namespace.to_owned() },
         tls_server_name: cluster.str_at("tls-server-name").to_owned(),
+        insecure: cluster.bool_at("insecure-skip-tls-verify"),
     })
 }
 

@@ -10,6 +10,7 @@ pub mod http;
 mod http_api;
 pub mod kubeconfig;
 mod node_api;
+mod trust;
 
 pub use api::{
     Api, ApiList, DeleteOptions, Failure, ListOptions, PatchKind, Propagation, Target, WatchEvent, WatchEventKind,
@@ -21,3 +22,4 @@ pub use node_api::{
     ByteStream, Duplex, ExecExit, ExecRequest, ExecSession, LogRequest, NodeAnswer, NodeApi, NodeRequest, PodTarget,
     PortForwardRequest, TerminalSize,
 };
+pub use trust::Trust;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use base64::Engine as _;
-use corten_client::kubeconfig;
+use corten_client::{Trust, kubeconfig};
 use corten_tree::Tree;
 
 /// Where a webhook listens.
@@ -40,6 +40,10 @@ pub struct ClientConfig {
 }
 
 impl ClientConfig {
+    pub(crate) fn trust(&self) -> Trust {
+        Trust { ca_pem: self.ca_pem.clone(), identity: self.identity.clone(), insecure: false }
+    }
+
     /// Reads a `clientConfig`.
     ///
     /// # Errors

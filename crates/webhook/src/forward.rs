@@ -1,11 +1,10 @@
 //! Where requests are passed on to.
 
 use bytes::Bytes;
+use corten_client::Trust;
 use http_body_util::BodyExt as _;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Body;
-
-use crate::Trust;
 
 /// The body of a request that is sent.
 pub type RequestBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;

@@ -9,12 +9,10 @@
 mod config;
 mod forward;
 mod resolve;
-mod trust;
 
 pub use config::{ClientConfig, Target};
 pub use forward::{Destination, RequestBody, body};
 pub use resolve::{Wanted, endpoint, resolve};
-pub use trust::Trust;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -22,6 +20,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use corten_base::{Clock, Entropy};
 use corten_cache::Cache;
+use corten_client::Trust;
 use futures::future::{Either, select};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
@@ -186,7 +185,7 @@ impl Caller {
             }
             Target::Url(_) => None,
         };
-        let key = ClientKey { trust: Some(Trust::of(config)), server_name: place.server_name.clone(), keep: true };
+        let key = ClientKey { trust: Some(config.trust()), server_name: place.server_name.clone(), keep: true };
         let client = self.client(key).map_err(CallError::Config)?;
         let authority = connect.unwrap_or_else(|| place.authority.clone());
         let request = place.request(&authority, config, body).map_err(CallError::Config)?;

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use corten_auth::{User, group};
-use corten_webhook::{Destination, Trust, body};
+use corten_client::Trust;
+use corten_webhook::{Destination, body};
 use futures::future::Either;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::header::{self, HeaderValue};

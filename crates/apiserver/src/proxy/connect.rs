@@ -5,10 +5,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use corten_client::NodeRequest;
+use corten_client::Trust;
 use corten_kinds::{Kind, id};
 use corten_object::{ObjectKey, Reason, Status};
 use corten_tree::Tree;
-use corten_webhook::{Destination, Trust, Wanted, endpoint};
+use corten_webhook::{Destination, Wanted, endpoint};
 use futures::StreamExt as _;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};

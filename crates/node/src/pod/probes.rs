@@ -1,6 +1,6 @@
 //! Running probes: exec, HTTP, TCP, gRPC (`pkg/probe`, `pkg/kubelet/prober/prober.go`).
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,6 +20,10 @@ use super::{Message, PodContext, Stopper, observe};
 
 /// Bytes of an answer or output that are looked at.
 const OUTPUT_MAX: usize = 10 * 1024;
+
+/// Probes do not check certificates, as upstream's do not.
+static ANYONE: LazyLock<Arc<rustls::ClientConfig>> =
+    LazyLock::new(|| Arc::new(corten_client::Trust::anyone().tls().expect("nothing is read that could be malformed")));
 
 /// Runs a probe again and again until the returned guard is dropped.
 pub fn start(ctx: &PodContext, wanted: ProbeWanted, container: Container, ips: Vec<String>) -> Stopper {
@@ -231,7 +235,7 @@ pub async fn http_get(target: &HttpTarget, timeout: Duration) -> Result<HttpAnsw
         let stream = connect(&target.host, target.port, timeout).await.map_err(fail)?;
         if target.tls {
             let name = rustls::pki_types::ServerName::try_from(target.host.clone()).map_err(|e| fail(e.to_string()))?;
-            let connector = tokio_rustls::TlsConnector::from(tls::any_certificate());
+            let connector = tokio_rustls::TlsConnector::from(ANYONE.clone());
             let stream = connector.connect(name, stream).await.map_err(|e| fail(e.to_string()))?;
             exchange(target, stream).await.map_err(fail)
         } else {
@@ -341,60 +345,5 @@ fn serving(status: u8) -> &'static str {
         2 => "NOT_SERVING",
         3 => "SERVICE_UNKNOWN",
         _ => "UNKNOWN",
-    }
-}
-
-mod tls {
-    //! Probes do not check certificates, as upstream's do not.
-
-    use super::Arc;
-    use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-    use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-    use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
-
-    #[derive(Debug)]
-    struct Any(Arc<rustls::crypto::CryptoProvider>);
-
-    impl ServerCertVerifier for Any {
-        fn verify_server_cert(
-            &self,
-            _: &CertificateDer<'_>,
-            _: &[CertificateDer<'_>],
-            _: &ServerName<'_>,
-            _: &[u8],
-            _: UnixTime,
-        ) -> Result<ServerCertVerified, Error> {
-            Ok(ServerCertVerified::assertion())
-        }
-
-        fn verify_tls12_signature(
-            &self,
-            message: &[u8],
-            cert: &CertificateDer<'_>,
-            dss: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-        }
-
-        fn verify_tls13_signature(
-            &self,
-            message: &[u8],
-            cert: &CertificateDer<'_>,
-            dss: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-        }
-
-        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-            self.0.signature_verification_algorithms.supported_schemes()
-        }
-    }
-
-    pub fn any_certificate() -> Arc<ClientConfig> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider.clone())
-            .with_safe_default_protocol_versions()
-            .expect("the provider has cipher suites for both versions");
-        Arc::new(config.dangerous().with_custom_certificate_verifier(Arc::new(Any(provider))).with_no_client_auth())
     }
 }

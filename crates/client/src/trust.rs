@@ -8,8 +8,6 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig as TlsConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-use crate::ClientConfig;
-
 /// Where distributions keep the authorities that everybody trusts (Go's `crypto/x509/root_linux.go`).
 const SYSTEM_BUNDLES: [&str; 5] = [
     "/etc/ssl/certs/ca-certificates.crt",
@@ -31,11 +29,16 @@ pub struct Trust {
 }
 
 impl Trust {
-    pub(crate) fn of(config: &ClientConfig) -> Trust {
-        Trust { ca_pem: config.ca_pem.clone(), identity: config.identity.clone(), insecure: false }
+    /// Trusts everybody and shows nothing, as probes do.
+    pub fn anyone() -> Trust {
+        Trust { insecure: true, ..Trust::default() }
     }
 
-    pub(crate) fn tls(&self) -> Result<TlsConfig, String> {
+    /// The configuration of connections.
+    ///
+    /// # Errors
+    /// If a certificate or key is malformed, in Go's words.
+    pub fn tls(&self) -> Result<TlsConfig, String> {
         let mut roots = RootCertStore::empty();
         if self.ca_pem.is_empty() {
             roots = SYSTEM.clone();
