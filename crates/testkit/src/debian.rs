@@ -16,11 +16,11 @@ use crate::{cache_dir, run, text};
 /// If a package cannot be fetched or unpacked.
 pub fn rootfs(name: &str, packages: &[&str]) -> Result<PathBuf> {
     let dir = cache_dir().join("rootfs").join(name);
-    let done = dir.with_extension("done");
-    if done.exists() {
+    let (done, recipe) = (dir.with_extension("done"), packages.join(" "));
+    if fs::read_to_string(&done).is_ok_and(|made| made == recipe) {
         return Ok(dir);
     }
-    eprintln!("making a root directory of Debian packages: {}", packages.join(" "));
+    eprintln!("making a root directory of Debian packages: {recipe}");
     if dir.exists() {
         fs::remove_dir_all(&dir)?;
     }
@@ -38,7 +38,7 @@ pub fn rootfs(name: &str, packages: &[&str]) -> Result<PathBuf> {
     fs::write(dir.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n")?;
     fs::write(dir.join("etc/group"), "root:x:0:\nnogroup:x:65534:\n")?;
     run(Command::new("ldconfig").arg("-r").arg(&dir)).ok();
-    fs::write(done, "")?;
+    fs::write(done, recipe)?;
     Ok(dir)
 }
 
