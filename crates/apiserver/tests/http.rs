@@ -155,14 +155,7 @@ async fn logs_and_a_command_over_a_web_socket() {
     assert_eq!(client.get(&format!("{PODS}/p/log"), &[]).await, (200, Tree::from("a line of c\n")));
     let (code, status) = client.get(&format!("{PODS}/p/log?container=x"), &[]).await;
     assert_eq!((code, status.str_at("message")), (400, "container x is not valid for pod p"));
-    let connection = corten_client::kubeconfig::Connection {
-        server: format!("https://localhost:{}", fixture.server.addresses()[0].port()),
-        ca_pem: fixture.material.ca_cert_pem.clone().into_bytes(),
-        cert_pem: fixture.material.admin.cert_pem.clone().into_bytes(),
-        key_pem: fixture.material.admin.key_pem.clone().into_bytes(),
-        ..Default::default()
-    };
-    let http = corten_client::HttpClient::new(&connection).unwrap();
+    let http = corten_client::HttpClient::new(&connection(&fixture)).unwrap();
     let path = format!("{PODS}/p/exec?command=cat&stdin=true&stdout=true&container=c");
     let (mut input, mut output) = corten_client::exec::open(&http, &path).await.unwrap();
     input.stdin(b"hello").await.unwrap();
@@ -234,4 +227,32 @@ async fn events_field_selector_source_falls_back_to_the_reporting_controller() {
         let names: Vec<&str> = list.list_at("items").iter().map(|e| e.str_at("metadata.name")).collect();
         assert_eq!(names, expected, "{selector}");
     }
+}
+
+/// A kubeconfig of the administrator.
+fn connection(fixture: &Fixture) -> corten_client::kubeconfig::Connection {
+    corten_client::kubeconfig::Connection {
+        server: format!("https://localhost:{}", fixture.server.addresses()[0].port()),
+        ca_pem: fixture.material.ca_cert_pem.clone().into_bytes(),
+        cert_pem: fixture.material.admin.cert_pem.clone().into_bytes(),
+        key_pem: fixture.material.admin.key_pem.clone().into_bytes(),
+        ..Default::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kubeconfig_decides_about_the_servers_certificate() {
+    let fixture = Fixture::start().await;
+    let reaches = async |edit: fn(&mut corten_client::kubeconfig::Connection)| {
+        let mut connection = connection(&fixture);
+        edit(&mut connection);
+        corten_client::HttpClient::new(&connection).unwrap().json(hyper::Method::GET, "/version", "", None).await.is_ok()
+    };
+    assert!(reaches(|_| ()).await);
+    // tls-server-name is what the certificate must be for.
+    assert!(reaches(|c| c.tls_server_name = "kubernetes.default.svc".into()).await);
+    assert!(!reaches(|c| c.tls_server_name = "elsewhere.example".into()).await);
+    // Without an authority those of the system decide, and they do not know ours.
+    assert!(!reaches(|c| c.ca_pem.clear()).await);
+    assert!(reaches(|c| (c.ca_pem.clear(), c.insecure = true).1).await);
 }

@@ -12,7 +12,7 @@ use http_body_util::{BodyExt as _, BodyStream, Full, Limited};
 use hyper::body::Incoming;
 use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, Uri};
-use hyper_rustls::HttpsConnector;
+use hyper_rustls::{FixedServerNameResolver, HttpsConnector};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
@@ -43,6 +43,7 @@ pub struct HttpClient {
     base: Uri,
     authorization: Option<HeaderValue>,
     tls: Arc<rustls::ClientConfig>,
+    server_name: Option<ServerName<'static>>,
     inner: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
 }
 
@@ -63,6 +64,14 @@ impl HttpClient {
         http.set_nodelay(true);
         http.set_connect_timeout(Some(Duration::from_secs(10)));
         let https = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(tls.clone()).https_only();
+        let server_name = match connection.tls_server_name.as_str() {
+            "" => ServerName::try_from(base.host().unwrap_or_default().trim_matches(['[', ']']).to_owned()).ok(),
+            name => Some(ServerName::try_from(name.to_owned()).map_err(|e| ConnectError::Tls(e.to_string()))?),
+        };
+        let https = match server_name.clone() {
+            Some(name) => https.with_server_name_resolver(FixedServerNameResolver::new(name)),
+            None => https,
+        };
         let https = https.enable_http1().enable_http2().wrap_connector(http);
         let authorization = match connection.token.as_str() {
             "" => None,
@@ -71,7 +80,7 @@ impl HttpClient {
             }
         };
         let inner = Client::builder(TokioExecutor::new()).build(https);
-        Ok(HttpClient { base, authorization, tls: Arc::new(tls), inner })
+        Ok(HttpClient { base, authorization, tls: Arc::new(tls), server_name, inner })
     }
 
     /// `https://host:port`
@@ -83,8 +92,7 @@ impl HttpClient {
     pub(crate) fn tls(&self) -> (Arc<rustls::ClientConfig>, Option<ServerName<'static>>) {
         let mut config = (*self.tls).clone();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        let host = self.base.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-        (Arc::new(config), ServerName::try_from(host).ok())
+        (Arc::new(config), self.server_name.clone())
     }
 
     /// The Authorization header, if the connection has a token.
