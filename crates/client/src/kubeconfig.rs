@@ -61,7 +61,7 @@ impl Connection {
     /// Whom connections trust, and as whom they come.
     pub(crate) fn trust(&self) -> crate::Trust {
         let identity = (!self.cert_pem.is_empty()).then(|| (self.cert_pem.clone(), self.key_pem.clone()));
-        crate::Trust { ca_pem: self.ca_pem.clone(), identity, insecure: self.insecure }
+        crate::Trust { ca_pem: self.ca_pem.clone(), identity, insecure: self.insecure, with_system: false }
     }
 }
 

@@ -26,6 +26,8 @@ pub struct Trust {
     pub identity: Option<(Vec<u8>, Vec<u8>)>,
     /// Takes any certificate.
     pub insecure: bool,
+    /// Trusts the system's authorities beside those of `ca_pem`.
+    pub with_system: bool,
 }
 
 impl Trust {
@@ -40,14 +42,15 @@ impl Trust {
     /// If a certificate or key is malformed, in Go's words.
     pub fn tls(&self) -> Result<TlsConfig, String> {
         let mut roots = RootCertStore::empty();
-        if self.ca_pem.is_empty() {
+        if self.ca_pem.is_empty() || self.with_system {
             roots = SYSTEM.clone();
-        } else {
+        }
+        if !self.ca_pem.is_empty() {
             for cert in CertificateDer::pem_slice_iter(&self.ca_pem) {
                 let cert = cert.map_err(|e| format!("unable to load root certificates: {e}"))?;
                 roots.add(cert).map_err(|e| format!("unable to load root certificates: {e}"))?;
             }
-            if roots.is_empty() {
+            if CertificateDer::pem_slice_iter(&self.ca_pem).next().is_none() {
                 return Err("unable to load root certificates: unable to parse bytes as PEM block".into());
             }
         }

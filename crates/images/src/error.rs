@@ -32,6 +32,9 @@ pub enum ImageError {
     /// An entry that would be written outside of the layer's directory, or that no sane builder makes.
     #[error("layer {layer} is refused: {detail}")]
     Unsafe { layer: Digest, detail: String },
+    /// A registry does not give an image.
+    #[error("failed to pull and unpack image {reference:?}: {error}")]
+    Pull { reference: String, error: Box<crate::PullError> },
     #[error("unsupported: {0}")]
     Unsupported(String),
     #[error("no space left on the device that holds {}: free some disk space", path.display())]

@@ -72,6 +72,10 @@ impl ImageStore {
     fn import_manifest(&self, archive: &Archive, descriptor: &Descriptor) -> Result<(Descriptor, Digest)> {
         let bytes = blob_document(archive, descriptor)?;
         let manifest: Manifest = parse(archive.path(), &bytes)?;
+        if let Some(layer) = manifest.layers.iter().find(|layer| !oci::is_layer(&layer.media_type)) {
+            let detail = format!("a layer of the type {:?}", layer.media_type);
+            return Err(ImageError::corrupt(archive.path(), detail));
+        }
         let config_bytes = blob_document(archive, &manifest.config)?;
         let config = self.check_config(archive, &config_bytes, manifest.layers.len())?;
         for (layer, diff_id) in manifest.layers.iter().zip(&config.rootfs.diff_ids) {
@@ -105,17 +109,39 @@ impl ImageStore {
     ) -> Result<Descriptor> {
         if let Some(digest) = expected
             && let Ok(meta) = std::fs::metadata(self.blob_path(digest))
+            && self.has_layer(digest, diff_id)?
         {
             return Ok(Descriptor::new(oci::MEDIA_LAYER, digest.clone(), meta.len()));
         }
         let missing = || ImageError::corrupt(archive.path(), format!("{name} is missing"));
         let source = archive.read(name)?.ok_or_else(missing)?;
+        self.keep_layer(source, archive.path(), name, expected, diff_id)
+    }
+
+    /// Keeps a layer that comes from a registry, if it is what its manifest says.
+    pub(crate) fn receive_layer(&self, content: impl Read, digest: &Digest, size: u64, diff_id: &Digest) -> Result<()> {
+        let shown = self.blob_path(digest);
+        let kept = self.keep_layer(content, &shown, digest.as_str(), Some(digest), diff_id)?;
+        match kept.size == size {
+            true => Ok(()),
+            false => Err(ImageError::corrupt(&shown, format!("{} bytes instead of {size}", kept.size))),
+        }
+    }
+
+    fn keep_layer(
+        &self,
+        source: impl Read,
+        from: &Path,
+        name: &str,
+        expected: Option<&Digest>,
+        diff_id: &Digest,
+    ) -> Result<Descriptor> {
         let partial = self.temporary();
-        let copied = copy_layer(source, &partial, archive.path());
+        let copied = copy_layer(source, &partial, from);
         let (digest, content, compression, size) = copied.inspect_err(|_| drop(std::fs::remove_file(&partial)))?;
         let wrong = match expected {
             Some(expected) if *expected != digest => Some(ImageError::CorruptBlob {
-                path: archive.path().to_owned(),
+                path: from.to_owned(),
                 expected: expected.clone(),
                 actual: digest.clone(),
             }),
@@ -124,7 +150,7 @@ impl ImageStore {
                 Ok(actual) => {
                     Some(ImageError::CorruptLayer { layer: digest.clone(), expected: diff_id.clone(), actual })
                 }
-                Err(error) => Some(ImageError::corrupt(archive.path(), format!("{name}: {error}"))),
+                Err(error) => Some(ImageError::corrupt(from, format!("{name}: {error}"))),
             },
         };
         if let Some(error) = wrong {
@@ -133,6 +159,38 @@ impl ImageStore {
         }
         self.adopt_blob(&partial, &digest)?;
         Ok(Descriptor::new(&format!("{}{compression}", oci::MEDIA_LAYER), digest, size))
+    }
+
+    /// Whether a layer's blob is here, and unpacks to what is said of it. An image that pairs a blob with the content of another
+    /// would else get at layers that it only knows the names of.
+    pub(crate) fn has_layer(&self, digest: &Digest, diff_id: &Digest) -> Result<bool> {
+        let path = self.blob_path(digest);
+        if !path.exists() {
+            return Ok(false);
+        }
+        let pairs = |image: &crate::Image| image.layers.iter().any(|l| l.blob == *digest && l.diff_id == *diff_id);
+        if self.list()?.iter().any(pairs) {
+            return Ok(true);
+        }
+        let file = File::open(&path).at("open", &path)?;
+        let content = decompress(file).and_then(|(_, content)| HashingReader::new(content).finish());
+        match content {
+            Ok((actual, _)) if actual == *diff_id => Ok(true),
+            Ok((actual, _)) => {
+                Err(ImageError::CorruptLayer { layer: digest.clone(), expected: diff_id.clone(), actual })
+            }
+            // It is broken: it comes anew.
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// Gives a name to what was fetched: all layers are here.
+    pub(crate) fn name_pulled(&self, config: &[u8], manifest: &[u8], name: &str, source: &Digest) -> Result<()> {
+        self.write_blob(config)?;
+        let digest = self.write_blob(manifest)?;
+        let mut descriptor = Descriptor::new(oci::MEDIA_MANIFEST, digest, manifest.len() as u64);
+        descriptor.annotations.insert(oci::SOURCE.into(), source.to_string());
+        self.set_names(&[name.to_owned()], &descriptor)
     }
 
     fn import_docker(&self, archive: &Archive, images: &[DockerImage], name: Option<String>) -> Result<Vec<Imported>> {
@@ -179,7 +237,7 @@ impl ImageStore {
 /// What was copied: its digest, the digest of its content (or why that cannot be read), the media type's ending, the size.
 type Copied = (Digest, std::io::Result<Digest>, &'static str, u64);
 
-fn copy_layer(source: Box<dyn Read + '_>, to: &Path, from: &Path) -> Result<Copied> {
+fn copy_layer(source: impl Read, to: &Path, from: &Path) -> Result<Copied> {
     let file = File::create_new(to).at("create", to)?;
     let mut raw = HashingReader::copying(source, Sticky { file, failed: None });
     let content = decompress(&mut raw).and_then(|(compression, content)| {
@@ -225,15 +283,12 @@ fn choose(archive: &Archive, entry: &Descriptor, depth: usize) -> Result<Descrip
         return Ok(entry.clone());
     }
     let index: Index = parse(archive.path(), &blob_document(archive, entry)?)?;
-    let here = index.manifests.iter().find(|m| m.platform.as_ref().is_some_and(|platform| platform.is_here()));
-    let any = index.manifests.iter().find(|m| m.platform.is_none());
-    match here.or(any) {
-        Some(found) if depth < INDEX_DEPTH_MAX => choose(archive, found, depth + 1),
-        _ => {
-            let found = index.manifests.iter().filter_map(|m| m.platform.as_ref());
-            let found: Vec<String> = found.map(|p| format!("{}/{}", p.os, p.architecture)).collect();
+    match oci::choose(&index) {
+        Ok(found) if depth < INDEX_DEPTH_MAX => choose(archive, &found, depth + 1),
+        found => {
+            let found = found.err().unwrap_or_default();
             let path = archive.path().to_owned();
-            Err(ImageError::WrongPlatform { path, architecture: oci::architecture(), found: found.join(", ") })
+            Err(ImageError::WrongPlatform { path, architecture: oci::architecture(), found })
         }
     }
 }

@@ -1,6 +1,6 @@
-//! Image store: import, build, unpack, list, remove; the built-in image.
+//! Image store: import, build, pull, unpack, list, remove; the built-in image.
 //!
-//! Everything here blocks (it is disk work): async callers run it on a thread made for that. See [`ImageStore`] for the layout
+//! Everything but [`Registry`] blocks (it is disk work): async callers run it on a thread made for that. See [`ImageStore`] for the layout
 //! on disk and for what several processes may do at once.
 
 mod archive;
@@ -13,6 +13,7 @@ mod error;
 mod import;
 mod oci;
 mod reference;
+mod registry;
 mod store;
 mod unpack;
 
@@ -22,4 +23,5 @@ pub use digest::Digest;
 pub use error::{ImageError, Result};
 pub use oci::{ImageConfig, Set};
 pub use reference::Reference;
+pub use registry::{Hosts, Keyring, Login, Progress, PullError, Pulled, Registry, SecretRef};
 pub use store::{Freed, Image, ImageStore, Imported, Layer, Rootfs};

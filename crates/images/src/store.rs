@@ -4,7 +4,7 @@
 //! images/index.json            names -> manifests; replaced as a whole, so readers need no lock
 //! images/blobs/sha256/HEX      manifests, configurations, layers as they came
 //! images/layers/HEX            layers by diffID, unpacked, each a lower directory of overlay; complete if it is there
-//! images/leases/ID             the layers that something (a container) stands on, one per line
+//! images/leases/ID             the image and the layers that something (a container, a volume) stands on, one per line
 //! images/tmp/                  what is not complete yet
 //! images/index.lock            held while the index is changed
 //! images/content.lock          shared by those who add or use content, exclusive for who removes it
@@ -13,18 +13,23 @@
 //! Several processes may work on it at once: `corten image` beside a running server. Nothing is cached but the index, which is
 //! read again when its file has changed.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use serde::de::DeserializeOwned;
 
 use crate::error::At;
 use crate::oci::{self, ConfigFile, Descriptor, Index, Manifest};
 use crate::{Digest, ImageConfig, ImageError, Reference, Result, unpack};
+
+/// What the line of a lease begins with that names its image.
+const IMAGE_LINE: &str = "image ";
+/// Layers that are unpacked at once, if the machine has so many processors.
+const UNPACK_AT_ONCE: usize = 4;
 
 /// An image of the store.
 #[derive(Clone, Debug)]
@@ -33,6 +38,8 @@ pub struct Image {
     pub name: String,
     /// The digest of the manifest: what `repository@digest` in a container's `imageID` names.
     pub manifest: Digest,
+    /// What the name resolved to in its registry: of an index, if there is one; else as `manifest`.
+    pub source: Digest,
     /// The digest of the configuration: the image's own id.
     pub id: Digest,
     pub config: ImageConfig,
@@ -75,8 +82,8 @@ pub struct Freed {
 pub struct ImageStore {
     pub(crate) root: PathBuf,
     index: Arc<Mutex<Option<(Stamp, Arc<Index>)>>>,
-    /// In this process a layer is unpacked by one thread at a time.
-    unpacking: Arc<Mutex<()>>,
+    /// In this process a layer is unpacked by one thread at a time: a lock for each that is at work.
+    unpacking: Arc<Mutex<HashMap<Digest, Weak<Mutex<()>>>>>,
 }
 
 /// What tells one version of a file from another.
@@ -119,7 +126,7 @@ impl ImageStore {
         }
         let wanted = Reference::parse(reference)?;
         let found = index.manifests.iter().find(|entry| match &wanted.digest {
-            Some(digest) => entry.digest == *digest && repository_of(entry) == wanted.repository,
+            Some(digest) => is_digest_of(entry, digest) && repository_of(entry) == wanted.repository,
             None => name_of(entry) == wanted.name(),
         });
         self.read_image(found.ok_or_else(not_found)?)
@@ -147,7 +154,8 @@ impl ImageStore {
             index.manifests.retain(|entry| {
                 let gone = match &name {
                     Some(name) if name.digest.is_some() => {
-                        Some(&entry.digest) == name.digest.as_ref() && repository_of(entry) == name.repository
+                        name.digest.as_ref().is_some_and(|digest| is_digest_of(entry, digest))
+                            && repository_of(entry) == name.repository
                     }
                     Some(name) => name_of(entry) == name.name(),
                     None => Some(&entry.digest) == manifest.as_ref(),
@@ -199,15 +207,13 @@ impl ImageStore {
     /// Blocks: the first use of a large image takes seconds. Errors: `CorruptBlob`, `CorruptLayer`, `Unsafe`, `DiskFull`, ….
     pub fn prepare(&self, image: &Image, lease: &str) -> Result<Rootfs> {
         let _content = self.lock("content.lock", false)?;
-        let mut lower_dirs = Vec::with_capacity(image.layers.len());
-        for layer in &image.layers {
-            lower_dirs.push(self.unpacked(layer)?);
-        }
+        let mut lower_dirs = self.unpacked_all(&image.layers)?;
         lower_dirs.reverse();
         if lower_dirs.is_empty() {
             return Err(ImageError::Unsupported(format!("{} has no layers", image.name)));
         }
-        let lines: String = image.layers.iter().map(|layer| format!("{}\n", layer.diff_id.hex())).collect();
+        let mut lines = format!("{IMAGE_LINE}{}\n", image.id);
+        lines.extend(image.layers.iter().map(|layer| format!("{}\n", layer.diff_id.hex())));
         self.replace(&self.lease_path(lease)?, lines.as_bytes())?;
         Ok(Rootfs { lower_dirs })
     }
@@ -237,6 +243,12 @@ impl ImageStore {
         Ok(self.root.join("leases").join(lease))
     }
 
+    /// The ids of images that a lease holds.
+    pub fn images_in_use(&self) -> Result<HashSet<String>> {
+        let lines = self.leased()?;
+        Ok(lines.iter().filter_map(|line| line.strip_prefix(IMAGE_LINE)).map(str::to_owned).collect())
+    }
+
     fn leased(&self) -> Result<HashSet<String>> {
         let mut layers = HashSet::new();
         for lease in self.leases()? {
@@ -250,13 +262,51 @@ impl ImageStore {
         Ok(layers)
     }
 
+    /// The layers' directories; several are unpacked at once.
+    fn unpacked_all(&self, layers: &[Layer]) -> Result<Vec<PathBuf>> {
+        let missing = layers.iter().filter(|layer| !self.layer_path(&layer.diff_id).exists()).count();
+        let hands = std::thread::available_parallelism().map_or(1, usize::from).min(missing).min(UNPACK_AT_ONCE);
+        if hands < 2 {
+            return layers.iter().map(|layer| self.unpacked(layer)).collect();
+        }
+        let next = std::sync::atomic::AtomicUsize::new(0);
+        let work = || -> Result<()> {
+            while let Some(layer) = layers.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
+                self.unpacked(layer)?;
+            }
+            Ok(())
+        };
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..hands).map(|_| scope.spawn(work)).collect();
+            let lost = || ImageError::Unsupported("a thread that unpacks has died".into());
+            threads.into_iter().try_for_each(|thread| thread.join().map_err(|_| lost())?)
+        })?;
+        layers.iter().map(|layer| self.unpacked(layer)).collect()
+    }
+
+    /// Unpacks a layer that was fetched.
+    pub(crate) fn unpack_layer(&self, blob: &Digest, diff_id: &Digest) -> Result<()> {
+        let layer = Layer { blob: blob.clone(), diff_id: diff_id.clone(), media_type: oci::MEDIA_LAYER.into() };
+        self.unpacked(&layer).map(drop)
+    }
+
     /// A layer's directory, unpacked if need be: all of it or nothing, also after a crash.
     fn unpacked(&self, layer: &Layer) -> Result<PathBuf> {
         let path = self.layer_path(&layer.diff_id);
         if path.exists() {
             return Ok(path);
         }
-        let _one_at_a_time = self.unpacking.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let lock = {
+            let mut all = self.unpacking.lock().unwrap_or_else(PoisonError::into_inner);
+            all.retain(|_, lock| lock.strong_count() > 0);
+            let known = all.get(&layer.diff_id).and_then(Weak::upgrade);
+            known.unwrap_or_else(|| {
+                let lock = Arc::default();
+                all.insert(layer.diff_id.clone(), Arc::downgrade(&lock));
+                lock
+            })
+        };
+        let _one_at_a_time = lock.lock().unwrap_or_else(PoisonError::into_inner);
         if path.exists() {
             return Ok(path);
         }
@@ -327,6 +377,9 @@ impl ImageStore {
                 let mut entry = Descriptor::new(oci::MEDIA_MANIFEST, manifest.digest.clone(), manifest.size);
                 let tag = name[name.rfind('/').unwrap_or(0)..].split_once(':').map_or("", |(_, tag)| tag);
                 entry.annotations = BTreeMap::from([(oci::NAME.into(), name.clone())]);
+                if let Some(source) = source_of(manifest) {
+                    entry.annotations.insert(oci::SOURCE.into(), source.to_string());
+                }
                 if !tag.is_empty() {
                     entry.annotations.insert(oci::REF_NAME.into(), tag.into());
                 }
@@ -379,6 +432,7 @@ impl ImageStore {
         Ok(Image {
             name: name_of(entry).to_owned(),
             manifest: entry.digest.clone(),
+            source: source_of(entry).unwrap_or_else(|| entry.digest.clone()),
             id: manifest.config.digest,
             config: file.config,
             size: entry.size + manifest.config.size + manifest.layers.iter().map(|layer| layer.size).sum::<u64>(),
@@ -427,6 +481,15 @@ impl ImageStore {
         moved.at("write", path)?;
         sync_dir(path.parent().unwrap_or(&self.root))
     }
+}
+
+/// What an entry's name resolved to in its registry.
+fn source_of(entry: &Descriptor) -> Option<Digest> {
+    entry.annotations.get(oci::SOURCE).and_then(|text| Digest::parse(text))
+}
+
+fn is_digest_of(entry: &Descriptor, digest: &Digest) -> bool {
+    entry.digest == *digest || source_of(entry).as_ref() == Some(digest)
 }
 
 /// The names of an index entry.

@@ -41,7 +41,7 @@ pub struct ClientConfig {
 
 impl ClientConfig {
     pub(crate) fn trust(&self) -> Trust {
-        Trust { ca_pem: self.ca_pem.clone(), identity: self.identity.clone(), insecure: false }
+        Trust { ca_pem: self.ca_pem.clone(), identity: self.identity.clone(), ..Trust::default() }
     }
 
     /// Reads a `clientConfig`.

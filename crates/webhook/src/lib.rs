@@ -7,37 +7,32 @@
 //! (`apiserver/pkg/util/webhook/client.go`, `apiserver/pkg/util/proxy/proxy.go`, `client-go/rest/request.go`).
 
 mod config;
+mod connections;
 mod forward;
 mod resolve;
 
 pub use config::{ClientConfig, Target};
+pub use connections::Connections;
 pub use forward::{Destination, RequestBody, body};
 pub use resolve::{Wanted, endpoint, resolve};
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use corten_base::{Clock, Entropy};
 use corten_cache::Cache;
-use corten_client::Trust;
+
 use futures::future::{Either, select};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT};
 use hyper::{Method, Request, Response, Uri};
-use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
-use rustls::pki_types::ServerName;
+
+use connections::{ClientKey, reason};
 
 /// Largest answer, in bytes.
 const ANSWER_MAX: usize = 16 << 20;
-/// How long a connection may take to come about.
-const CONNECT_MAX: Duration = Duration::from_secs(30);
-/// How many clients (trust and server name) are kept; the least recently used goes first.
-const CLIENTS_MAX: usize = 64;
 
 /// Why a callout has no answer. The text is what follows `failed to call webhook: ` in upstream's messages.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -63,19 +58,6 @@ pub enum CallError {
         /// Upstream's words for it.
         text: String,
     },
-}
-
-type Https = Client<HttpsConnector<HttpConnector>, RequestBody>;
-
-/// What tells clients apart.
-#[derive(PartialEq, Eq, Clone)]
-struct ClientKey {
-    /// Whom to trust; `None` speaks without TLS.
-    trust: Option<Trust>,
-    /// For whom the certificate must be; empty: the host that is connected to.
-    server_name: String,
-    /// Whether connections are kept for the next request.
-    keep: bool,
 }
 
 /// How often a call is made that fails (`apiserver/pkg/util/webhook`, `DefaultRetryBackoffWithInitialDelay`): five times, each
@@ -111,20 +93,19 @@ pub struct Caller {
     cache: Cache,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
-    /// The least recently used first.
-    clients: Arc<Mutex<Vec<(ClientKey, Https)>>>,
+    connections: Connections,
 }
 
 impl Caller {
     /// A client that resolves Services through the cache; nothing is connected yet.
     pub fn new(cache: Cache, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Caller {
-        Caller { cache, clock, entropy, clients: Arc::default() }
+        Caller { cache, clock, entropy, connections: Connections::default() }
     }
 
     /// A client with connections of its own, for another runtime than this one's.
     #[must_use]
     pub fn apart(&self) -> Caller {
-        Caller { clients: Arc::default(), ..self.clone() }
+        Caller { connections: Connections::default(), ..self.clone() }
     }
 
     /// Posts JSON and returns the answer's body, within the timeout (in whole seconds; it is told to the server, too).
@@ -186,7 +167,7 @@ impl Caller {
             Target::Url(_) => None,
         };
         let key = ClientKey { trust: Some(config.trust()), server_name: place.server_name.clone(), keep: true };
-        let client = self.client(key).map_err(CallError::Config)?;
+        let client = self.connections.client(key).map_err(CallError::Config)?;
         let authority = connect.unwrap_or_else(|| place.authority.clone());
         let request = place.request(&authority, config, body).map_err(CallError::Config)?;
         let exchange = async {
@@ -213,19 +194,9 @@ impl Caller {
     pub async fn send(
         &self,
         destination: &Destination,
-        mut request: Request<RequestBody>,
+        request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, String> {
-        let scheme = if destination.trust.is_some() { "https" } else { "http" };
-        let path = request.uri().path_and_query().map_or("/", |p| p.as_str());
-        let uri = format!("{scheme}://{}{path}", destination.authority);
-        *request.uri_mut() = uri.parse().map_err(|e| format!("parse {uri:?}: {e}"))?;
-        *request.version_mut() = hyper::Version::HTTP_11;
-        let key = ClientKey {
-            trust: destination.trust.clone(),
-            server_name: destination.server_name.clone(),
-            keep: destination.keep,
-        };
-        self.client(key)?.request(request).await.map_err(|e| reason(&e, &destination.authority))
+        self.connections.send(destination, request).await
     }
 
     /// An address of a Service's port, as `host:port` (see [`resolve`]).
@@ -234,38 +205,6 @@ impl Caller {
     /// Upstream's words if there is no such Service, port or address.
     pub fn resolve(&self, namespace: &str, name: &str, port: u16) -> Result<String, String> {
         resolve(&self.cache.read(), namespace, name, port, self.entropy.u64())
-    }
-
-    fn client(&self, key: ClientKey) -> Result<Https, String> {
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(at) = clients.iter().position(|(have, _)| *have == key) {
-            let found = clients.remove(at);
-            let client = found.1.clone();
-            clients.push(found);
-            return Ok(client);
-        }
-        let tls = key.trust.clone().unwrap_or_default().tls()?;
-        let mut http = HttpConnector::new();
-        http.enforce_http(false);
-        http.set_nodelay(true);
-        http.set_connect_timeout(Some(CONNECT_MAX));
-        let builder = HttpsConnectorBuilder::new().with_tls_config(tls);
-        let mut https = if key.trust.is_some() { builder.https_only() } else { builder.https_or_http() };
-        if !key.server_name.is_empty() {
-            let name = ServerName::try_from(key.server_name.clone()).map_err(|e| e.to_string())?;
-            https = https.with_server_name_resolver(FixedServerNameResolver::new(name));
-        }
-        // HTTP/1.1 only, as upstream: requests spread over a Service's endpoints.
-        let mut builder = Client::builder(TokioExecutor::new());
-        if !key.keep {
-            builder.pool_max_idle_per_host(0);
-        }
-        let client = builder.build(https.enable_http1().wrap_connector(http));
-        if clients.len() >= CLIENTS_MAX {
-            clients.remove(0);
-        }
-        clients.push((key, client.clone()));
-        Ok(client)
     }
 }
 
@@ -329,50 +268,6 @@ impl Place {
         }
         request.body(body(Full::new(content.unwrap_or_default()))).map_err(|e| e.to_string())
     }
-}
-
-/// What Go's client says of the innermost error of an exchange with `authority`.
-fn reason(error: &(dyn std::error::Error + 'static), authority: &str) -> String {
-    let mut innermost = error;
-    loop {
-        // An I/O error's source is that of what it holds; what it holds is what TLS says of the certificate.
-        let held = innermost.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        let held = held.map(|held| held as &(dyn std::error::Error + 'static));
-        match held.or_else(|| innermost.source()) {
-            Some(next) => innermost = next,
-            None => break,
-        }
-    }
-    if let Some(tls) = innermost.downcast_ref() {
-        return tls_reason(tls);
-    }
-    use std::io::ErrorKind;
-    let dial = |why: &str| format!("dial tcp {authority}: {why}");
-    match innermost.downcast_ref::<std::io::Error>().map(std::io::Error::kind) {
-        Some(ErrorKind::ConnectionRefused) => dial("connect: connection refused"),
-        Some(ErrorKind::HostUnreachable) => dial("connect: no route to host"),
-        Some(ErrorKind::NetworkUnreachable) => dial("connect: network is unreachable"),
-        Some(ErrorKind::TimedOut) => dial("i/o timeout"),
-        Some(ErrorKind::ConnectionReset) => "read: connection reset by peer".into(),
-        Some(ErrorKind::UnexpectedEof) => "EOF".into(),
-        _ if innermost.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_incomplete_message) => "EOF".into(),
-        _ => innermost.to_string(),
-    }
-}
-
-fn tls_reason(error: &rustls::Error) -> String {
-    use rustls::{CertificateError as C, Error as E};
-    let why = match error {
-        E::InvalidCertificate(C::UnknownIssuer | C::BadSignature) => {
-            "certificate signed by unknown authority".to_owned()
-        }
-        E::InvalidCertificate(
-            C::Expired | C::ExpiredContext { .. } | C::NotValidYet | C::NotValidYetContext { .. },
-        ) => "certificate has expired or is not yet valid".to_owned(),
-        E::InvalidCertificate(other) => other.to_string(),
-        other => return format!("remote error: tls: {other}"),
-    };
-    format!("tls: failed to verify certificate: x509: {why}")
 }
 
 /// `errors.NewGenericServerResponse` as `rest.Request` makes it of an answer that holds no Status.

@@ -46,7 +46,7 @@ pub(super) fn destination(core: &Core, backend: &Backend) -> Result<Destination,
     let ca_pem = if backend.insecure { Vec::new() } else { backend.ca_pem.clone() };
     Ok(Destination {
         authority: core.caller.resolve(&backend.namespace, &backend.name, backend.port)?,
-        trust: Some(Trust { ca_pem, identity: Some(identity), insecure: backend.insecure }),
+        trust: Some(Trust { ca_pem, identity: Some(identity), insecure: backend.insecure, ..Trust::default() }),
         server_name: format!("{}.{}.svc", backend.name, backend.namespace),
         keep: true,
     })
