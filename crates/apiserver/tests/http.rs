@@ -246,7 +246,11 @@ async fn kubeconfig_decides_about_the_servers_certificate() {
     let reaches = async |edit: fn(&mut corten_client::kubeconfig::Connection)| {
         let mut connection = connection(&fixture);
         edit(&mut connection);
-        corten_client::HttpClient::new(&connection).unwrap().json(hyper::Method::GET, "/version", "", None).await.is_ok()
+        corten_client::HttpClient::new(&connection)
+            .unwrap()
+            .json(hyper::Method::GET, "/version", "", None)
+            .await
+            .is_ok()
     };
     assert!(reaches(|_| ()).await);
     // tls-server-name is what the certificate must be for.

@@ -255,6 +255,9 @@ impl Scheduler {
             return;
         }
         let info = Arc::new(PodInfo::from(&*pod));
+        if !info.nominated_node.is_empty() && !self.placed.contains_key(&uid) {
+            self.snapshot.nominate(&info.nominated_node, info.clone());
+        }
         match self.pending.get_mut(&key).filter(|p| p.info.uid == uid) {
             Some(pending) => {
                 let same_spec = pending.object.head.generation == object.head.generation
@@ -278,6 +281,7 @@ impl Scheduler {
 
     fn place(&mut self, node: &str, info: Arc<PodInfo>) {
         let uid = info.uid.clone();
+        self.snapshot.denominate(&uid);
         if self.placed.get(&uid).is_some_and(|old| *old != *node) {
             self.unplace(&uid);
         }
@@ -295,6 +299,7 @@ impl Scheduler {
     fn forget(&mut self, key: &ObjectKey) {
         if let Some(pending) = self.pending.remove(key) {
             self.active.remove(&rank(&pending));
+            self.snapshot.denominate(&pending.info.uid);
         }
     }
 
@@ -387,6 +392,10 @@ impl Scheduler {
         let reason = corten_scheduler::REASON_UNSCHEDULABLE;
         self.write(bind::condition(object, reason, message, node, now), tasks);
         let Some(preemption) = preemption else { return };
+        // At once: whoever takes the victims' places must not take their room.
+        if let Some(pending) = self.pending.get(key) {
+            self.snapshot.nominate(&preemption.node, pending.info.clone());
+        }
         for (namespace, name, uid) in &preemption.victims {
             let victim = self.cache.get(&ObjectKey::new(id::POD, namespace, name));
             let Some(victim) = victim.filter(|v| v.head.uid == *uid && !v.head.is_deleting()) else { continue };

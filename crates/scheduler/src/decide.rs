@@ -70,7 +70,7 @@ pub fn schedule(snapshot: &Snapshot, pod: &PodInfo, entropy: u64) -> Decision {
     let mut why = Diagnosis { nodes: nodes.len(), ..Diagnosis::default() };
     let mut fitting: Vec<(&Arc<NodeInfo>, Vec<VolumeDecision>)> = Vec::new();
     for node in nodes {
-        match cycle.filter(node) {
+        match cycle.filter_with_nominated(nodes, node) {
             NodeOutcome::Fits(volumes) => fitting.push((node, volumes)),
             NodeOutcome::Fails(failure) => why.failures.push((node.name.clone(), failure)),
         }

@@ -49,8 +49,25 @@ impl<'s> Cycle<'s> {
         Cycle { pod, snapshot, claims, spread, affinity }
     }
 
+    /// Whether the node fits both with the pods nominated there and without: they may take their room or never come
+    /// (`RunFilterPluginsWithNominatedPods`). `nodes` are those that the cycle was prepared with.
+    pub fn filter_with_nominated(&self, nodes: &[Arc<NodeInfo>], node: &NodeInfo) -> NodeOutcome {
+        if let Some(counted) = self.snapshot.with_nominated(node, self.pod) {
+            let mut nodes = nodes.to_vec();
+            let counted = Arc::new(counted);
+            if let Some(at) = nodes.iter().position(|n| n.name == node.name) {
+                nodes[at] = counted.clone();
+            }
+            let cycle = Cycle::prepare(self.snapshot, &nodes, self.pod, self.claims.clone());
+            if let failed @ NodeOutcome::Fails(_) = cycle.filter(&counted) {
+                return failed;
+            }
+        }
+        self.filter(node)
+    }
+
     /// All filters; the first that fails decides.
-    pub fn filter(&self, node: &NodeInfo) -> NodeOutcome {
+    fn filter(&self, node: &NodeInfo) -> NodeOutcome {
         let checks: [&dyn Fn() -> Result<(), Failure>; 6] = [
             &|| prefiltered(self.pod, node),
             &|| schedulable(self.pod, node),

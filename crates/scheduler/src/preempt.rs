@@ -80,7 +80,7 @@ fn select_victims(snapshot: &Snapshot, pod: &PodInfo, claims: &Claims, name: &Is
     }
     let fits = |node: &NodeInfo, nodes: &mut Vec<Arc<NodeInfo>>| {
         nodes[at] = Arc::new(node.clone());
-        match Cycle::prepare(snapshot, nodes, pod, claims.clone()).filter(node) {
+        match Cycle::prepare(snapshot, nodes, pod, claims.clone()).filter_with_nominated(nodes, node) {
             NodeOutcome::Fits(_) => Ok(()),
             NodeOutcome::Fails(failure) => Err(failure),
         }

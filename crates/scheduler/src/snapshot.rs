@@ -91,6 +91,8 @@ pub struct Snapshot {
     pub namespaces: HashMap<Istr, Labels>,
     /// Disruption budgets.
     pub budgets: Vec<BudgetInfo>,
+    /// Pods for which room is being made, each with its node (`status.nominatedNodeName`).
+    nominated: Vec<(Istr, Arc<PodInfo>)>,
 }
 
 impl Snapshot {
@@ -102,6 +104,30 @@ impl Snapshot {
     /// The node of this name.
     pub fn node(&self, name: &str) -> Option<&NodeInfo> {
         self.places.get(name).map(|at| &*self.nodes[*at])
+    }
+
+    /// Keeps the room of a node for a pod that waits there for its victims to go. A pod has one nomination at most.
+    pub fn nominate(&mut self, node: &str, pod: Arc<PodInfo>) {
+        self.denominate(&pod.uid);
+        self.nominated.push((node.into(), pod));
+    }
+
+    /// Ends the nomination of the pod with this uid, if it has one.
+    pub fn denominate(&mut self, uid: &str) {
+        self.nominated.retain(|(_, pod)| pod.uid != *uid);
+    }
+
+    /// The node with the pods counted that are nominated there and may not be overtaken by `pod`; `None` if there are none
+    /// (`schedule_one.go` `addNominatedPods`).
+    pub(crate) fn with_nominated(&self, node: &NodeInfo, pod: &PodInfo) -> Option<NodeInfo> {
+        let kept = |(at, other): &&(Istr, Arc<PodInfo>)| {
+            *at == node.name && other.priority >= pod.priority && other.uid != pod.uid
+        };
+        let mut counted: Option<NodeInfo> = None;
+        for (_, other) in self.nominated.iter().filter(kept) {
+            counted.get_or_insert_with(|| node.clone()).add_pod(other.clone());
+        }
+        counted
     }
 
     /// Puts a node; one of the same name is replaced and its pods stay.

@@ -55,6 +55,25 @@ fn check(snapshot: &Snapshot, pod: &PodInfo, expected: Expect) {
     expected.assert_eq(&text);
 }
 
+/// Whoever replaces a victim (its ReplicaSet does at once) must not take the room that is being made.
+#[test]
+fn room_of_a_nominated_pod_is_kept_from_less_important_ones() {
+    let mut snapshot = cluster(vec![node("a", "2", "")], vec![("a", pod("a1", "1", r#""priority":5"#))]);
+    let preemptor = pod("p", "1", r#""priority":10"#);
+    snapshot.nominate("a", Arc::new(preemptor.clone()));
+    check(
+        &snapshot,
+        &pod("a2", "1", r#""priority":1"#),
+        expect![
+            "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."
+        ],
+    );
+    check(&snapshot, &preemptor, expect!["bind a"]);
+    check(&snapshot, &pod("more", "1", r#""priority":11"#), expect!["bind a"]);
+    snapshot.denominate("p");
+    check(&snapshot, &pod("a2", "1", r#""priority":1"#), expect!["bind a"]);
+}
+
 const TAINT: &str = r#""taints":[{"key":"k","value":"v","effect":"NoSchedule"}]"#;
 
 #[test]
