@@ -10,6 +10,7 @@ use corten_kinds::id;
 use corten_kinds::validate::names;
 use corten_object::selector::FieldTerm;
 use corten_object::{FieldError, FieldSelector, KindId, Object, ObjectKey, Status, conditions, time};
+use corten_schema::internal;
 use corten_tree::{FieldPath, Tree, tree};
 
 use crate::core::{Core, attributes};
@@ -387,10 +388,12 @@ pub(crate) fn success() -> Tree {
 fn review_faults(review: &Tree, of_self: bool, local: Option<&str>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let resource = review.path("spec.resourceAttributes");
-    let path = review.path("spec.nonResourceAttributes");
+    let shown_path =
+        |path: &Tree| internal::shown_as(corten_schema::builtin(), "authorization.v1.NonResourceAttributes", path);
+    let path = review.path("spec.nonResourceAttributes").map(shown_path);
     if resource.is_some() == path.is_some() {
         let why = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
-        errors.push(FieldError::invalid(&FieldPath::of("spec"), path.unwrap_or(&Tree::Null), why));
+        errors.push(FieldError::invalid(&FieldPath::of("spec"), path.as_ref().unwrap_or(&Tree::Null), why));
     }
     if !of_self && review.str_at("spec.user").is_empty() && review.list_at("spec.groups").is_empty() {
         let at = FieldPath::of("spec.user");
@@ -431,7 +434,7 @@ fn review_faults(review: &Tree, of_self: bool, local: Option<&str>) -> Vec<Field
             let at = FieldPath::of("spec.resourceAttributes.namespace");
             errors.push(FieldError::invalid_str(&at, of, "must match metadata.namespace"));
         }
-        if let Some(path) = path {
+        if let Some(path) = &path {
             let at = FieldPath::of("spec.nonResourceAttributes");
             errors.push(FieldError::invalid(&at, path, "disallowed on this kind of request"));
         }

@@ -13,6 +13,7 @@ use common::Fixture;
 use corten_base::{SystemClock, SystemEntropy};
 use corten_cache::{Filter, Scope};
 use corten_controllers::custom_resource_definition::CustomResourceDefinitionController;
+use corten_controllers::storage_migration::StorageMigration;
 use corten_kinds::id;
 use corten_manager::Manager;
 use corten_object::ObjectKey;
@@ -340,6 +341,105 @@ async fn unchanged_values_stay_valid_when_a_schema_gets_stricter() {
     assert_eq!(code, 422, "{refused} {made}");
 }
 
+/// The bytes of a widget in the store.
+async fn at_rest(server: &Server, name: &str) -> Tree {
+    let kind = server.kind("example.com", "widgets").unwrap();
+    let got = server.fixture.store.get(&corten_cache::keys::object(&kind, "default", name)).await.unwrap();
+    corten_tree::json::parse(&got.entry.unwrap().value).unwrap()
+}
+
+/// Changes the versions of the definition, as an administrator does.
+async fn redefine(server: &mut Server, change: impl Fn(&mut Vec<Tree>)) {
+    let path = path_of(DEFINITIONS, "widgets.example.com");
+    let (_, mut stored) = server.client.get(&path, &[]).await;
+    let mut versions = stored.list_at("spec.versions").to_vec();
+    change(&mut versions);
+    stored.set("spec.versions", versions);
+    let (code, changed) = server.client.put(&path, &stored.to_json_string()).await;
+    assert_eq!(code, 200, "{changed}");
+}
+
+#[tokio::test]
+async fn an_unchanged_write_stores_defaults_that_were_added_later() {
+    let mut server = Server::start().await;
+    server.define(&definition(widget_schema())).await;
+    server.client.post(WIDGETS, &widget("a", tree!({"size": 9})).to_json_string()).await;
+    redefine(&mut server, |versions| {
+        let extra = tree!({"type": "string", "default": "filled"});
+        versions[0].set("schema.openAPIV3Schema.properties.spec.properties.extra", extra);
+    })
+    .await;
+    assert_eq!(at_rest(&server, "a").await.str_at("spec.extra"), "");
+    let (_, read) = server.client.get(&path_of(WIDGETS, "a"), &[]).await;
+    let (code, first) = server.client.put(&path_of(WIDGETS, "a"), &read.to_json_string()).await;
+    assert_eq!(code, 200, "{first}");
+    assert_eq!(at_rest(&server, "a").await.str_at("spec.extra"), "filled");
+    assert_ne!(first.str_at("metadata.resourceVersion"), read.str_at("metadata.resourceVersion"));
+    let (_, second) = server.client.put(&path_of(WIDGETS, "a"), &first.to_json_string()).await;
+    assert_eq!(second.str_at("metadata.resourceVersion"), first.str_at("metadata.resourceVersion"), "then it lies so");
+}
+
+#[tokio::test]
+async fn a_storage_version_migration_rewrites_custom_resources() {
+    const MIGRATIONS: &str = "/apis/storagemigration.k8s.io/v1/storageversionmigrations";
+    let mut server = Server::start().await;
+    let mut wanted = definition(widget_schema());
+    let mut versions = wanted.list_at("spec.versions").to_vec();
+    let mut next = versions[0].clone();
+    next.set("name", "v2");
+    next.set("storage", false);
+    versions.push(next);
+    wanted.set("spec.versions", versions);
+    server.define(&wanted).await;
+    for name in ["a", "b"] {
+        server.client.post(WIDGETS, &widget(name, tree!({"size": 3})).to_json_string()).await;
+    }
+    redefine(&mut server, |versions| {
+        versions[0].set("storage", false);
+        versions[1].set("storage", true);
+    })
+    .await;
+    server.until(|server| server.definition("widgets.example.com").list_at("status.storedVersions").len() == 2).await;
+    assert_eq!(at_rest(&server, "b").await.str_at("apiVersion"), "example.com/v1");
+    // It may do no more than upstream's role for it says.
+    let user = corten_auth::User::service_account("kube-system", "storage-version-migrator-controller");
+    let api = server.fixture.server.api_as(user);
+    let manager = Manager {
+        cache: server.fixture.cache.clone(),
+        api: Arc::new(move |_: &str| api.clone()),
+        clock: Arc::new(SystemClock),
+        entropy: Arc::new(SystemEntropy),
+    };
+    manager.start_controller(&server.fixture.tasks, Box::new(StorageMigration));
+    let migration = tree!({"apiVersion": "storagemigration.k8s.io/v1", "kind": "StorageVersionMigration",
+        "metadata": {"name": "m"}, "spec": {"resource": {"group": "example.com", "resource": "widgets"}}});
+    let (code, made) = server.client.post(MIGRATIONS, &migration.to_json_string()).await;
+    assert_eq!(code, 201, "{made}");
+    let key = ObjectKey::new(id::STORAGE_VERSION_MIGRATION, "", "m");
+    let conditions = |server: &Server| {
+        let tree = server.fixture.cache.get(&key).map(|object| object.to_tree()).unwrap_or_default();
+        let one = |c: &Tree| {
+            format!("{}={} {}: {}", c.str_at("type"), c.str_at("status"), c.str_at("reason"), c.str_at("message"))
+        };
+        tree.list_at("status.conditions").iter().map(one).collect::<Vec<String>>()
+    };
+    server.until(|server| conditions(server).first().is_some_and(|c| c.starts_with("Running=False"))).await;
+    assert_eq!(
+        conditions(&server),
+        [
+            "Running=False MigrationCompleted: Migration completed",
+            "Succeeded=True StorageVersionMigrationSucceeded: Migration completed"
+        ]
+    );
+    for name in ["a", "b"] {
+        assert_eq!(at_rest(&server, name).await.str_at("apiVersion"), "example.com/v2");
+    }
+    let definition = server.definition("widgets.example.com");
+    assert_eq!(definition.path("status.storedVersions").unwrap().to_json_string(), r#"["v2"]"#);
+    let said = definition.list_at("status.conditions").iter().find(|c| c.str_at("type") == "StorageMigrating").unwrap();
+    assert_eq!(said.str_at("message"), "The migration has succeeded and the stored versions have been updated");
+}
+
 #[tokio::test]
 async fn versions_of_a_custom_resource_have_schemas_and_columns_of_their_own() {
     let mut server = Server::start().await;
@@ -522,6 +622,48 @@ async fn validation_rules_of_custom_resources() {
         status.str_at("message").contains("estimated rule cost exceeds budget by factor of more than 100x"),
         "{status}"
     );
+}
+
+/// The code and the texts of the Warning headers of a write.
+async fn warned(client: &mut Client, method: hyper::Method, path: &str, body: &Tree) -> (u16, Vec<String>) {
+    let response = client.send(method, path, &[], body.to_json_string().as_bytes()).await;
+    let texts = response.headers().get_all("warning").iter().map(|v| v.to_str().unwrap().to_owned());
+    let texts = texts.map(|text| text.trim_start_matches("299 - ").replace('\\', "")).collect();
+    let code = response.status().as_u16();
+    response.into_body().collect().await.unwrap();
+    (code, texts)
+}
+
+#[tokio::test]
+async fn ratcheted_rules_and_dubious_finalizers_are_warned_of() {
+    let mut server = Server::start().await;
+    let mut wanted = definition(ruled(tree!([])));
+    remove_selectable(&mut wanted);
+    server.define(&wanted).await;
+    let mut sent = widget("x", tree!({"min": 3, "max": 2, "list": ["worse"]}));
+    sent.set("metadata.finalizers", tree!(["kubernetes", "example.com", "mine"]));
+    let (code, warnings) = warned(&mut server.client, hyper::Method::POST, WIDGETS, &sent).await;
+    assert_eq!(code, 201);
+    assert_eq!(
+        warnings,
+        [
+            "\"metadata.finalizers: \"example.com\": prefer a domain-qualified finalizer name including a path (/) to avoid \
+             accidental conflicts with other finalizer writers\"",
+            "\"metadata.finalizers: \"mine\": prefer a domain-qualified finalizer name to avoid accidental conflicts with other \
+             finalizer writers\"",
+        ]
+    );
+    redefine(&mut server, |versions| {
+        let rules = tree!([{"rule": "self != 'worse'", "message": "not that"}]);
+        let item = "schema.openAPIV3Schema.properties.spec.properties.list.items.x-kubernetes-validations";
+        versions[0].set(item, rules);
+    })
+    .await;
+    let (_, mut next) = server.client.get(&path_of(WIDGETS, "x"), &[]).await;
+    next.set("spec.min", 1);
+    let (code, warnings) = warned(&mut server.client, hyper::Method::PUT, &path_of(WIDGETS, "x"), &next).await;
+    assert_eq!(code, 200, "an item that stays may stay wrong");
+    assert_eq!(warnings, [r#""spec.list[0]: Invalid value: "worse": not that""#]);
 }
 
 /// `host` and `port` in v1 are `hostPort` in v2.

@@ -40,6 +40,7 @@ pub mod service_account;
 mod service_account_token;
 mod service_cidr;
 pub mod stateful_set;
+pub mod storage_migration;
 pub mod taint_eviction;
 pub mod validating_policy_status;
 pub mod volume_binder;
@@ -137,6 +138,7 @@ pub fn all(config: &Config) -> Vec<Box<dyn Controller>> {
         Box::new(custom_resource_definition::CustomResourceDefinitionController),
         Box::new(validating_policy_status::ValidatingPolicyStatus),
         Box::new(role_aggregation::RoleAggregation),
+        Box::new(storage_migration::StorageMigration),
         Box::new(certificate_signing::Cleaner),
         Box::new(certificate_signing::PodRequestCleaner),
     ];

@@ -91,6 +91,8 @@ pub enum Write {
         subresource: &'static str,
         /// The merge patch.
         patch: Tree,
+        /// It must go out as a patch: the controller's role says `patch` where others' say `update`.
+        as_patch: bool,
     },
     /// Deletes an object.
     Delete {
@@ -184,7 +186,16 @@ impl Action {
     fn patch_subresource(object: &Object, subresource: &'static str, mut patch: Tree) -> Action {
         patch.set("metadata.uid", object.head.uid.as_str());
         patch.set("metadata.resourceVersion", object.head.revision.to_string());
-        Write::Patch { key: object.key(), subresource, patch }.into()
+        Write::Patch { key: object.key(), subresource, patch, as_patch: false }.into()
+    }
+
+    /// Sends the patch as such. (Mostly an update is made of it, as upstream's controllers may update.)
+    #[must_use]
+    pub fn sent_as_patch(mut self) -> Action {
+        if let Write::Patch { as_patch, .. } = &mut self.write {
+            *as_patch = true;
+        }
+        self
     }
 
     /// Deletes an object, whatever has become of it as long as it has the same uid.

@@ -40,7 +40,7 @@ fn action(out: &mut String, registry: &Registry, action: &Action) {
     match &action.write {
         Write::Create { key: k, body } => writeln!(out, "  create {} {body}", key(k)),
         Write::Update { key: k, subresource, body } => writeln!(out, "  update {}{} {body}", key(k), at(subresource)),
-        Write::Patch { key: k, subresource, patch } => {
+        Write::Patch { key: k, subresource, patch, .. } => {
             let mut patch = patch.clone();
             patch.remove("metadata.uid");
             patch.remove("metadata.resourceVersion");
@@ -98,9 +98,13 @@ fn plan_of(head: &str) -> String {
             "AlreadyExists" => Status::already_exists("", "objects", name),
             other => Status::forbidden("", "objects", name, other),
         };
-        let kind = if verb == "create-pod" { "pods" } else { "replicasets" };
+        let (verb, kind) = match verb {
+            "create-pod" => (Verb::Create, "pods"),
+            "patch-config-map" => (Verb::Patch, "configmaps"),
+            _ => (Verb::Create, "replicasets"),
+        };
         let key = ObjectKey::new(registry.by_name(kind).expect("a kind").id, namespace, name);
-        Outcome { failures: vec![Failed { verb: Verb::Create, key, status }] }
+        Outcome { failures: vec![Failed { verb, key, status }] }
     });
     let world = World { state: &objects, now, entropy: &SeededEntropy::new(1), last: outcome.as_ref() };
     let plan = controller.reconcile(&world, &ObjectKey::new(kind, namespace, name));

@@ -10,6 +10,7 @@ pub mod defaults;
 mod difference;
 pub mod expressions;
 mod gates;
+mod key_pair;
 mod kind;
 pub mod object_types;
 mod pod_level;

@@ -156,6 +156,11 @@ pub(crate) fn address(path: &FieldPath, ip: &str, out: &mut Vec<String>) {
     out.extend(names::ip_warning(ip).map(|warning| format!("{path}: {warning}")));
 }
 
+/// Says what is dubious about a range.
+pub(crate) fn range(path: &FieldPath, cidr: &str, out: &mut Vec<String>) {
+    out.extend(names::cidr_warnings(cidr).into_iter().map(|warning| format!("{path}: {warning}")));
+}
+
 /// `GetWarningsForNodeSelectorTerm`
 pub(crate) fn node_selector_term(term: &Spot<'_>, check_values: bool, out: &mut Vec<String>) {
     for expression in term.items("matchExpressions") {

@@ -47,6 +47,7 @@ impl Kind {
             hook(object, &mut errors);
         }
         if let Some(custom) = &self.custom {
+            // What is new is forgiven nothing.
             custom.object_faults(self, object, None, &mut errors);
         }
         self.show_as_upstream(object, &mut errors);
@@ -84,7 +85,8 @@ impl Kind {
     }
 
     /// The faults of a changed object, after `prepare_update`; `asked` as for [`Kind::create_faults`].
-    pub fn update_faults(&self, asked: &Kind, new: &Tree, old: &Tree) -> Errors {
+    /// What did not change may be wrong: `warnings` are told then.
+    pub fn update_faults(&self, asked: &Kind, new: &Tree, old: &Tree, warnings: &mut Vec<String>) -> Errors {
         let mut errors = Errors::new();
         meta::validate_object_meta_update(asked, new, old, &mut errors);
         if let Some(hook) = asked.hooks.validate {
@@ -94,7 +96,7 @@ impl Kind {
             hook(new, old, &mut errors);
         }
         if let Some(custom) = &self.custom {
-            custom.object_faults(self, new, Some(old), &mut errors);
+            warnings.extend(custom.object_faults(self, new, Some(old), &mut errors));
         }
         for path in &self.immutable {
             // The whole object is the parent, so that a missing value is compared as well.
@@ -111,6 +113,15 @@ impl Kind {
         each_once(errors)
     }
 
+    /// What is dubious in a new or changed object, besides what validation tells.
+    pub fn warnings(&self, new: &Tree, old: Option<&Tree>) -> Vec<String> {
+        match (self.hooks.warnings, &self.custom) {
+            (Some(warn), _) => warn(new, old),
+            (None, Some(_)) => crate::custom::finalizer_warnings(new, old),
+            (None, None) => Vec::new(),
+        }
+    }
+
     /// The faults of a change that only its metadata's rules apply to (subresources check the rest themselves).
     pub fn metadata_faults(&self, new: &Tree, old: &Tree) -> Errors {
         let mut errors = Errors::new();
@@ -119,14 +130,14 @@ impl Kind {
     }
 
     /// The faults of a changed status, after everything else was put back.
-    pub fn status_faults(&self, new: &Tree, old: &Tree, context: &WriteContext) -> Errors {
+    pub fn status_faults(&self, new: &Tree, old: &Tree, context: &WriteContext, warnings: &mut Vec<String>) -> Errors {
         let mut errors = Errors::new();
         meta::validate_object_meta_update(self, new, old, &mut errors);
         if let Some(hook) = self.hooks.validate_status {
             hook(new, old, &mut errors);
         }
         if let Some(custom) = &self.custom {
-            custom.status_faults(self, new, old, &mut errors);
+            warnings.extend(custom.status_faults(self, new, old, &mut errors));
         }
         if let Some(hook) = self.hooks.validate_status_at {
             hook(new, old, context, &mut errors);

@@ -50,7 +50,7 @@ fn faults(mut definition: Tree, old: Option<&Tree>) -> Vec<String> {
             old.set("metadata.resourceVersion", "1");
             definition.set("status", old.path("status").cloned().unwrap_or_default());
             kind.hooks.prepare_update.unwrap()(&mut definition, &old, &context);
-            kind.update_faults(kind, &definition, &old)
+            kind.update_faults(kind, &definition, &old, &mut Vec::new())
         }
     };
     errors.iter().map(ToString::to_string).collect()

@@ -36,7 +36,7 @@ fn check_update(name: &str, changes: &[(&str, &str)], expected: &str) {
     if let Some(prepare) = kind.hooks.prepare_update {
         prepare(&mut new, &old, &common::context());
     }
-    assert_eq!(shown(&kind.update_faults(&kind, &new, &old)), expected, "{name} {changes:?}");
+    assert_eq!(shown(&kind.update_faults(&kind, &new, &old, &mut Vec::new())), expected, "{name} {changes:?}");
 }
 
 #[test]

@@ -112,18 +112,20 @@ fn convert(cache: &Cache, write: &Write) -> corten_client::Write {
         Write::Update { key, subresource, body } => {
             corten_client::Write::Update { target: target(key, subresource), body: body.clone() }
         }
-        Write::Patch { key, subresource, patch } => match cache.get(key).filter(|_| key.kind != id::POD) {
-            Some(object) => corten_client::Write::Update {
-                target: target(key, subresource),
-                body: merge_patch(object.to_tree(), patch.clone()),
-            },
-            // A pod; or gone, and then the answer says so.
-            None => corten_client::Write::Patch {
-                target: target(key, subresource),
-                patch: PatchKind::Merge,
-                body: patch.clone(),
-            },
-        },
+        Write::Patch { key, subresource, patch, as_patch } => {
+            match cache.get(key).filter(|_| key.kind != id::POD && !as_patch) {
+                Some(object) => corten_client::Write::Update {
+                    target: target(key, subresource),
+                    body: merge_patch(object.to_tree(), patch.clone()),
+                },
+                // A pod, or one of those who patch; or gone, and then the answer says so.
+                None => corten_client::Write::Patch {
+                    target: target(key, subresource),
+                    patch: PatchKind::Merge,
+                    body: patch.clone(),
+                },
+            }
+        }
         Write::Delete { key, uid, revision, propagation, grace_seconds } => corten_client::Write::Delete {
             key: key.clone(),
             options: DeleteOptions {

@@ -377,6 +377,37 @@ pub fn ip_warning(text: &str) -> Option<String> {
     }
 }
 
+/// What is dubious about a range that is accepted. (`GetWarningsForCIDR`)
+pub fn cidr_warnings(text: &str) -> Vec<String> {
+    use std::net::IpAddr;
+    let Some((ip, bits)) = text.split_once('/') else { return Vec::new() };
+    let (strict, lenient) = (ip.parse::<IpAddr>().ok(), without_leading_zeros(ip).parse::<IpAddr>().ok());
+    let (Some(address), Ok(length)) = (strict.or(lenient), bits.parse::<u32>()) else { return Vec::new() };
+    let mapped = matches!(address, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
+    let range = match address {
+        IpAddr::V4(v4) => IpAddr::V4((u32::from(v4) & !u32::MAX.checked_shr(length).unwrap_or(0)).into()),
+        IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) & !u128::MAX.checked_shr(length).unwrap_or(0)).into()),
+    };
+    // Go shows a range of mapped addresses as one of IPv4.
+    let shown = match (range, length) {
+        (IpAddr::V6(v6), 96..) if mapped => format!("{}/{}", v6.to_canonical(), length - 96),
+        _ => format!("{range}/{length}"),
+    };
+    let mut out = Vec::new();
+    if address != range {
+        let single = format!("{}/{}", address.to_canonical(), if address.is_ipv4() { 32 } else { 128 });
+        out.push(format!("CIDR value {text:?} is ambiguous in this context (should be {shown:?} or {single:?}?)"));
+    }
+    if strict.is_none() || mapped || (bits.len() > 1 && bits.starts_with('0')) {
+        out.push(format!("non-standard CIDR value {text:?} is invalid: use {shown:?}"));
+    }
+    let canonical = format!("{address}/{length}");
+    if out.is_empty() && address.is_ipv6() && canonical != text {
+        out.push(format!("IPv6 CIDR value {text:?} should be in RFC 5952 canonical format ({canonical:?})"));
+    }
+    out
+}
+
 fn without_leading_zeros(text: &str) -> String {
     let octet = |part: &str| match part.trim_start_matches('0') {
         "" if part.is_empty() => String::new(),
@@ -389,6 +420,26 @@ fn without_leading_zeros(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ranges_that_are_dubious() {
+        for (range, warnings) in [
+            ("10.0.0.0/8", &[][..]),
+            ("2001:db8::/64", &[]),
+            (
+                "10.1.2.3/8",
+                &[r#"CIDR value "10.1.2.3/8" is ambiguous in this context (should be "10.0.0.0/8" or "10.1.2.3/32"?)"#],
+            ),
+            ("010.0.0.0/8", &[r#"non-standard CIDR value "010.0.0.0/8" is invalid: use "10.0.0.0/8""#]),
+            ("::ffff:10.0.0.0/104", &[r#"non-standard CIDR value "::ffff:10.0.0.0/104" is invalid: use "10.0.0.0/8""#]),
+            (
+                "2001:db8:0:0::/64",
+                &[r#"IPv6 CIDR value "2001:db8:0:0::/64" should be in RFC 5952 canonical format ("2001:db8::/64")"#],
+            ),
+        ] {
+            assert_eq!(cidr_warnings(range), warnings, "{range}");
+        }
+    }
 
     #[test]
     fn texts() {

@@ -191,9 +191,7 @@ impl Core {
         if !errors.is_empty() {
             return Err(Status::invalid(&stored.group, &stored.kind, key.name.as_str(), &errors));
         }
-        if let Some(warn) = stored.hooks.warnings {
-            warnings.extend(warn(tree, None));
-        }
+        warnings.extend(stored.warnings(tree, None));
         self.warn_unserved(stored, warnings);
         Ok(reservation)
     }

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use corten_admission::{Operation, Reservation};
 use corten_audit::trail;
+use corten_cache::keys;
 use corten_client::PatchKind;
 use corten_kinds::{Kind, Subresource, SubresourceKind, WriteContext};
 use corten_object::{Object, Reason, Status};
@@ -12,7 +13,7 @@ use corten_tree::Tree;
 use super::commit::{Commit, CommitError};
 use super::create::Fields;
 use super::{Answer, Body, Request, managed, metadata, unstored};
-use crate::core::{Core, attributes};
+use crate::core::{Core, attributes, store_error};
 
 /// How often a change is applied to a newer state when another write came between
 /// (`apiserver/pkg/endpoints/handlers/patch.go`, `maxRetryWhenPatchConflicts`).
@@ -195,7 +196,8 @@ impl Core {
         Err(modified())
     }
 
-    /// The bytes of the new state; `None` if it is the old one but for the times of its managed fields.
+    /// The bytes of the new state; `None` if it is the old one but for the times of its managed fields, and lies in the store as it
+    /// would be stored today: an unchanged write is how an object gets new defaults and a new storage version there.
     async fn unchanged(
         &self,
         stored: &std::sync::Arc<Kind>,
@@ -205,13 +207,25 @@ impl Core {
     ) -> Result<Option<Bytes>, Status> {
         let managed = new.at(&managed::PATH).cloned();
         if corten_object::managed::keep_times(old_tree, new) {
-            if self.encode_at_rest(stored, new).await? == *old.stored() {
-                return Ok(None);
+            let json = self.encode_at_rest(stored, new).await?;
+            if json == *old.stored() {
+                return Ok((!self.lies_as(stored, old, &json).await?).then_some(json));
             }
             managed::set(new, managed);
         }
         let json = self.encode_at_rest(stored, new).await?;
-        Ok((json != *old.stored()).then_some(json))
+        let same = json == *old.stored() && self.lies_as(stored, old, &json).await?;
+        Ok((!same).then_some(json))
+    }
+
+    /// Whether the store has these bytes for an object that reads like them. Only custom resources are read otherwise than they lie.
+    async fn lies_as(&self, stored: &Kind, old: &Object, json: &Bytes) -> Result<bool, Status> {
+        if stored.custom.is_none() {
+            return Ok(true);
+        }
+        let key = keys::object(stored, &old.head.namespace, &old.head.name);
+        let entry = self.store.get(&key).await.map_err(store_error)?;
+        Ok(entry.entry.is_none_or(|entry| entry.mod_revision != old.head.revision || entry.value == *json))
     }
 
     /// The state that the change makes of `old`, at the storage version, and whether it insists on the old's revision.
@@ -383,8 +397,8 @@ impl Core {
         }
         errors.extend(self.namespace_faults(stored, new, Some(old)));
         errors.extend(match part {
-            None => stored.update_faults(request.kind, new, old),
-            Some(SubresourceKind::Status) => stored.status_faults(new, old, &WriteContext { now }),
+            None => stored.update_faults(request.kind, new, old, warnings),
+            Some(SubresourceKind::Status) => stored.status_faults(new, old, &WriteContext { now }, warnings),
             Some(_) => stored.metadata_faults(new, old),
         });
         if !errors.is_empty() {
@@ -392,9 +406,7 @@ impl Core {
             return Err(invalid(&errors));
         }
         if part.is_none() {
-            if let Some(warn) = stored.hooks.warnings {
-                warnings.extend(warn(new, Some(old)));
-            }
+            warnings.extend(stored.warnings(new, Some(old)));
             self.warn_unserved(stored, warnings);
         }
         Ok(reservation)

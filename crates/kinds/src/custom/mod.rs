@@ -29,6 +29,7 @@ use crate::validate::names;
 
 pub use json_path::JsonPath;
 use rules::Rules;
+pub(crate) use validate::finalizer_warnings;
 
 /// What a definition says of its kind that rows have as functions.
 pub struct Custom {

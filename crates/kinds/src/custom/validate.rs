@@ -9,8 +9,14 @@ use crate::Errors;
 use crate::kind::{Kind, ScalePaths};
 
 impl Custom {
-    /// The faults of a new or changed object besides its metadata's.
-    pub(crate) fn object_faults(&self, kind: &Kind, new: &Tree, old: Option<&Tree>, errors: &mut Errors) {
+    /// The faults of a new or changed object besides its metadata's. Returns warnings.
+    pub(crate) fn object_faults(
+        &self,
+        kind: &Kind,
+        new: &Tree,
+        old: Option<&Tree>,
+        errors: &mut Errors,
+    ) -> Vec<String> {
         let version = self.version_of(kind, new);
         if let Some(props) = &version.schema {
             values::validate(props, new, old, &FieldPath::ROOT, errors);
@@ -20,11 +26,11 @@ impl Custom {
             scale_status(new, scale, errors);
         }
         structure_faults(version, new, old, errors);
-        run_rules(version, new, old, errors);
+        run_rules(version, new, old, errors)
     }
 
-    /// The faults of a changed status besides its metadata's.
-    pub(crate) fn status_faults(&self, kind: &Kind, new: &Tree, old: &Tree, errors: &mut Errors) {
+    /// The faults of a changed status besides its metadata's. Returns warnings.
+    pub(crate) fn status_faults(&self, kind: &Kind, new: &Tree, old: &Tree, errors: &mut Errors) -> Vec<String> {
         let version = self.version_of(kind, new);
         let status = version.schema.as_ref().and_then(|props| props.property("status"));
         if let (Some(props), Some(value)) = (status, new.get("status")) {
@@ -36,7 +42,7 @@ impl Custom {
         if let Some(props) = &version.schema {
             list_faults(props, new, Some(old), errors);
         }
-        run_rules(version, new, Some(old), errors);
+        run_rules(version, new, Some(old), errors)
     }
 }
 
@@ -65,16 +71,37 @@ fn list_faults(props: &Props, new: &Tree, old: Option<&Tree>, errors: &mut Error
 }
 
 /// Runs the schema's rules, unless the object's form is wrong; then it says so. (`hasBlockingErr`)
-fn run_rules(version: &CustomVersion, new: &Tree, old: Option<&Tree>, errors: &mut Errors) {
+fn run_rules(version: &CustomVersion, new: &Tree, old: Option<&Tree>, errors: &mut Errors) -> Vec<String> {
     use CauseKind::{NotSupported, Required, TooLong, TooMany, TypeInvalid};
-    let Some((rules, props)) = version.rules() else { return };
+    let Some((rules, props)) = version.rules() else { return Vec::new() };
     let blocks = |e: &FieldError| matches!(e.kind, NotSupported | Required | TooLong | TooMany | TypeInvalid);
     if errors.iter().any(blocks) {
         let why = "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
         errors.push(FieldError::invalid(&FieldPath::ROOT, &Tree::Null, why));
-    } else {
-        super::rules::validate(rules, props, new, old, &FieldPath::ROOT, errors);
+        return Vec::new();
     }
+    super::rules::validate(rules, props, new, old, &FieldPath::ROOT, errors)
+}
+
+/// What is dubious in the finalizers that come new. (`generateWarningsFromObj`, `validateKubeFinalizerName`)
+pub(crate) fn finalizer_warnings(new: &Tree, old: Option<&Tree>) -> Vec<String> {
+    const STANDARD: [&str; 3] = ["orphan", "foregroundDeletion", "kubernetes"];
+    let names = |tree: &Tree| -> std::collections::BTreeSet<String> {
+        tree.list_at("metadata.finalizers").iter().filter_map(Tree::as_str).map(str::to_owned).collect()
+    };
+    let before = old.map(names).unwrap_or_default();
+    let mut out = Vec::new();
+    for name in names(new).difference(&before) {
+        let said = |text: &str| format!("metadata.finalizers: {name:?}: {text}");
+        out.extend(corten_schema::names::label_key(name).iter().map(|why| said(why)));
+        if !name.contains('/') && !STANDARD.contains(&name.as_str()) {
+            let path = if name.contains('.') { " including a path (/)" } else { "" };
+            out.push(said(&format!(
+                "prefer a domain-qualified finalizer name{path} to avoid accidental conflicts with other finalizer writers"
+            )));
+        }
+    }
+    out
 }
 
 fn replicas(object: &Tree, path: &str, errors: &mut Errors) {

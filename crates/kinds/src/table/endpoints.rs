@@ -18,9 +18,24 @@ pub(crate) const ENDPOINTS: KindSpec = KindSpec {
     deprecated: Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"),
     columns: &[Column::NAME, column("Endpoints", &Of(endpoints)), Column::AGE],
     served_by: Some("controllers"),
-    hooks: Hooks { default: Some(default), validate: Some(validate), ..Hooks::NONE },
+    hooks: Hooks { default: Some(default), validate: Some(validate), warnings: Some(warnings), ..Hooks::NONE },
     ..KindSpec::NAMESPACED
 };
+
+/// `endpointsWarnings`: what the controller writes is right.
+fn warnings(endpoints: &Tree, _: Option<&Tree>) -> Vec<String> {
+    let labels = endpoints.map_at("metadata.labels");
+    if labels.get("endpoints.kubernetes.io/managed-by").and_then(Tree::as_str) == Some("endpoint-controller") {
+        return Vec::new();
+    }
+    let mut out = Vec::new();
+    for subset in Spot::of(endpoints, "subsets").items("") {
+        for address in subset.items("addresses").iter().chain(&subset.items("notReadyAddresses")) {
+            crate::warnings::address(&address.path.child("ip"), address.str("ip"), &mut out);
+        }
+    }
+    out
+}
 
 /// How many addresses show.
 const SHOWN: usize = 3;

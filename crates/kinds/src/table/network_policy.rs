@@ -20,7 +20,7 @@ pub(crate) const NETWORK_POLICY: KindSpec = KindSpec {
         column("Pod-Selector", &Of(|o, _| print::selector(o.path("spec.podSelector")))),
         Column::AGE,
     ],
-    hooks: Hooks { default: Some(default), validate: Some(validate), ..Hooks::NONE },
+    hooks: Hooks { default: Some(default), validate: Some(validate), warnings: Some(warnings), ..Hooks::NONE },
     ..KindSpec::NAMESPACED
 };
 
@@ -36,6 +36,23 @@ fn default(policy: &mut Tree) {
             defaults::each(rule, "ports", |port| defaults::value(port, "protocol", "TCP"));
         });
     }
+}
+
+/// `networkPolicyWarnings`
+fn warnings(policy: &Tree, _: Option<&Tree>) -> Vec<String> {
+    let mut out = Vec::new();
+    let spec = Spot::of(policy, "spec");
+    for (rules, peers) in [("ingress", "from"), ("egress", "to")] {
+        let rules = spec.items(rules);
+        let peers = rules.iter().flat_map(|rule| rule.items(peers));
+        for block in peers.filter_map(|peer| peer.some("ipBlock")) {
+            crate::warnings::range(&block.path.child("cidr"), block.str("cidr"), &mut out);
+            for except in block.items("except") {
+                crate::warnings::range(&except.path, except.str(""), &mut out);
+            }
+        }
+    }
+    out
 }
 
 /// `ValidateNetworkPolicySpec`

@@ -38,10 +38,27 @@ pub(crate) const NODE: KindSpec = KindSpec {
         validate: Some(validate),
         validate_update: Some(validate_update),
         validate_status: Some(validate_status),
+        warnings: Some(warnings),
         ..Hooks::NONE
     },
     ..KindSpec::CLUSTER
 };
+
+/// `fieldIsDeprecatedWarnings`
+fn warnings(node: &Tree, _: Option<&Tree>) -> Vec<String> {
+    let spec = Spot::of(node, "spec");
+    let mut out = Vec::new();
+    if spec.has("configSource") {
+        out.push("spec.configSource: the feature is removed".to_owned());
+    }
+    if !spec.str("externalID").is_empty() {
+        out.push("spec.externalID: this field is deprecated, and is unused by Kubernetes".to_owned());
+    }
+    for range in spec.items("podCIDRs") {
+        crate::warnings::range(&range.path, range.str(""), &mut out);
+    }
+    out
+}
 
 fn status(node: &Tree, _: &RowContext) -> Tree {
     let ready = node.list_at("status.conditions").iter().rev().find(|c| c.str_at("type") == "Ready");

@@ -3,11 +3,11 @@
 use corten_tree::Tree;
 
 use super::config_map::{BYTES_MAX, decoded_length, protected};
-use crate::defaults;
 use crate::spec::{Fact, Hooks, KindSpec};
 use crate::validate::{Spot, names};
 use crate::{Column, Count, TextOr, column};
 use crate::{Errors, WriteContext};
+use crate::{defaults, key_pair};
 use corten_schema::scalars::base64;
 
 /// `v1 Secret`
@@ -57,19 +57,17 @@ fn prepare_update(secret: &mut Tree, old: &Tree, _: &WriteContext) {
     }
 }
 
-/// A TLS secret without PEM, as Go's `tls.X509KeyPair` says it. Whether key and certificate belong together is not looked at.
+/// What is wrong with the pair of a TLS secret. (`warningsForSecret`)
 fn warnings(secret: &Tree, _: Option<&Tree>) -> Vec<String> {
     if secret.str_at("type") != "kubernetes.io/tls" {
         return Vec::new();
     }
     let data = secret.map_at("data");
-    for (key, what) in [("tls.crt", "certificate"), ("tls.key", "key")] {
+    let text = |key: &str| {
         let bytes = data.get(key).and_then(Tree::as_str).and_then(|text| base64::decode(text).ok()).unwrap_or_default();
-        if !String::from_utf8_lossy(&bytes).contains("-----BEGIN ") {
-            return vec![format!("tls: failed to find any PEM data in {what} input")];
-        }
-    }
-    Vec::new()
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
+    key_pair::fault(&text("tls.crt"), &text("tls.key")).into_iter().collect()
 }
 
 /// `ValidateSecret`

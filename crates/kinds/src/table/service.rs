@@ -272,7 +272,7 @@ fn warnings(object: &Tree, _: Option<&Tree>) -> Vec<String> {
         ));
     }
     let spot = Spot::of(object, "spec");
-    for ip in spot.items("clusterIPs").iter().chain(&spot.items("externalIPs")) {
+    for ip in spot.items("clusterIPs") {
         crate::warnings::address(&ip.path, ip.str(""), &mut out);
     }
     let headless = matches!(spec.list_at("clusterIPs"), [one] if one.as_str() == Some("None"));
@@ -288,8 +288,18 @@ fn warnings(object: &Tree, _: Option<&Tree>) -> Vec<String> {
                 out.push(format!("spec.{field} is ignored for headless services"));
             }
         }
-    } else if external_ips && !named {
+    }
+    for ip in spot.items("externalIPs") {
+        crate::warnings::address(&ip.path, ip.str(""), &mut out);
+    }
+    if external_ips && !named && !headless {
         out.push("spec.externalIPs is deprecated and may no longer be implemented in some clusters".into());
+    }
+    if spot.has("loadBalancerIP") {
+        crate::warnings::address(&spot.path.child("loadBalancerIP"), spot.str("loadBalancerIP"), &mut out);
+    }
+    for range in spot.items("loadBalancerSourceRanges") {
+        crate::warnings::range(&range.path, range.str(""), &mut out);
     }
     if named && external_ips {
         out.push("spec.externalIPs is ignored when spec.type is \"ExternalName\"".into());

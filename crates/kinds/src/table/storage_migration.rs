@@ -12,6 +12,7 @@ use crate::{Column, Of, RowContext, column};
 pub(crate) const STORAGE_VERSION_MIGRATION: KindSpec = KindSpec {
     group: "storagemigration.k8s.io",
     kind: "StorageVersionMigration",
+    served_by: Some("controllers"),
     unconditional_update: false,
     plural: "storageversionmigrations",
     subresources: &[Subresource::STATUS_WITHOUT_METADATA],

@@ -54,9 +54,9 @@ fn value_faults(props: &Props, value: &Tree, root: bool, at: &FieldPath, errors:
         return;
     }
     if let Some(rules) = Rules::compile_node(props, root) {
-        rules::validate(&rules, props, value, Some(value), at, errors);
+        let _ = rules::validate(&rules, props, value, Some(value), at, errors);
         if errors.len() == before {
-            rules::validate(&rules, props, value, None, at, errors);
+            let _ = rules::validate(&rules, props, value, None, at, errors);
         }
     }
 }

@@ -161,9 +161,11 @@ impl Ratchet<'_, '_> {
 struct Run<'e> {
     budget: i64,
     errors: &'e mut Errors,
+    /// What a value that has not changed may keep.
+    forgiven: Vec<String>,
 }
 
-/// Finds the rules that an object breaks.
+/// Finds the rules that an object breaks. Returns what is said of those that a value breaks which has not changed.
 pub(crate) fn validate(
     rules: &Rules,
     props: &Props,
@@ -171,11 +173,12 @@ pub(crate) fn validate(
     old: Option<&Tree>,
     at: &FieldPath,
     errors: &mut Errors,
-) {
+) -> Vec<String> {
     let correlated = old.map(|old| Correlated::new(old, new, Some(props)));
     let ratchet = Ratchet { current: correlated.as_ref(), parent: None };
-    let mut run = Run { budget: WRITE_COST_MAX, errors };
+    let mut run = Run { budget: WRITE_COST_MAX, errors, forgiven: Vec::new() };
     let _ = run.node(rules, props, new, old, ratchet, at);
+    run.forgiven
 }
 
 /// The budget is gone: nothing more is checked.
@@ -313,16 +316,19 @@ impl Run<'_> {
         let detail = match self.message(rule, decl, (value, old), optional) {
             Ok(detail) => detail,
             Err(why) => {
-                if !forgiven {
-                    self.errors.push(FieldError::invalid(&place, ty, why));
-                }
+                self.found(FieldError::invalid(&place, ty, why), forgiven);
                 return Err(Exhausted);
             }
         };
-        if !forgiven {
-            self.errors.push(fault_for(&rule.source.reason, &place, value, ty, &detail));
-        }
+        self.found(fault_for(&rule.source.reason, &place, value, ty, &detail), forgiven);
         Ok(())
+    }
+
+    fn found(&mut self, fault: FieldError, forgiven: bool) {
+        match forgiven {
+            true => self.forgiven.push(fault.to_string()),
+            false => self.errors.push(fault),
+        }
     }
 
     /// Evaluates; the result as text (`true`, `false`, or a message), `None` if it is neither.
