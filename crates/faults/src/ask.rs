@@ -162,7 +162,7 @@ impl Asker {
     }
 
     /// The paths of the collection and of the object.
-    async fn paths(&mut self, base: &Base) -> Result<(String, String)> {
+    pub(crate) async fn paths(&mut self, base: &Base) -> Result<(String, String)> {
         if !base.path.is_empty() {
             return Ok((base.path.clone(), base.path.clone()));
         }
@@ -192,7 +192,7 @@ impl Asker {
         Ok((collection, object))
     }
 
-    async fn json(&mut self, method: Method, path: &str, body: &Value) -> Result<Answer> {
+    pub(crate) async fn json(&mut self, method: Method, path: &str, body: &Value) -> Result<Answer> {
         self.send(method, path, "application/json", Bytes::from(body.to_string())).await
     }
 
@@ -201,11 +201,23 @@ impl Asker {
     /// # Errors
     /// If the connection breaks.
     pub async fn send(&mut self, method: Method, path: &str, content_type: &str, body: Bytes) -> Result<Answer> {
+        self.send_accepting(method, path, "application/json", content_type, body).await
+    }
+
+    /// One request for an answer of this form.
+    pub(crate) async fn send_accepting(
+        &mut self,
+        method: Method,
+        path: &str,
+        accept: &str,
+        content_type: &str,
+        body: Bytes,
+    ) -> Result<Answer> {
         let mut request = Request::builder().method(method).uri(path).header("host", "localhost");
         if !content_type.is_empty() {
             request = request.header("content-type", content_type);
         }
-        let request = request.header("accept", "application/json").body(Full::new(body))?;
+        let request = request.header("accept", accept).body(Full::new(body))?;
         self.sender.ready().await?;
         let response = self.sender.send_request(request).await?;
         let code = response.status().as_u16();

@@ -9,6 +9,7 @@ pub mod outcome;
 pub mod recorded;
 pub mod sequence;
 pub mod server;
+pub mod stored;
 
 use std::path::{Path, PathBuf};
 

@@ -85,6 +85,20 @@ fn success(answer: &Answer, sent: &Value, lines: &mut Vec<String>) {
     lines.dedup();
 }
 
+/// All of an object: lines `path = value`, by path.
+pub(crate) fn whole(object: &Value) -> Vec<String> {
+    const RUN: [&str; 3] = ["metadata.uid", "metadata.resourceVersion", "metadata.creationTimestamp"];
+    let mut flat = BTreeMap::new();
+    flatten(object, String::new(), &mut flat);
+    let told = flat.iter().filter(|(path, _)| !RUN.contains(&path.as_str()));
+    told.map(|(path, value)| format!("{path} = {}", shown(path, value))).collect()
+}
+
+/// A value with what differs from run to run replaced.
+pub(crate) fn masked(value: &Value) -> String {
+    shown("", value)
+}
+
 fn ignored(path: &str) -> bool {
     ["metadata.uid", "metadata.creationTimestamp", "metadata.resourceVersion", "metadata.selfLink"].contains(&path)
         || path.starts_with("metadata.managedFields")
