@@ -3,6 +3,7 @@
 //! Every path is resolved by the kernel inside the layer's directory (`openat2` with `RESOLVE_IN_ROOT`), and each entry is made
 //! with a call that does not follow links, relative to its parent's descriptor: an archive can confuse itself, not its surroundings.
 
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -30,6 +31,13 @@ const WHITEOUT: &[u8] = b".wh.";
 const WHITEOUT_OPAQUE: &[u8] = b".wh..wh..opq";
 /// Other names of this form are another file system's own notes.
 const WHITEOUT_META: &[u8] = b".wh..wh.";
+
+/// Bytes of headers before an entry: long names, extended attributes, sparse maps. They are read into memory.
+const HEADER_BYTES_MAX: u64 = 1 << 20;
+/// Entries of a layer. The largest images have some hundred thousand in all.
+const ENTRIES_MAX: u64 = 4 << 20;
+/// Part of a disk, in percent, that unpacking leaves free: a layer of zeros is a few kilobytes until it is unpacked.
+const DISK_FREE_PERCENT: u64 = 2;
 
 /// Unpacks a layer's blob into the new directory `target` and checks that its content is what the image says.
 pub(crate) fn unpack(blob: &Path, layer: &Layer, target: &Path) -> Result<()> {
@@ -84,6 +92,8 @@ struct Unpacker<'l> {
     whiteouts: HashSet<PathBuf>,
     /// Writing into a directory changes its time, so these are set at the end.
     directory_times: Vec<(PathBuf, u64)>,
+    /// Bytes of files that may still be written.
+    room: u64,
 }
 
 impl<'l> Unpacker<'l> {
@@ -92,14 +102,36 @@ impl<'l> Unpacker<'l> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = openat(CWD, target, flags, Mode::empty()).at("open", target)?;
         fchmod(&root, Mode::from_raw_mode(0o755)).at("change the mode of", target)?;
-        let target = target.to_owned();
-        Ok(Unpacker { target, layer, root, parent: None, whiteouts: HashSet::new(), directory_times: Vec::new() })
+        let disk = rustix::fs::fstatvfs(&root).at("measure", target)?;
+        let kept = disk.f_blocks / 100 * DISK_FREE_PERCENT;
+        let room = disk.f_bavail.saturating_sub(kept).saturating_mul(disk.f_frsize);
+        Ok(Unpacker {
+            target: target.to_owned(),
+            layer,
+            root,
+            parent: None,
+            whiteouts: HashSet::new(),
+            directory_times: Vec::new(),
+            room,
+        })
     }
 
     fn run(mut self, content: &mut impl Read) -> Result<(), Broken> {
-        let mut archive = tar::Archive::new(content);
+        let left = Cell::new(Some(HEADER_BYTES_MAX));
+        let mut archive = tar::Archive::new(Metered { content, left: &left });
+        let mut count = 0;
         for entry in archive.entries().map_err(Broken::Archive)? {
-            self.entry(&mut entry.map_err(Broken::Archive)?)?;
+            let mut entry = entry.map_err(Broken::Archive)?;
+            left.set(None);
+            count += 1;
+            if count > ENTRIES_MAX {
+                let detail = format!("it has more than {ENTRIES_MAX} entries");
+                return Err(ImageError::Unsafe { layer: self.layer.clone(), detail }.into());
+            }
+            self.entry(&mut entry)?;
+            // What is left of an entry is no header: it is skipped here.
+            std::io::copy(&mut entry, &mut std::io::sink()).map_err(Broken::Archive)?;
+            left.set(Some(HEADER_BYTES_MAX));
         }
         for (path, seconds) in std::mem::take(&mut self.directory_times).into_iter().rev() {
             let dir = match self.open_dir(&path) {
@@ -267,6 +299,10 @@ impl<'l> Unpacker<'l> {
             if n == 0 {
                 break;
             }
+            self.room = match self.room.checked_sub(n as u64) {
+                Some(room) => room,
+                None => return Err(ImageError::DiskFull { path: self.target.clone() }.into()),
+            };
             file.write_all(&buffer[..n]).at("write", &shown)?;
         }
         let attributes = attributes(entry).map_err(Broken::Archive)?;
@@ -371,13 +407,40 @@ impl<'l> Unpacker<'l> {
 
     fn owner(&self, entry: &tar::Entry<'_, impl Read>, path: &Path) -> Result<Owner> {
         let header = entry.header();
-        let id = |id: std::io::Result<u64>| {
-            let id = id.ok().and_then(|id| u32::try_from(id).ok()).filter(|id| *id != u32::MAX);
+        // A field that nobody filled in is zero, as for Go's `archive/tar`.
+        let blank = |field: &[u8]| field.iter().all(|b| matches!(b, 0 | b' '));
+        let id = |id: std::io::Result<u64>, field: &[u8]| {
+            let id = if blank(field) { Some(0) } else { id.ok() };
+            let id = id.and_then(|id| u32::try_from(id).ok()).filter(|id| *id != u32::MAX);
             id.ok_or_else(|| self.refuse(path, "has an owner that no kernel knows"))
         };
         let mode = header.mode().map_err(|_| self.refuse(path, "has a mode that no kernel knows"))? & 0o7777;
         let seconds = header.mtime().unwrap_or(0);
-        Ok(Owner { uid: Uid::from_raw(id(header.uid())?), gid: Gid::from_raw(id(header.gid())?), mode, seconds })
+        Ok(Owner {
+            uid: Uid::from_raw(id(header.uid(), &header.as_old().uid)?),
+            gid: Gid::from_raw(id(header.gid(), &header.as_old().gid)?),
+            mode,
+            seconds,
+        })
+    }
+}
+
+/// Reads no further than headers may reach, while headers are read.
+struct Metered<'m, R> {
+    content: R,
+    left: &'m Cell<Option<u64>>,
+}
+
+impl<R: Read> Read for Metered<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let Some(left) = self.left.get() else { return self.content.read(buffer) };
+        if left == 0 && !buffer.is_empty() {
+            return Err(std::io::Error::other(format!("headers of more than {HEADER_BYTES_MAX} bytes")));
+        }
+        let most = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        let n = self.content.read(&mut buffer[..most])?;
+        self.left.set(Some(left - n as u64));
+        Ok(n)
     }
 }
 

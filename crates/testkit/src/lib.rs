@@ -5,6 +5,7 @@
 pub mod cluster;
 pub mod debian;
 pub mod leftovers;
+pub mod registry;
 pub mod tools;
 
 use std::path::PathBuf;
