@@ -253,7 +253,7 @@ impl Pull<'_> {
             return Err(PullError::Protocol(format!("a manifest of {} bytes", descriptor.size)));
         }
         let path = format!("manifests/{}", descriptor.digest);
-        self.from_any(|endpoint| document(endpoint, &path, Some(&descriptor.digest), MANIFEST_BYTES_MAX)).await
+        self.first_that_can(|endpoint| document(endpoint, &path, Some(&descriptor.digest), MANIFEST_BYTES_MAX)).await
     }
 
     /// A small blob.
@@ -262,12 +262,13 @@ impl Pull<'_> {
             return Err(PullError::Protocol(format!("an image configuration of {} bytes", descriptor.size)));
         }
         let path = format!("blobs/{}", descriptor.digest);
-        let found = self.from_any(|endpoint| document(endpoint, &path, Some(&descriptor.digest), bytes_max)).await?;
+        let found =
+            self.first_that_can(|endpoint| document(endpoint, &path, Some(&descriptor.digest), bytes_max)).await?;
         Ok(found.bytes)
     }
 
     /// The first host that can.
-    async fn from_any<'s, T, F: Future<Output = Result<T, PullError>>>(
+    async fn first_that_can<'s, T, F: Future<Output = Result<T, PullError>>>(
         &'s self,
         ask: impl Fn(&'s Endpoint) -> F,
     ) -> Result<T, PullError> {
