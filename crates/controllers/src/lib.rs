@@ -27,6 +27,7 @@ pub mod disruption;
 pub mod endpoint_slice;
 pub mod endpoint_slice_mirroring;
 pub mod endpoints;
+pub mod ephemeral_volume;
 pub mod garbage_collector;
 pub mod job;
 pub mod namespace;
@@ -44,6 +45,7 @@ pub mod storage_migration;
 pub mod taint_eviction;
 pub mod validating_policy_status;
 pub mod volume_binder;
+pub mod volume_expand;
 pub mod volume_protection;
 
 pub use plan::{Action, EventKind, EventNote, Failed, Outcome, Plan, Verb, Write};
@@ -130,6 +132,8 @@ pub fn all(config: &Config) -> Vec<Box<dyn Controller>> {
         Box::new(taint_eviction::TaintEviction),
         Box::new(pod_gc::PodGc { terminated_max: config.terminated_pods_max }),
         Box::new(volume_binder::VolumeBinder { local_path: config.local_path.clone() }),
+        Box::new(volume_expand::VolumeExpand),
+        Box::new(ephemeral_volume::EphemeralVolumes),
         Box::new(volume_protection::ClaimProtection),
         Box::new(volume_protection::VolumeProtection),
         Box::new(volume_protection::AttributesClassProtection),

@@ -5,7 +5,8 @@ use corten_kinds::id;
 use corten_object::ObjectKey;
 use corten_tree::{Tree, tree};
 use corten_views::meta::compile;
-use corten_views::{Node, PersistentVolume, PersistentVolumeClaim, StorageClass};
+use corten_views::quantity::ResourceList;
+use corten_views::{Node, PersistentVolume, PersistentVolumeClaim, Quantity, StorageClass};
 
 use crate::{Action, Changed, Controller, EventNote, Key, Plan, Typed, Watch, World, status};
 
@@ -20,9 +21,11 @@ pub const LOCAL_PATH_PROVISIONER: &str = "corten.dev/local-path";
 
 const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
 const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
-const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
+pub(crate) const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
 const PROVISIONER: &str = "volume.kubernetes.io/storage-provisioner";
 const PROVISIONER_BETA: &str = "volume.beta.kubernetes.io/storage-provisioner";
+const CLASS_BETA: &str = "volume.beta.kubernetes.io/storage-class";
+const HOSTNAME: &str = "kubernetes.io/hostname";
 const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 
 const WATCHES: &[Watch] = &[
@@ -56,7 +59,7 @@ fn class_changed(change: &Changed<'_>, out: &mut Vec<Key>) {
 
 fn waiting(change: &Changed<'_>) -> Vec<Key> {
     let claims = change.state.list(id::PERSISTENT_VOLUME_CLAIM);
-    let unbound = |c: &Typed<PersistentVolumeClaim>| c.spec.volume_name.is_empty();
+    let unbound = |c: &Typed<PersistentVolumeClaim>| !c.metadata.annotations.contains_key(BIND_COMPLETED);
     claims.filter_map(Typed::read).filter(unbound).map(|c| c.key()).collect()
 }
 
@@ -119,7 +122,7 @@ fn sync_volume(world: &World<'_>, volume: &Typed<PersistentVolume>) -> Plan {
     }
     let key = ObjectKey::new(id::PERSISTENT_VOLUME_CLAIM, &reference.namespace, &reference.name);
     let claim = world.get::<PersistentVolumeClaim>(&key).filter(|c| c.uid() == reference.uid);
-    let Some(claim) = claim else { return release(volume) };
+    let Some(claim) = claim else { return release(world, volume) };
     if claim.spec.volume_name == volume.name() {
         return Plan::of(phase(&volume.object, "Bound").into_iter().collect());
     }
@@ -130,7 +133,7 @@ fn sync_volume(world: &World<'_>, volume: &Typed<PersistentVolume>) -> Plan {
     // The claim went to another volume: this one is free again, or was made for nothing.
     let by_controller = volume.metadata.annotations.contains_key(BOUND_BY_CONTROLLER);
     if volume.metadata.annotations.contains_key(PROVISIONED_BY) {
-        return release(volume);
+        return release(world, volume);
     }
     let mut annotations = Tree::map();
     annotations.insert(BOUND_BY_CONTROLLER, Tree::Null);
@@ -139,15 +142,53 @@ fn sync_volume(world: &World<'_>, volume: &Typed<PersistentVolume>) -> Plan {
     Plan::of(vec![Action::patch(&volume.object, patch)])
 }
 
-/// The claim is gone: the volume waits for its administrator, or goes.
-fn release(volume: &Typed<PersistentVolume>) -> Plan {
-    let mut plan = Plan::of(phase(&volume.object, "Released").into_iter().collect());
-    let ours = volume.metadata.annotations.get(PROVISIONED_BY).is_some_and(|p| p == LOCAL_PATH_PROVISIONER);
-    let delete = volume.spec.persistent_volume_reclaim_policy == "Delete" && ours && !volume.head().is_deleting();
-    if delete {
-        plan.stage([Action::delete(&volume.object)]);
+/// The claim is gone: the volume waits for its administrator, or goes (`reclaimVolume`).
+fn release(world: &World<'_>, volume: &Typed<PersistentVolume>) -> Plan {
+    let waits = matches!(volume.status.phase.as_str(), "Released" | "Failed");
+    if !waits {
+        return Plan::of(phase(&volume.object, "Released").into_iter().collect());
     }
-    plan
+    if volume.head().is_deleting() {
+        return Plan::empty();
+    }
+    let provisioner = volume.metadata.annotations.get(PROVISIONED_BY).map(String::as_str);
+    match (volume.spec.persistent_volume_reclaim_policy.as_str(), provisioner) {
+        // Its node removes the directory and then the volume. What was on a node that is no more is gone with it.
+        ("Delete", Some(LOCAL_PATH_PROVISIONER)) if node_exists(world, volume) => Plan::empty(),
+        ("Delete", Some(LOCAL_PATH_PROVISIONER)) => Plan::of(vec![Action::delete(&volume.object)]),
+        // Whoever made it takes it away.
+        ("Delete", Some(_)) | ("Retain" | "", _) => Plan::empty(),
+        ("Delete", None) => failed(volume, "VolumeFailedDelete", NO_DELETER),
+        ("Recycle", _) => failed(volume, "VolumeFailedRecycle", "No recycler plugin found for the volume!"),
+        _ => failed(volume, "VolumeUnknownReclaimPolicy", "Volume has unrecognized PersistentVolumeReclaimPolicy"),
+    }
+}
+
+const NO_CLASS: &str = "no persistent volumes available for this claim and no storage class is set";
+
+/// `findDeletablePlugin` with what `pkg/volume/plugins.go` answers.
+const NO_DELETER: &str = "error getting deleter volume plugin for volume: no deletable volume plugin matched";
+
+/// Whether the node that a local volume is on still exists.
+fn node_exists(world: &World<'_>, volume: &Typed<PersistentVolume>) -> bool {
+    let required = volume.spec.node_affinity.as_ref().and_then(|a| a.required.as_ref());
+    let terms = required.into_iter().flat_map(|r| &r.node_selector_terms).flat_map(|t| &t.match_expressions);
+    let names: Vec<&String> = terms.filter(|e| e.key == HOSTNAME).flat_map(|e| &e.values).collect();
+    let here = |node: &Typed<Node>| {
+        let host = node.head().labels.get(HOSTNAME).unwrap_or(node.name());
+        names.iter().any(|name| *name == host)
+    };
+    world.list::<Node>(id::NODE, "").iter().any(here)
+}
+
+/// The volume can not be reclaimed; said once.
+fn failed(volume: &Typed<PersistentVolume>, reason: &'static str, message: &str) -> Plan {
+    let before = status::of(&volume.tree());
+    let mut after = before.clone();
+    after.insert("phase", "Failed");
+    after.insert("message", message);
+    let note = EventNote::warning(&volume.object, reason, message);
+    Plan::of(status::write(&volume.object, &before, &after).map(|a| a.on_success(note)).into_iter().collect())
 }
 
 /// `syncBoundClaim`
@@ -161,16 +202,52 @@ fn sync_bound(world: &World<'_>, claim: &Typed<PersistentVolumeClaim>) -> Plan {
         };
     };
     if volume.spec.claim_ref.is_none() && !completed {
-        return bind(claim, &volume);
-    }
-    if !is_for(&volume, claim) {
-        return if completed {
-            lost(claim, "Bound claim has lost reference to PersistentVolume. Data on the volume is lost!")
-        } else {
-            Plan::of(phase(&claim.object, "Pending").into_iter().collect())
+        return match mismatch(&volume, claim) {
+            None => bind(claim, &volume),
+            Some(why) => {
+                let message = format!("Cannot bind to requested volume \"{}\": {why}", volume.name());
+                pending(claim, EventNote::warning(&claim.object, "VolumeMismatch", message))
+            }
         };
     }
+    if !is_for(&volume, claim) {
+        if completed {
+            return lost(claim, "Bound claim has lost reference to PersistentVolume. Data on the volume is lost!");
+        }
+        let message = format!("volume \"{}\" already bound to a different claim.", volume.name());
+        return pending(claim, EventNote::warning(&claim.object, "FailedBinding", message));
+    }
     bind(claim, &volume)
+}
+
+/// The claim waits; why is told when it begins to.
+fn pending(claim: &Typed<PersistentVolumeClaim>, note: EventNote) -> Plan {
+    Plan::of(phase(&claim.object, "Pending").map(|a| a.on_success(note)).into_iter().collect())
+}
+
+/// Why a volume that a claim names does not do for it (`checkVolumeSatisfyClaim`).
+fn mismatch(volume: &Typed<PersistentVolume>, claim: &Typed<PersistentVolumeClaim>) -> Option<String> {
+    let (has, wants) = (&volume.spec, &claim.spec);
+    let size = |list: &ResourceList| list.get("storage").map_or(0, Quantity::value);
+    Some(match () {
+        () if volume.head().is_deleting() => format!("the volume is marked for deletion \"{}\"", volume.name()),
+        () if size(&has.capacity) < size(&wants.resources.requests) => "requested PV is too small".into(),
+        () if has.storage_class_name != class_name(claim) => "storageClassName does not match".into(),
+        () if !same_mode(volume, claim) => "incompatible volumeMode".into(),
+        () if !wants.access_modes.iter().all(|m| has.access_modes.contains(m)) => "incompatible accessMode".into(),
+        () => return None,
+    })
+}
+
+/// `GetPersistentVolumeClaimClass`
+fn class_name(claim: &Typed<PersistentVolumeClaim>) -> &str {
+    let old = claim.metadata.annotations.get(CLASS_BETA);
+    old.or(claim.spec.storage_class_name.as_ref()).map_or("", String::as_str)
+}
+
+fn same_mode(volume: &Typed<PersistentVolume>, claim: &Typed<PersistentVolumeClaim>) -> bool {
+    let mode = |m: &Option<String>| m.as_deref().unwrap_or("Filesystem").to_owned();
+    mode(&volume.spec.volume_mode) == mode(&claim.spec.volume_mode)
 }
 
 fn lost(claim: &Typed<PersistentVolumeClaim>, message: &str) -> Plan {
@@ -231,7 +308,7 @@ impl VolumeBinder {
         if let Some(reserved) = volumes.iter().find(|v| is_for(v, claim)) {
             return bind(claim, reserved);
         }
-        let name = claim.spec.storage_class_name.as_deref().unwrap_or_default();
+        let name = class_name(claim);
         let class = (!name.is_empty()).then(|| world.find::<StorageClass>(id::STORAGE_CLASS, "", name)).flatten();
         let waits = class.as_ref().is_some_and(|c| c.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer"));
         let node = claim.metadata.annotations.get(SELECTED_NODE);
@@ -252,6 +329,9 @@ impl VolumeBinder {
                 self.provision(world, claim, &class, node.map(String::as_str))
             }
             Some(class) if class.provisioner != "kubernetes.io/no-provisioner" => external(claim, &class, pending),
+            None if name.is_empty() => {
+                self::pending(claim, EventNote::normal(&claim.object, "FailedBinding", NO_CLASS))
+            }
             _ => Plan::of(pending),
         }
     }
@@ -272,7 +352,7 @@ impl VolumeBinder {
         let Some(chosen) = chosen else { return Plan::empty() };
         let name = format!("pvc-{}", claim.uid());
         let path = format!("{}/{name}_{}_{}", self.local_path, claim.namespace(), claim.name());
-        let host = chosen.head().labels.get("kubernetes.io/hostname").unwrap_or(chosen.name());
+        let host = chosen.head().labels.get(HOSTNAME).unwrap_or(chosen.name());
         let tree = claim.tree();
         let mut annotations = Tree::map();
         annotations.insert(PROVISIONED_BY, LOCAL_PATH_PROVISIONER);
@@ -297,7 +377,7 @@ impl VolumeBinder {
                 "storageClassName": (class.name()),
                 "volumeMode": (claim.spec.volume_mode.as_deref().unwrap_or("Filesystem")),
                 "nodeAffinity": {"required": {"nodeSelectorTerms": [
-                    {"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": [(host)]}]}
+                    {"matchExpressions": [{"key": HOSTNAME, "operator": "In", "values": [(host)]}]}
                 ]}}
             }
         });
@@ -336,15 +416,14 @@ fn best<'v>(
     volumes: &'v [Typed<PersistentVolume>],
 ) -> Option<&'v Typed<PersistentVolume>> {
     let spec = &claim.spec;
-    let wanted = spec.resources.requests.get("storage").map_or(0, |q| q.value());
-    let mode = |m: &Option<String>| m.clone().unwrap_or_else(|| String::from("Filesystem"));
-    let size = |v: &Typed<PersistentVolume>| v.spec.capacity.get("storage").map_or(0, |q| q.value());
+    let wanted = spec.resources.requests.get("storage").map_or(0, Quantity::value);
+    let size = |v: &Typed<PersistentVolume>| v.spec.capacity.get("storage").map_or(0, Quantity::value);
     let fits = |v: &&Typed<PersistentVolume>| {
         v.spec.claim_ref.is_none()
             && !v.head().is_deleting()
             && v.status.phase == "Available"
-            && v.spec.storage_class_name == spec.storage_class_name.as_deref().unwrap_or_default()
-            && mode(&v.spec.volume_mode) == mode(&spec.volume_mode)
+            && v.spec.storage_class_name == class_name(claim)
+            && same_mode(v, claim)
             && spec.access_modes.iter().all(|m| v.spec.access_modes.contains(m))
             && spec.selector.as_ref().is_none_or(|s| compile(Some(s)).matches(&v.head().labels))
             && size(v) >= wanted

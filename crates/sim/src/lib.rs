@@ -10,6 +10,8 @@ mod cluster;
 mod executor;
 mod node;
 mod run;
+#[cfg(test)]
+mod storage;
 mod users;
 
 pub use executor::{Sim, SimClock};
