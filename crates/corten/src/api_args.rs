@@ -11,6 +11,7 @@ use corten_apiserver::{
 };
 
 use crate::flow_args::FlowArgs;
+use crate::node_args::NodeArgs;
 
 /// What is recorded of requests, and where.
 #[derive(Debug, Clone, Default, Args)]
@@ -186,7 +187,7 @@ pub struct AuthorizationArgs {
     authorization_webhook_cache_unauthorized_ttl: Option<Duration>,
 }
 
-/// All options of the API server.
+/// All options of the API server, and of the node beside it.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ApiArgs {
     #[command(flatten)]
@@ -197,6 +198,8 @@ pub struct ApiArgs {
     authorization: AuthorizationArgs,
     #[command(flatten)]
     flow: FlowArgs,
+    #[command(flatten)]
+    node: NodeArgs,
 }
 
 /// A duration as Go writes it, not a negative one.
@@ -377,6 +380,14 @@ impl ApiArgs {
     /// As [`FlowArgs::limits`].
     pub fn flow(&self) -> Result<corten_apiserver::FlowLimits> {
         self.flow.limits()
+    }
+
+    /// When the node evicts pods.
+    ///
+    /// # Errors
+    /// As [`NodeArgs::eviction`].
+    pub fn eviction(&self) -> Result<corten_node::EvictionSettings> {
+        self.node.eviction()
     }
 }
 

@@ -22,7 +22,7 @@ use corten_controllers::certificate_signing::SharedAuthority;
 use corten_kinds::{Registry, id};
 use corten_manager::Manager;
 use corten_net::Severity;
-use corten_node::{Agent, StoreImages};
+use corten_node::{Agent, Apis, StoreImages};
 use corten_object::{FieldSelector, Object, ObjectKey, Reason, Status};
 use corten_store::{MemoryStore, SqliteOptions, SqliteStore, Store};
 use corten_tree::tree;
@@ -63,6 +63,8 @@ pub struct Plan {
     pub audit: corten_apiserver::AuditOptions,
     /// How much the API server does at once, and for how long.
     pub flow: corten_apiserver::FlowLimits,
+    /// When the node evicts pods.
+    pub eviction: corten_node::EvictionSettings,
 }
 
 /// A running server.
@@ -146,8 +148,9 @@ pub async fn start(plan: Plan, mut stage: impl FnMut(&str)) -> Result<Running> {
     let mut running = Running { server: server.clone(), feed_tasks, api_tasks, part_tasks, agent: None, store: sqlite };
     if let Some(name) = &plan.node_name {
         let api = server.api_as(User::node(name));
-        let services_api = server.api_as(User::service_account("kube-system", "coredns"));
-        match start_agent(&plan, &ranges, name, [api, services_api], &running.part_tasks).await {
+        let of = |account: &str| server.api_as(User::service_account("kube-system", account));
+        let apis = Apis { node: api, services: of("coredns"), volumes: of("local-path-provisioner") };
+        match start_agent(&plan, &ranges, name, apis, &running.part_tasks).await {
             Ok(agent) => {
                 node_api.set(agent.node_api());
                 running.agent = Some(agent);
@@ -324,13 +327,7 @@ fn component(name: &str) -> User {
     }
 }
 
-async fn start_agent(
-    plan: &Plan,
-    ranges: &Ranges,
-    name: &str,
-    apis: [Arc<dyn Api>; 2],
-    tasks: &Tasks,
-) -> Result<Agent> {
+async fn start_agent(plan: &Plan, ranges: &Ranges, name: &str, apis: Apis, tasks: &Tasks) -> Result<Agent> {
     let images = image::open_at(&plan.cluster.data)?;
     image::ensure_builtin(&images)?;
     let config = corten_node::Config {
@@ -351,12 +348,11 @@ async fn start_agent(
         // What role a node has is not for its agent to say.
         labels: Vec::new(),
         host_netns: None,
+        eviction: plan.eviction.clone(),
     };
     let images = Arc::new(StoreImages::new(images));
-    let [api, services_api] = apis;
-    let agent = Agent::start(config, api.clone(), services_api, images, tasks.clone())
-        .await
-        .map_err(|e| anyhow!("the node: {e}"))?;
+    let api = apis.node.clone();
+    let agent = Agent::start(config, apis, images, tasks.clone()).await.map_err(|e| anyhow!("the node: {e}"))?;
     until_ready(api, name).await?;
     Ok(agent)
 }

@@ -14,6 +14,7 @@ mod flow_args;
 mod host;
 mod image;
 mod lifecycle;
+mod node_args;
 mod paths;
 mod progress;
 mod server;

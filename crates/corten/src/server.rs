@@ -46,6 +46,7 @@ pub fn run(args: ServerArgs) -> Result<u8> {
         authorization: args.api.authorization()?,
         audit: args.api.audit(),
         flow: args.api.flow()?,
+        eviction: args.api.eviction()?,
         addresses,
     };
     let ready = args.ready_fd.map(ready_pipe).transpose()?;

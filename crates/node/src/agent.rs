@@ -13,13 +13,16 @@ use tokio::sync::watch;
 
 use crate::admission::Ledger;
 use crate::events::{About, Recorder};
+use crate::eviction::{self, Conditions};
 use crate::images::ImageSource;
 use crate::node_api::LocalNode;
+use crate::pod::Mailboxes;
 use crate::pods::{self, PodTable};
 use crate::services::{self, ServiceTable, Targets};
 use crate::shared::Shared;
 use crate::sources::SourceCache;
-use crate::{Config, NETWORK_DIR, RUNTIME_DIR, facts, labels, node_object};
+use crate::usage::Samples;
+use crate::{Config, NETWORK_DIR, RUNTIME_DIR, facts, labels, local_volumes, node_object};
 
 /// Why an agent could not start or stop.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +49,16 @@ pub enum AgentError {
     Other(String),
 }
 
+/// The API as the users that a node's parts are.
+pub struct Apis {
+    /// `system:node:NAME`
+    pub node: Arc<dyn Api>,
+    /// `system:serviceaccount:kube-system:coredns`, who reads services.
+    pub services: Arc<dyn Api>,
+    /// `system:serviceaccount:kube-system:local-path-provisioner`, who deletes volumes whose directories it has removed.
+    pub volumes: Arc<dyn Api>,
+}
+
 /// A running agent.
 pub struct Agent {
     shared: Arc<Shared>,
@@ -56,11 +69,10 @@ pub struct Agent {
 impl Agent {
     /// Takes over what a former agent left, registers the node and begins to work. Returns once the network is ready and
     /// the background tasks run; registration goes on in them until the API answers. Services are read through
-    /// `services_api`, that of the user `system:serviceaccount:kube-system:coredns`: a node's own user may not list them all.
+    /// an API of their own user, volumes likewise: a node's own user may not list them all.
     pub async fn start(
         config: Config,
-        api: Arc<dyn Api>,
-        services_api: Arc<dyn Api>,
+        apis: Apis,
         images: Arc<dyn ImageSource>,
         tasks: Tasks,
     ) -> Result<Agent, AgentError> {
@@ -69,6 +81,7 @@ impl Agent {
             std::fs::create_dir_all(path).map_err(failed)?;
         }
         let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
+        let Apis { node: api, services: services_api, volumes: volumes_api } = apis;
         let runtime = Runtime::new(RuntimeConfig {
             state_dir: config.run_dir.join(RUNTIME_DIR),
             exe: config.exe.clone(),
@@ -91,6 +104,10 @@ impl Agent {
             zone: Arc::new(Zone::new(&config.cluster_domain)),
             facts: facts::observe(&config.data_dir),
             ledger: Ledger::default(),
+            samples: Samples::default(),
+            conditions: Conditions::default(),
+            mailboxes: Mailboxes::default(),
+            started: tasks.clock().now(),
             clock: tasks.clock(),
             runtime: Arc::new(runtime),
             config,
@@ -104,7 +121,15 @@ impl Agent {
         let proxy = targets.as_ref().map(|t| t.proxy.clone());
         let pods = PodTable::default();
         let agent = Agent { node: Arc::new(LocalNode { shared: shared.clone(), pods: pods.clone() }), shared, proxy };
-        agent.run(targets, services_api, pods);
+        agent.run(targets, services_api, pods.clone());
+        let shared = agent.shared.clone();
+        shared
+            .tasks
+            .clone()
+            .run("node-eviction", OnError::Restart, OnStop::Abort, move || eviction::run(shared.clone(), pods.clone()));
+        let shared = agent.shared.clone();
+        let volumes = local_volumes::run(shared.clone(), volumes_api);
+        shared.tasks.spawn("node-local-volumes", OnStop::Abort, volumes);
         Ok(agent)
     }
 

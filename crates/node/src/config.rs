@@ -43,6 +43,8 @@ pub struct Config {
     pub labels: Vec<(String, String)>,
     /// Run pods' network in this namespace instead of the host's (tests).
     pub host_netns: Option<PathBuf>,
+    /// When the node evicts pods.
+    pub eviction: corten_podplan::eviction::Settings,
 }
 
 impl Config {

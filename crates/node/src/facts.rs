@@ -26,6 +26,8 @@ pub struct Facts {
     pub boot_id: String,
     /// Swap in bytes.
     pub swap: i64,
+    /// Whether the kernel has an SELinux policy.
+    pub selinux: bool,
 }
 
 /// Reads the machine's facts.
@@ -57,5 +59,6 @@ pub fn observe(data_dir: &Path) -> Facts {
         machine_id,
         boot_id: text("/proc/sys/kernel/random/boot_id"),
         swap: kib("SwapTotal:").unwrap_or(0) * 1024,
+        selinux: Path::new("/sys/fs/selinux/enforce").exists(),
     }
 }

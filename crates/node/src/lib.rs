@@ -12,11 +12,13 @@ mod agent;
 mod certificates;
 mod config;
 mod events;
+mod eviction;
 mod exec;
 mod facts;
 mod forward;
 mod images;
 mod labels;
+mod local_volumes;
 mod logs;
 mod node_api;
 mod node_object;
@@ -26,12 +28,15 @@ mod server;
 mod services;
 mod shared;
 mod sources;
+mod summary;
+mod usage;
 mod volumes;
 mod watcher;
 mod write;
 
-pub use agent::{Agent, AgentError};
+pub use agent::{Agent, AgentError, Apis};
 pub use config::{Config, NETWORK_DIR, RUNTIME_DIR};
+pub use corten_podplan::eviction::Settings as EvictionSettings;
 pub use images::{DirectoryImages, ImageConfig, ImageFailure, ImageSource, PreparedImage, PullRequest, StoreImages};
 
 /// What the node says its version is.

@@ -1,5 +1,6 @@
 //! The node's own objects: Node with its status, and its Lease.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,7 +83,8 @@ pub async fn write_status(shared: &Arc<Shared>, ready: bool) -> Result<bool, Str
     let amounts = amounts(shared);
     status.insert("capacity", amounts.clone());
     status.insert("allocatable", amounts);
-    status.insert("conditions", conditions(before.list_at("status.conditions"), ready, now));
+    let short = shared.conditions.get();
+    status.insert("conditions", conditions(before.list_at("status.conditions"), ready, &short, now));
     let address = |kind: &str, address: String| {
         let mut tree = Tree::map();
         tree.insert("type", kind);
@@ -131,17 +133,16 @@ fn amounts(shared: &Shared) -> Tree {
     out
 }
 
-fn conditions(before: &[Tree], ready: bool, now: Timestamp) -> Tree {
+fn conditions(before: &[Tree], ready: bool, short: &BTreeSet<&str>, now: Timestamp) -> Tree {
     let ready = match ready {
         true => ("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
         false => ("Ready", "False", "KubeletNotReady", "node is shutting down"),
     };
-    let rows = [
-        ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
-        ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
-        ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
-        ready,
-    ];
+    let pressure = crate::eviction::CONDITIONS.map(|(kind, holds, fine, _)| match short.contains(kind) {
+        true => (kind, "True", holds[0], holds[1]),
+        false => (kind, "False", fine[0], fine[1]),
+    });
+    let rows = [pressure[0], pressure[1], pressure[2], ready];
     let mut out: Vec<Tree> = before.iter().filter(|c| !rows.iter().any(|r| r.0 == c.str_at("type"))).cloned().collect();
     for (kind, status, reason, message) in rows {
         let same = before.iter().find(|c| c.str_at("type") == kind && c.str_at("status") == status);

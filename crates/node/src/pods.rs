@@ -36,6 +36,12 @@ impl PodTable {
         all
     }
 
+    /// Whether a pod is here and has not ended.
+    pub fn runs(&self, uid: &str) -> bool {
+        let pods = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        pods.get(uid).and_then(|o| o.view::<corten_views::Pod>().ok()).is_some_and(|pod| !pod.is_terminal())
+    }
+
     fn set(&self, object: &Arc<Object>) {
         let mut pods = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         pods.insert(object.head.uid.to_string(), object.clone());

@@ -2,16 +2,14 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
-use std::sync::Arc;
 
 use corten_client::{LogRequest, NodeAnswer, NodeApi as _, NodeRequest, PodTarget};
-use corten_object::{Status, time};
-use corten_runtime::{Container, ContainerStatus, Stats};
+use corten_object::Status;
 use corten_tree::{Tree, tree};
 
-use crate::labels;
 use crate::node_api::LocalNode;
 use crate::shared::Shared;
+use crate::usage::{Usage, Used, observe};
 
 /// The host's logs.
 const LOGS: &str = "/var/log";
@@ -45,7 +43,12 @@ pub async fn answer(node: &LocalNode, request: NodeRequest) -> Result<NodeAnswer
         ["metrics", "cadvisor"] => NodeAnswer::whole(200, METRICS, cadvisor(&observe(&node.shared).await?)),
         ["metrics", "resource"] => NodeAnswer::whole(200, METRICS, resource(&observe(&node.shared).await?)),
         ["metrics", "probes" | "slis"] => NodeAnswer::whole(200, METRICS, ""),
-        ["stats", "summary"] => NodeAnswer::whole(200, JSON, summary(&node.shared, &observe(&node.shared).await?)),
+        ["stats", "summary"] => {
+            let (usage, pods) = (observe(&node.shared).await?, node.pods.all());
+            let only = matches!(parameter(&request.query, "only_cpu_and_memory"), Some("true" | "1"));
+            let made = node.shared.blocking(move |s| crate::summary::summary(s, &usage, &pods, only)).await;
+            NodeAnswer::whole(200, JSON, made.map_err(Status::internal)?)
+        }
         ["containerLogs", namespace, pod, container] => {
             let target =
                 PodTarget { namespace: (*namespace).into(), pod: (*pod).into(), container: (*container).into() };
@@ -122,47 +125,6 @@ fn host_logs(root: &Path, wanted: &str, slash: bool) -> NodeAnswer {
     NodeAnswer::whole(200, "text/html; charset=utf-8", page)
 }
 
-/// A container that runs, and what it uses.
-struct Used {
-    namespace: String,
-    pod: String,
-    uid: String,
-    container: String,
-    started_at: u64,
-    stats: Stats,
-}
-
-/// What runs, and what it uses.
-struct Usage {
-    node: Stats,
-    containers: Vec<Used>,
-    sandboxes: usize,
-}
-
-async fn observe(shared: &Arc<Shared>) -> Result<Usage, Status> {
-    let read = shared.blocking(|shared| {
-        let runtime = &shared.runtime;
-        let used = |container: Container| {
-            let ContainerStatus::Running { started_at, .. } = container.status else { return None };
-            let label = |key| labels::get(&container.labels, key).to_owned();
-            Some(Used {
-                namespace: label(labels::POD_NAMESPACE),
-                pod: label(labels::POD_NAME),
-                uid: label(labels::POD_UID),
-                container: label(labels::CONTAINER),
-                started_at,
-                // It may have ended since.
-                stats: runtime.container_stats(&container.id).ok()?,
-            })
-        };
-        let mut containers: Vec<Used> = runtime.list_containers()?.into_iter().filter_map(used).collect();
-        containers.sort_by(|a, b| (&a.namespace, &a.pod, &a.container).cmp(&(&b.namespace, &b.pod, &b.container)));
-        let sandboxes = runtime.list_sandboxes()?.iter().filter(|s| s.ready).count();
-        Ok::<_, corten_runtime::Error>(Usage { node: runtime.cgroup_stats("")?, containers, sandboxes })
-    });
-    read.await.map_err(Status::internal)?.map_err(Status::internal)
-}
-
 fn seconds(nanoseconds: u64) -> f64 {
     nanoseconds as f64 / 1e9
 }
@@ -218,51 +180,9 @@ fn resource(usage: &Usage) -> String {
     out
 }
 
-fn moment(nanoseconds: u64) -> String {
-    corten_base::Timestamp::from_nanosecond(i128::from(nanoseconds)).map(time::format).unwrap_or_default()
-}
-
-fn cpu_and_memory(stats: &Stats) -> (Tree, Tree) {
-    let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-    let cpu = tree!({"time": (moment(stats.at)), "usageCoreNanoSeconds": (number(stats.cpu_usage))});
-    let memory = tree!({"time": (moment(stats.at)), "usageBytes": (number(stats.memory_usage)),
-        "workingSetBytes": (number(stats.memory_working_set)), "rssBytes": (number(stats.memory_rss)),
-        "pageFaults": (number(stats.page_faults)), "majorPageFaults": (number(stats.major_page_faults))});
-    (cpu, memory)
-}
-
-/// `/stats/summary` (`k8s.io/kubelet/pkg/apis/stats/v1alpha1 Summary`).
-fn summary(shared: &Shared, usage: &Usage) -> Vec<u8> {
-    let (cpu, memory) = cpu_and_memory(&usage.node);
-    let node = tree!({"nodeName": (shared.config.node_name.as_str()), "cpu": cpu, "memory": memory});
-    let mut pods: Vec<Tree> = Vec::new();
-    for of_pod in usage.containers.chunk_by(|a, b| a.uid == b.uid) {
-        let Some(first) = of_pod.first() else { continue };
-        let container = |used: &Used| {
-            let (cpu, memory) = cpu_and_memory(&used.stats);
-            tree!({"name": (used.container.as_str()), "startTime": (moment(used.started_at)), "cpu": cpu, "memory": memory})
-        };
-        let mut whole = Stats { at: first.stats.at, ..Stats::default() };
-        for used in of_pod {
-            whole.cpu_usage += used.stats.cpu_usage;
-            whole.memory_usage += used.stats.memory_usage;
-            whole.memory_working_set += used.stats.memory_working_set;
-            whole.memory_rss += used.stats.memory_rss;
-            whole.page_faults += used.stats.page_faults;
-            whole.major_page_faults += used.stats.major_page_faults;
-        }
-        let (cpu, memory) = cpu_and_memory(&whole);
-        let started = of_pod.iter().map(|used| used.started_at).min().unwrap_or_default();
-        pods.push(tree!({
-            "podRef": {"name": (first.pod.as_str()), "namespace": (first.namespace.as_str()), "uid": (first.uid.as_str())},
-            "startTime": (moment(started)), "containers": (of_pod.iter().map(container).collect::<Vec<_>>()),
-            "cpu": cpu, "memory": memory}));
-    }
-    tree!({"node": node, "pods": (Tree::List(pods))}).to_json()
-}
-
 #[cfg(test)]
 mod tests {
+    use corten_runtime::Stats;
     use futures::TryStreamExt as _;
 
     use super::*;
@@ -285,6 +205,7 @@ mod tests {
             uid: format!("uid-{pod}"),
             container: container.into(),
             started_at: 1_767_323_000_000_000_000,
+            pid: 1,
             stats,
         };
         Usage { node: stats, containers: vec![used("a", "x"), used("a", "y"), used("b", "x")], sandboxes: 2 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use corten_base::{Clock, Entropy, Tasks};
+use corten_base::{Clock, Entropy, Tasks, Timestamp};
 use corten_client::Api;
 use corten_dns::Zone;
 use corten_net::PodNetwork;
@@ -11,10 +11,13 @@ use corten_runtime::Runtime;
 use crate::Config;
 use crate::admission::Ledger;
 use crate::events::Recorder;
+use crate::eviction::Conditions;
 use crate::facts::Facts;
 use crate::images::ImageSource;
+use crate::pod::Mailboxes;
 use crate::services::ServiceTable;
 use crate::sources::SourceCache;
+use crate::usage::Samples;
 
 /// What all parts of an agent share.
 pub struct Shared {
@@ -34,6 +37,14 @@ pub struct Shared {
     pub facts: Facts,
     /// The pods that were taken.
     pub ledger: Ledger,
+    /// What was measured before.
+    pub samples: Samples,
+    /// Of what the node runs short.
+    pub conditions: Conditions,
+    /// How the pods' workers are reached.
+    pub mailboxes: Mailboxes,
+    /// When the agent started.
+    pub started: Timestamp,
 }
 
 impl Shared {

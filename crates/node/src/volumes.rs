@@ -9,7 +9,7 @@ use corten_podplan::env::Sources;
 use corten_podplan::volumes::{File, VolumeKind, files, kind, token_owner};
 use corten_views::volume::Volume;
 use corten_views::{PersistentVolume, PersistentVolumeClaim, Pod};
-use corten_volumes::{GroupPolicy, HostPathType, Medium, ProjectedFile, VolumeError};
+use corten_volumes::{GroupPolicy, HostPathType, LocalPath, Medium, ProjectedFile, VolumeError};
 
 use crate::pod::PodContext;
 use crate::sources::Reader;
@@ -146,12 +146,15 @@ async fn claim(ctx: &PodContext, name: &str) -> Result<PathBuf, String> {
     let volume = volume.view::<PersistentVolume>().map_err(|e| e.to_string())?;
     if let Some(local) = &volume.spec.local {
         let path = PathBuf::from(&local.path);
-        // A volume of the built-in class is made on its first use, open to everyone: any user may run in the pod.
+        // A volume of the built-in class is made on its first use.
         if path.starts_with(&ctx.shared.config.data_dir) && !path.exists() {
-            let made = path.clone();
-            run(ctx, move || make_local(&made)).await?;
+            let (made, all) = (path.clone(), LocalPath::new(&ctx.shared.config.data_dir));
+            run(ctx, move || all.create(&made)).await?;
         }
         return Ok(path);
+    }
+    if let Some(csi) = &volume.spec.csi {
+        return Err(corten_podplan::volumes::no_driver(&csi.driver));
     }
     let Some(host) = &volume.spec.host_path else {
         let name = &volume.metadata.name;
@@ -161,13 +164,6 @@ async fn claim(ctx: &PodContext, name: &str) -> Result<PathBuf, String> {
     let (checked, check) = (path.clone(), host.r#type.clone().unwrap_or_default());
     run(ctx, move || corten_volumes::host_path(&checked, HostPathType::parse(&check)?)).await?;
     Ok(path)
-}
-
-fn make_local(path: &Path) -> Result<(), VolumeError> {
-    use std::os::unix::fs::PermissionsExt;
-    let failed = |source| VolumeError::Io { doing: "create", path: path.to_owned(), source };
-    std::fs::create_dir_all(path).map_err(failed)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).map_err(failed)
 }
 
 /// Writes changed contents into volumes made of API objects.

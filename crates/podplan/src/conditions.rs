@@ -19,7 +19,7 @@ fn condition(kind: &'static str, holds: bool, reason: &'static str, message: imp
     Condition { kind, holds, reason, message: message.into() }
 }
 
-/// Conditions of others as they are in the object, then the node's own five.
+/// Conditions of others as they are in the object, then the node's own five, and that of an eviction.
 pub(crate) fn generate(
     pod: &Pod,
     observed: &Observed,
@@ -30,13 +30,16 @@ pub(crate) fn generate(
     now: Timestamp,
 ) -> Tree {
     let containers_ready = containers_ready(pod, reports, phase);
-    let own = [
+    let mut own = vec![
         sandbox_ready(observed, memory),
         initialized(pod, reports, phase),
         ready(pod, &containers_ready),
         containers_ready,
         condition("PodScheduled", true, "", ""),
     ];
+    if let Some(ending) = memory.ending.as_ref().filter(|e| e.disruption) {
+        own.push(condition("DisruptionTarget", true, "TerminationByKubelet", ending.message.clone()));
+    }
     let mut out = Vec::new();
     for other in pod.status.conditions.iter().filter(|c| !own.iter().any(|o| o.kind == c.r#type)) {
         let mut tree = Tree::map();

@@ -16,6 +16,7 @@
 mod conditions;
 pub mod downward;
 pub mod env;
+pub mod eviction;
 pub mod hosts;
 mod memory;
 mod observed;

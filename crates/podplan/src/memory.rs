@@ -35,6 +35,10 @@ pub struct Ending {
     pub reason: String,
     /// `status.message`
     pub message: String,
+    /// Seconds that it may take, whatever the pod asks for.
+    pub grace_seconds: Option<i64>,
+    /// Whether the pod gets the condition `DisruptionTarget`.
+    pub disruption: bool,
 }
 
 /// Why a container could not be started.
@@ -92,7 +96,18 @@ impl Memory {
 
     /// Ends the pod for a reason of the node's (deadline, eviction, refusal). The first reason stays.
     pub fn end(&mut self, reason: &str, message: impl Into<String>) {
-        self.ending.get_or_insert(Ending { reason: reason.into(), message: message.into() });
+        let ending = Ending { reason: reason.into(), message: message.into(), grace_seconds: None, disruption: false };
+        self.ending.get_or_insert(ending);
+    }
+
+    /// Ends the pod because the node needs what it uses. The first reason stays.
+    pub fn evict(&mut self, eviction: &crate::eviction::Eviction) {
+        self.ending.get_or_insert(Ending {
+            reason: crate::eviction::REASON.into(),
+            message: eviction.message.clone(),
+            grace_seconds: Some(eviction.grace_seconds),
+            disruption: eviction.disruption,
+        });
     }
 
     /// Notes that a container could not be started.

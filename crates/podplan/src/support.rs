@@ -62,6 +62,7 @@ const CONTAINER: &[&str] = &[
     "securityContext.allowPrivilegeEscalation",
     "securityContext.procMount",
     "securityContext.seccompProfile",
+    "securityContext.seLinuxOptions",
     "stdin",
     "stdinOnce",
     "tty",
@@ -113,6 +114,8 @@ const SPEC: &[&str] = &[
     "securityContext.fsGroupChangePolicy",
     "securityContext.sysctls",
     "securityContext.seccompProfile",
+    "securityContext.seLinuxOptions",
+    "securityContext.seLinuxChangePolicy",
     "volumes.name",
     "volumes.emptyDir.medium",
     "volumes.emptyDir.sizeLimit",
@@ -129,6 +132,8 @@ const SPEC: &[&str] = &[
     "volumes.projected.sources.podCertificate",
     "volumes.persistentVolumeClaim",
     "volumes.ephemeral",
+    // Refused later, in the kubelet's words: no driver can register.
+    "volumes.csi",
 ];
 
 /// Reasons for fields that are known and not honoured. Any other unknown field gets a general one.
@@ -137,26 +142,34 @@ const REASONS: &[(&str, &str)] = &[
     ("hostUsers", "user namespaces are not implemented"),
     ("resourceClaims", "dynamic resource allocation is not implemented"),
     ("schedulingGroup", "gang scheduling is not implemented"),
-    ("securityContext.seLinuxOptions", "this node has no SELinux"),
     ("securityContext.appArmorProfile", "this node has no AppArmor"),
     ("securityContext.windowsOptions", "this node runs Linux"),
     ("containers.volumeDevices", "raw block volumes are not implemented"),
     ("containers.resources.claims", "dynamic resource allocation is not implemented"),
     ("containers.env.valueFrom.fileKeyRef", "variables from files are not implemented"),
-    ("containers.securityContext.seLinuxOptions", "this node has no SELinux"),
     ("containers.securityContext.appArmorProfile", "this node has no AppArmor"),
-    ("volumes.csi", "CSI volumes are not implemented"),
     ("volumes.nfs", "NFS volumes are not implemented"),
     ("volumes.image", "image volumes are not implemented"),
     ("volumes.gitRepo", "this source was removed from Kubernetes"),
     ("volumes.flexVolume", "this source was removed from Kubernetes"),
 ];
 
-/// All fields of a pod (as a whole object) that this node does not honour.
-pub fn refusals(pod: &Tree) -> Vec<Refusal> {
+/// Paths that ask for SELinux labels. Where the kernel does not enforce them, runtimes ignore them; where it does, they must be set.
+const SELINUX: [&str; 4] = [
+    "securityContext.seLinuxOptions",
+    "containers.securityContext.seLinuxOptions",
+    "initContainers.securityContext.seLinuxOptions",
+    "ephemeralContainers.securityContext.seLinuxOptions",
+];
+
+/// All fields of a pod (as a whole object) that this node does not honour. `selinux`: its kernel enforces SELinux.
+pub fn refusals(pod: &Tree, selinux: bool) -> Vec<Refusal> {
     let mut out = Vec::new();
     let Some(spec) = pod.get("spec") else { return out };
     walk(spec, "", "spec", &mut out);
+    for path in SELINUX.iter().filter(|_| selinux) {
+        check_absent(spec, path, "SELinux labels are not implemented", "spec", &mut out);
+    }
     for (path, values, why) in [
         ("volumes.emptyDir.medium", &["", "Memory"][..], "only the medium Memory is implemented"),
         ("os.name", &["linux"][..], "this node runs Linux"),
@@ -166,6 +179,23 @@ pub fn refusals(pod: &Tree) -> Vec<Refusal> {
         check_values(spec, path, values, why, "spec", &mut out);
     }
     out
+}
+
+/// Refuses every value at a path that asks for something.
+fn check_absent(tree: &Tree, path: &str, why: &'static str, at: &str, out: &mut Vec<Refusal>) {
+    let (first, rest) = path.split_once('.').unwrap_or((path, ""));
+    match tree.get(first) {
+        Some(value) if rest.is_empty() && !value.is_empty_value() => {
+            out.push(Refusal { path: format!("{at}.{first}"), why });
+        }
+        Some(Tree::List(items)) => {
+            for (i, item) in items.iter().enumerate() {
+                check_absent(item, rest, why, &format!("{at}.{first}[{i}]"), out);
+            }
+        }
+        Some(child) if !rest.is_empty() => check_absent(child, rest, why, &format!("{at}.{first}"), out),
+        _ => {}
+    }
 }
 
 fn check_values(tree: &Tree, path: &str, values: &[&str], why: &'static str, at: &str, out: &mut Vec<Refusal>) {
@@ -270,7 +300,7 @@ mod tests {
             "volumes":[{"name":"v","emptyDir":{"medium":"HugePages"}},{"name":"w","nfs":{"server":"s"}},{"name":"e","emptyDir":{}}]}}"#,
         )
         .unwrap();
-        let text: Vec<String> = refusals(&pod).iter().map(ToString::to_string).collect();
+        let text: Vec<String> = refusals(&pod, false).iter().map(ToString::to_string).collect();
         expect![[r#"
             spec.hostUsers: user namespaces are not implemented
             spec.runtimeClassName: only the built-in runtime exists
@@ -281,6 +311,21 @@ mod tests {
             spec.volumes[0].emptyDir.medium: only the medium Memory is implemented
             spec.os.name: this node runs Linux
             spec.containers[0].restartPolicyRules[0].action: only the action Restart is implemented"#]]
+        .assert_eq(&text.join("\n"));
+    }
+
+    #[test]
+    fn se_linux_options_are_ignored_without_selinux_and_refused_with_it() {
+        let pod = corten_tree::json::parse(
+            br#"{"spec":{"securityContext":{"seLinuxOptions":{"level":"s0:c0,c1"},"seLinuxChangePolicy":"Recursive"},
+            "containers":[{"name":"a","image":"i"},{"name":"b","image":"i","securityContext":{"seLinuxOptions":{"type":"t"}}}]}}"#,
+        )
+        .unwrap();
+        assert_eq!(refusals(&pod, false), []);
+        let text: Vec<String> = refusals(&pod, true).iter().map(ToString::to_string).collect();
+        expect![[r#"
+            spec.securityContext.seLinuxOptions: SELinux labels are not implemented
+            spec.containers[1].securityContext.seLinuxOptions: SELinux labels are not implemented"#]]
         .assert_eq(&text.join("\n"));
     }
 }

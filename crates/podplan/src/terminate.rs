@@ -18,7 +18,8 @@ fn pod_grace(pod: &Pod) -> i64 {
 /// Kills what runs: app and init containers at once, each sidecar when what must go before it has gone, or at the end of the grace.
 pub(crate) fn kill_all(work: &mut Work<'_>) {
     let began = *work.memory.terminating_since.get_or_insert(work.now);
-    let deadline = after(began, pod_grace(work.pod).max(0));
+    let ordered = work.memory.ending.as_ref().and_then(|e| e.grace_seconds);
+    let deadline = after(began, ordered.unwrap_or_else(|| pod_grace(work.pod)).max(0));
     let left = deadline.duration_since(work.now).as_secs().max(0);
     let observed = work.observed;
     let spec = &work.pod.spec;

@@ -63,6 +63,9 @@ pub fn kind(pod: &Pod, volume: &Volume) -> Result<VolumeKind, String> {
     if volume.ephemeral.is_some() {
         return Ok(VolumeKind::Claim { name: format!("{}-{}", pod.metadata.name, volume.name), read_only: false });
     }
+    if let Some(v) = &volume.csi {
+        return Err(no_driver(&v.driver));
+    }
     let files = volume.config_map.is_some()
         || volume.secret.is_some()
         || volume.downward_api.is_some()
@@ -71,6 +74,13 @@ pub fn kind(pod: &Pod, volume: &Volume) -> Result<VolumeKind, String> {
         true => Ok(VolumeKind::Files),
         false => Err(format!("volume {:?} has no source that is implemented", volume.name)),
     }
+}
+
+/// What a kubelet says while no such driver is registered with it (`pkg/volume/csi/csi_mounter.go` `SetUpAt`): here never one is.
+pub fn no_driver(driver: &str) -> String {
+    format!(
+        "kubernetes.io/csi: mounter.SetUpAt failed to get CSI client: driver name {driver} not found in the list of registered CSI drivers"
+    )
 }
 
 /// The files of a volume of kind [`VolumeKind::Files`]. The error is the message of a `FailedMount` event.

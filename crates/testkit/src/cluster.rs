@@ -51,7 +51,8 @@ impl Cluster {
     pub fn start(&mut self) -> Result<()> {
         std::fs::create_dir_all(&self.data)?;
         self.up = true;
-        self.corten(&["up"]).map(drop)
+        // Machines that build have fuller disks than nodes may have.
+        self.corten(&["up", "--eviction-hard=memory.available<50Mi,nodefs.available<1%"]).map(drop)
     }
 
     /// Runs `corten down` and keeps the data.

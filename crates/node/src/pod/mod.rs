@@ -10,8 +10,9 @@ pub mod start;
 pub mod teardown;
 mod worker;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use corten_podplan::ObservedContainer;
 use corten_views::Pod;
@@ -39,8 +40,41 @@ pub enum Message {
     Removed(String),
     /// A probe has run.
     Probe { id: String, container: String, kind: corten_podplan::ProbeKind, ok: bool, output: String },
+    /// The node needs what the pod uses.
+    Evict(corten_podplan::eviction::Eviction),
     /// Everything is taken away, or not.
     TornDown(Result<(), String>),
+}
+
+/// The workers that run, by uid of their pods.
+#[derive(Default)]
+pub struct Mailboxes(Mutex<HashMap<String, tokio::sync::mpsc::Sender<Message>>>);
+
+impl Mailboxes {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, tokio::sync::mpsc::Sender<Message>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a pod has a worker that still makes it run.
+    pub fn has(&self, uid: &str) -> bool {
+        self.lock().contains_key(uid)
+    }
+
+    fn open(&self, uid: &str, outbox: tokio::sync::mpsc::Sender<Message>) {
+        self.lock().insert(uid.to_owned(), outbox);
+    }
+
+    fn close(&self, uid: &str) {
+        self.lock().remove(uid);
+    }
+
+    /// Tells a pod's worker; nothing if there is none.
+    pub async fn send(&self, uid: &str, message: Message) {
+        let outbox = self.lock().get(uid).cloned();
+        if let Some(outbox) = outbox {
+            let _ = outbox.send(message).await;
+        }
+    }
 }
 
 /// A pod as its jobs know it.

@@ -25,6 +25,8 @@ use crate::{volumes, write};
 
 /// Pause after a failed write or a failed teardown.
 const RETRY: SignedDuration = SignedDuration::from_secs(1);
+/// Pause after volumes could not be written anew.
+const REFRESH_RETRY: SignedDuration = SignedDuration::from_secs(10);
 
 /// The pod's object as it was last seen.
 #[derive(Clone)]
@@ -64,6 +66,8 @@ pub struct Worker {
     hold: Option<(Reader, Changes)>,
     generation: Option<i64>,
     retry_at: Option<Timestamp>,
+    /// When volumes that could not be written anew are tried again.
+    refresh_again_at: Option<Timestamp>,
 }
 
 impl Worker {
@@ -93,11 +97,13 @@ impl Worker {
             hold: None,
             generation: None,
             retry_at: None,
+            refresh_again_at: None,
         }
     }
 
     /// Works until the pod is gone for good. What a former agent left is taken over first.
     pub async fn run(mut self, inventory: Inventory) {
+        self.ctx.shared.mailboxes.open(self.ctx.uid(), self.ctx.outbox.clone());
         self.adopt(inventory).await;
         self.note_generation().await;
         loop {
@@ -157,7 +163,7 @@ impl Worker {
         self.generation = Some(generation);
         if first && self.containers.is_empty() {
             let update = self.updates.borrow().clone();
-            let refusals = support::refusals(&update.object.to_tree());
+            let refusals = support::refusals(&update.object.to_tree(), self.ctx.shared.facts.selinux);
             if !refusals.is_empty() {
                 let list: Vec<String> = refusals.iter().map(ToString::to_string).collect();
                 let message = format!("Pod was rejected: {}", list.join("; "));
@@ -183,6 +189,9 @@ impl Worker {
         let shared = &self.ctx.shared;
         if self.ctx.pod.is_terminating() {
             return Ok(());
+        }
+        if let Some(message) = corten_podplan::eviction::refuses(&shared.conditions.get(), &self.ctx.pod) {
+            return Err(Rejection { reason: corten_podplan::eviction::REASON.into(), message });
         }
         let key = ObjectKey::new(id::NODE, "", &shared.config.node_name);
         let node = match shared.api.get(&key).await {
@@ -240,13 +249,14 @@ impl Worker {
         if self.memory.lifecycle() >= Lifecycle::Terminated {
             // Before anyone can know: the next pod may be here at once.
             self.ctx.shared.ledger.release(self.ctx.uid());
+            self.ctx.shared.mailboxes.close(self.ctx.uid());
         }
         let written = self.gone || self.write_status(status).await;
         if delete && written && !self.gone && !self.deleted {
             self.delete().await;
         }
-        let refresh = self.hold.as_ref().and_then(|(reader, _)| reader.refresh_at());
-        [wake_at, self.retry_at, refresh.filter(|at| now < *at)].into_iter().flatten().min()
+        let refresh = self.refresh_times().filter(|at| now < *at);
+        [wake_at, self.retry_at].into_iter().flatten().chain(refresh).min()
     }
 
     fn execute(&mut self, action: Action) {
@@ -443,8 +453,7 @@ impl Worker {
             () = changed => self.refresh_volumes().await,
             () = sleep => {
                 let now = shared.clock.now();
-                let due = self.hold.as_ref().and_then(|(r, _)| r.refresh_at()).is_some_and(|at| now >= at);
-                if due {
+                if self.refresh_times().any(|at| now >= at) {
                     self.refresh_volumes().await;
                 }
             }
@@ -462,8 +471,20 @@ impl Worker {
             pod = Arc::new(ended);
         }
         self.note_stored(&update.object);
+        // What downwardAPI volumes tell of.
+        let (new, old) = (&pod.metadata, &self.ctx.pod.metadata);
+        let told = new.labels == old.labels && new.annotations == old.annotations && new.generation == old.generation;
         self.ctx.pod = pod;
         self.note_generation().await;
+        if !told && !self.ctx.pod.is_terminating() {
+            self.refresh_volumes().await;
+        }
+    }
+
+    /// When volumes are to be written anew though no object changes: a token gets old, or the last time failed.
+    fn refresh_times(&self) -> impl Iterator<Item = Timestamp> {
+        let old = self.hold.as_ref().and_then(|(reader, _)| reader.refresh_at());
+        [old, self.refresh_again_at].into_iter().flatten()
     }
 
     async fn refresh_volumes(&mut self) {
@@ -471,9 +492,10 @@ impl Worker {
         if self.sandbox.is_none() {
             return;
         }
+        self.refresh_again_at = None;
         if let Err(error) = volumes::refresh(&self.ctx, &reader, &self.ips()).await {
             tracing::debug!(pod = %self.key, error, "volumes were not refreshed");
-            self.retry_at = Some(self.ctx.shared.clock.now() + SignedDuration::from_secs(10));
+            self.refresh_again_at = Some(self.ctx.shared.clock.now() + REFRESH_RETRY);
         }
     }
 
@@ -529,6 +551,12 @@ impl Worker {
             }
             Message::Removed(id) => drop(self.containers.remove(&id)),
             Message::Probe { id, container, kind, ok, output } => self.note_probe(&id, &container, kind, ok, output),
+            Message::Evict(eviction) => {
+                if self.memory.lifecycle() < Lifecycle::Terminated {
+                    self.ctx.event("", true, corten_podplan::eviction::REASON, &eviction.message);
+                    self.memory.evict(&eviction);
+                }
+            }
             Message::TornDown(outcome) => {
                 self.tearing_down = false;
                 match outcome {

@@ -16,7 +16,7 @@ use std::time::Duration;
 use corten_base::Tasks;
 use corten_client::{ExecExit, ExecRequest, LogRequest, NodeApi, PodTarget, PortForwardRequest};
 use corten_kinds::id;
-use corten_node::{Agent, Config, DirectoryImages};
+use corten_node::{Agent, Apis, Config, DirectoryImages, EvictionSettings};
 use corten_object::ObjectKey;
 use corten_tree::Tree;
 use futures::{FutureExt, StreamExt};
@@ -61,7 +61,17 @@ fn main() -> ExitCode {
             }
         )*};
     }
-    tests![runs_and_is_deleted, survives_a_restart, probes_and_restarts, volumes_and_environment, refuses, services];
+    tests![
+        runs_and_is_deleted,
+        survives_a_restart,
+        probes_and_restarts,
+        volumes_and_environment,
+        refuses,
+        services,
+        evicts,
+        summary,
+        local_volumes
+    ];
     if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -119,6 +129,8 @@ impl Cluster {
             pods_max: 110,
             labels: vec![],
             host_netns: None,
+            // What the machine has left is not what is tested.
+            eviction: EvictionSettings::parse("", "", "", "").unwrap(),
         };
         let mut cluster = Cluster { api: FakeApi::new(), base, config, running: None };
         cluster.start_agent().await;
@@ -128,8 +140,9 @@ impl Cluster {
     async fn start_agent(&mut self) {
         let tasks = Tasks::tokio();
         let images = Arc::new(DirectoryImages { root: self.base.join("rootfs") });
-        let agent =
-            Agent::start(self.config.clone(), self.api.clone(), self.api.clone(), images, tasks.clone()).await.unwrap();
+        let api = || self.api.clone();
+        let apis = Apis { node: api(), services: api(), volumes: api() };
+        let agent = Agent::start(self.config.clone(), apis, images, tasks.clone()).await.unwrap();
         self.running = Some((agent, tasks));
     }
 
@@ -199,6 +212,18 @@ impl Cluster {
             ExecExit::Code(code) => (code, out),
             ExecExit::Error(status) => panic!("{status}"),
         }
+    }
+
+    /// Looks into a file of a pod until it holds a text.
+    async fn until_content(&self, name: &str, path: &str, wanted: &str) {
+        let mut seen = String::new();
+        for _ in 0..1000 {
+            seen = self.exec(name, &["cat", path], "").await.1;
+            if seen == wanted {
+                return;
+            }
+        }
+        assert_eq!(seen, wanted);
     }
 
     async fn delete(&self, name: &str) {
@@ -349,13 +374,14 @@ async fn volumes_and_environment(cluster: Cluster) {
     let map_key = ObjectKey::new(id::CONFIG_MAP, "default", "m");
     cluster.create(
         "p",
-        r#""securityContext":{"runAsUser":1000,"runAsGroup":1000,"fsGroup":2000},
+        r#""securityContext":{"runAsUser":1000,"runAsGroup":1000,"fsGroup":2000,"seLinuxOptions":{"level":"s0:c0,c1"}},
         "initContainers":[{"name":"i","image":"i","command":["sh","-c","echo from init > /shared/x"],"volumeMounts":[{"name":"e","mountPath":"/shared"}]}],
         "containers":[{"name":"c","image":"i","command":["sh","-c","cat /shared/x /cfg/k /token/token; echo; echo $K $POD $(id -u) $(id -G); sleep 1000"],
         "env":[{"name":"K","valueFrom":{"configMapKeyRef":{"name":"m","key":"k"}}},{"name":"POD","valueFrom":{"fieldRef":{"fieldPath":"metadata.name"}}}],
         "volumeMounts":[{"name":"e","mountPath":"/shared"},{"name":"c","mountPath":"/cfg"},{"name":"t","mountPath":"/token"},
-        {"name":"mem","mountPath":"/mem"},{"name":"e","mountPath":"/sub","subPath":"a/b"}]}],
+        {"name":"mem","mountPath":"/mem"},{"name":"e","mountPath":"/sub","subPath":"a/b"},{"name":"d","mountPath":"/told"}]}],
         "volumes":[{"name":"e","emptyDir":{}},{"name":"mem","emptyDir":{"medium":"Memory"}},{"name":"c","configMap":{"name":"m"}},
+        {"name":"d","downwardAPI":{"items":[{"path":"labels","fieldRef":{"fieldPath":"metadata.labels"}}]}},
         {"name":"t","projected":{"sources":[{"serviceAccountToken":{"path":"token","expirationSeconds":3607}}]}}]"#,
     );
     cluster
@@ -378,14 +404,13 @@ async fn volumes_and_environment(cluster: Cluster) {
     let mut changed = map;
     changed.set("data.k", "two");
     cluster.api.put(&map_key, changed);
-    let mut seen = String::new();
-    for _ in 0..1000 {
-        seen = cluster.exec("p", &["cat", "/cfg/k"], "").await.1;
-        if seen == "two" {
-            break;
-        }
-    }
-    assert_eq!(seen, "two");
+    cluster.until_content("p", "/cfg/k", "two").await;
+    // downwardAPI: what changes of the pod itself comes in without any other event.
+    cluster.until_content("p", "/told/labels", "app=\"x\"").await;
+    let mut relabelled = cluster.api.find(&Cluster::key("p")).unwrap().to_tree();
+    relabelled.set("metadata.labels.app", "y");
+    cluster.api.put(&Cluster::key("p"), relabelled);
+    cluster.until_content("p", "/told/labels", "app=\"y\"").await;
     cluster.delete("p").await;
     cluster.end().await;
 }
@@ -406,6 +431,161 @@ async fn refuses(cluster: Cluster) {
     cluster.until("q", "back-off", |pod| reason(pod, "ImagePullBackOff")).await;
     cluster.delete("q").await;
     cluster.delete("p").await;
+    cluster.end().await;
+}
+
+async fn evicts(mut cluster: Cluster) {
+    let evicted = |pod: &Tree| pod.str_at("status.reason") == "Evicted";
+    // emptyDir's sizeLimit.
+    cluster.create(
+        "big",
+        r#""containers":[{"name":"c","image":"i","command":["sh","-c","busybox dd if=/dev/zero of=/e/f bs=1M count=3; sleep 1000"],
+        "volumeMounts":[{"name":"e","mountPath":"/e"}]}],"volumes":[{"name":"e","emptyDir":{"sizeLimit":"1Mi"}}]"#,
+    );
+    let pod = cluster.until("big", "evicted for its volume", evicted).await;
+    assert_eq!(pod.str_at("status.phase"), "Failed");
+    assert_eq!(pod.str_at("status.message"), "Usage of EmptyDir volume \"e\" exceeds the limit \"1Mi\". ");
+    // Limits of ephemeral-storage.
+    cluster.create(
+        "writer",
+        r#""containers":[{"name":"c","image":"i","resources":{"limits":{"ephemeral-storage":"1Mi"}},
+        "command":["sh","-c","busybox dd if=/dev/zero of=/tmp/f bs=1M count=3; sleep 1000"]}]"#,
+    );
+    let pod = cluster.until("writer", "evicted for its files", evicted).await;
+    assert_eq!(
+        pod.str_at("status.message"),
+        "Pod ephemeral local storage usage exceeds the total limit of containers 1Mi. "
+    );
+    // Node pressure: more memory is asked for than any machine has.
+    cluster.create("p", r#""containers":[{"name":"c","image":"i","command":["sleep","1000"]}]"#);
+    cluster.running("p").await;
+    drop(cluster.stop_agent().await);
+    cluster.config.eviction = EvictionSettings::parse("memory.available<1000Ti", "", "", "").unwrap();
+    cluster.start_agent().await;
+    let pod = cluster.until("p", "evicted for memory", evicted).await;
+    let message = pod.str_at("status.message");
+    assert!(
+        message.starts_with("The node was low on resource: memory. Threshold quantity: 1000Ti, available: "),
+        "{message}"
+    );
+    assert!(message.contains("Container c was using "), "{message}");
+    let conditions = pod.list_at("status.conditions");
+    let disrupted = conditions.iter().find(|c| c.str_at("type") == "DisruptionTarget").unwrap();
+    assert_eq!((disrupted.str_at("status"), disrupted.str_at("reason")), ("True", "TerminationByKubelet"));
+    let node = cluster.api.find(&ObjectKey::new(id::NODE, "", "n1")).unwrap().to_tree();
+    let short = node.list_at("status.conditions").iter().find(|c| c.str_at("type") == "MemoryPressure").unwrap();
+    assert_eq!((short.str_at("status"), short.str_at("reason")), ("True", "KubeletHasInsufficientMemory"));
+    cluster.create("q", r#""containers":[{"name":"c","image":"i"}]"#);
+    let pod = cluster.until("q", "refused", evicted).await;
+    assert_eq!(pod.str_at("status.message"), "Pod was rejected: The node had condition: [MemoryPressure]. ");
+    let events = cluster.events();
+    assert_eq!(events["EvictionThresholdMet"], "Attempting to reclaim memory");
+    assert_eq!(events["NodeHasInsufficientMemory"], "Node n1 status is now: NodeHasInsufficientMemory");
+    for name in ["big", "writer", "p", "q"] {
+        cluster.delete(name).await;
+    }
+    cluster.end().await;
+}
+
+async fn summary(cluster: Cluster) {
+    cluster.create(
+        "p",
+        r#""containers":[{"name":"c","image":"i","command":["sh","-c","busybox dd if=/dev/zero of=/e/f bs=1M count=2; touch /tmp/f; sleep 1000"],
+        "volumeMounts":[{"name":"e","mountPath":"/e"}]}],"volumes":[{"name":"e","emptyDir":{}}]"#,
+    );
+    cluster.running("p").await;
+    cluster.until_content("p", "/tmp/f", "").await;
+    let get = async |path: &str, query: &str| {
+        let request = corten_client::NodeRequest {
+            node: "n1".into(),
+            method: "GET".into(),
+            path: path.into(),
+            query: query.into(),
+            ..corten_client::NodeRequest::default()
+        };
+        let mut answer = cluster.node().http(request).await.unwrap();
+        assert_eq!(answer.code, 200);
+        let mut out = Vec::new();
+        while let Some(chunk) = answer.body.next().await {
+            out.extend_from_slice(&chunk.unwrap());
+        }
+        out
+    };
+    let summary = corten_tree::json::parse(&get("/stats/summary", "").await).unwrap();
+    for path in [
+        "cpu.usageCoreNanoSeconds",
+        "memory.availableBytes",
+        "fs.capacityBytes",
+        "runtime.imageFs.usedBytes",
+        "rlimit.maxpid",
+    ] {
+        assert!(summary.i64_at(&format!("node.{path}")).unwrap() > 0, "{path}: {summary}");
+    }
+    let pod = &summary.list_at("pods")[0];
+    assert_eq!((pod.str_at("podRef.name"), pod.str_at("podRef.uid")), ("p", "uid-p"));
+    let container = &pod.list_at("containers")[0];
+    assert!(
+        container.i64_at("memory.workingSetBytes").unwrap() > 0 && container.i64_at("rootfs.usedBytes").unwrap() > 0
+    );
+    let volume = &pod.list_at("volume")[0];
+    assert_eq!(volume.str_at("name"), "e");
+    assert!(volume.i64_at("usedBytes").unwrap() >= 2 << 20, "{volume}");
+    assert!(pod.i64_at("ephemeral-storage.usedBytes").unwrap() >= 2 << 20, "{pod}");
+    assert_eq!(pod.list_at("network.interfaces").len(), 1, "{pod}");
+    let little = corten_tree::json::parse(&get("/stats/summary", "only_cpu_and_memory=true").await).unwrap();
+    assert!(little.path("node.fs").is_none() && little.path("node.cpu").is_some(), "{little}");
+    cluster.delete("p").await;
+    cluster.end().await;
+}
+
+async fn local_volumes(cluster: Cluster) {
+    let put = |kind, namespace: &str, name: &str, json: String| {
+        cluster.api.put(&ObjectKey::new(kind, namespace, name), corten_tree::json::parse(json.as_bytes()).unwrap());
+    };
+    let path = cluster.config.data_dir.join("storage/v_default_c");
+    let volume = |phase: &str| {
+        format!(
+            r#"{{"apiVersion":"v1","kind":"PersistentVolume","metadata":{{"name":"v","uid":"v1","annotations":{{
+            "pv.kubernetes.io/provisioned-by":"corten.dev/local-path"}}}},"spec":{{"local":{{"path":"{}"}},
+            "persistentVolumeReclaimPolicy":"Delete","nodeAffinity":{{"required":{{"nodeSelectorTerms":[{{"matchExpressions":
+            [{{"key":"kubernetes.io/hostname","operator":"In","values":["n1"]}}]}}]}}}}}},"status":{{"phase":"{phase}"}}}}"#,
+            path.display()
+        )
+    };
+    put(id::PERSISTENT_VOLUME, "", "v", volume("Bound"));
+    let claim = r#"{"apiVersion":"v1","kind":"PersistentVolumeClaim","metadata":{"name":"c","namespace":"default"},
+        "spec":{"volumeName":"v"},"status":{"phase":"Bound"}}"#;
+    put(id::PERSISTENT_VOLUME_CLAIM, "default", "c", claim.into());
+    cluster.create(
+        "p",
+        r#""containers":[{"name":"c","image":"i","command":["sh","-c","echo kept > /v/f; sleep 1000"],
+        "volumeMounts":[{"name":"v","mountPath":"/v"}]}],"volumes":[{"name":"v","persistentVolumeClaim":{"claimName":"c"}}]"#,
+    );
+    cluster.running("p").await;
+    cluster.until_content("p", "/v/f", "kept\n").await;
+    cluster.delete("p").await;
+    assert!(path.join("f").exists(), "the volume outlives its pod");
+    // The claim is gone: the binder says so, and the node takes the directory away, then the volume.
+    put(id::PERSISTENT_VOLUME, "", "v", volume("Released"));
+    let gone = |api: &FakeApi| api.find(&ObjectKey::new(id::PERSISTENT_VOLUME, "", "v")).is_none().then_some(());
+    cluster.api.until("volume deleted", gone).await;
+    assert!(!path.exists());
+    // A CSI volume says which driver is missing.
+    cluster.create(
+        "csi",
+        r#""containers":[{"name":"c","image":"i"}],"volumes":[{"name":"v","csi":{"driver":"d.example.com"}}]"#,
+    );
+    let failed = |api: &FakeApi| {
+        let events = api.all(id::EVENT);
+        let found = events.iter().map(|o| o.to_tree()).find(|e| e.str_at("reason") == "FailedMount")?;
+        Some(found.str_at("message").to_owned())
+    };
+    assert_eq!(
+        cluster.api.until("mount failure", failed).await,
+        "MountVolume.SetUp failed for volume \"v\" : kubernetes.io/csi: mounter.SetUpAt failed to get CSI client: \
+         driver name d.example.com not found in the list of registered CSI drivers"
+    );
+    cluster.delete("csi").await;
     cluster.end().await;
 }
 
