@@ -158,16 +158,23 @@ fn release(world: &World<'_>, volume: &Typed<PersistentVolume>) -> Plan {
         ("Delete", Some(LOCAL_PATH_PROVISIONER)) => Plan::of(vec![Action::delete(&volume.object)]),
         // Whoever made it takes it away.
         ("Delete", Some(_)) | ("Retain" | "", _) => Plan::empty(),
-        ("Delete", None) => failed(volume, "VolumeFailedDelete", NO_DELETER),
+        ("Delete", None) if volume.spec.csi.is_some() => Plan::empty(),
+        // `findDeletablePlugin`
+        ("Delete", None) => failed(
+            volume,
+            "VolumeFailedDelete",
+            &format!(
+                "error getting deleter volume plugin for volume {:?}: no deletable volume plugin matched",
+                volume.name()
+            ),
+        ),
         ("Recycle", _) => failed(volume, "VolumeFailedRecycle", "No recycler plugin found for the volume!"),
         _ => failed(volume, "VolumeUnknownReclaimPolicy", "Volume has unrecognized PersistentVolumeReclaimPolicy"),
     }
 }
 
+/// Why a claim without a class waits.
 const NO_CLASS: &str = "no persistent volumes available for this claim and no storage class is set";
-
-/// `findDeletablePlugin` with what `pkg/volume/plugins.go` answers.
-const NO_DELETER: &str = "error getting deleter volume plugin for volume: no deletable volume plugin matched";
 
 /// Whether the node that a local volume is on still exists.
 fn node_exists(world: &World<'_>, volume: &Typed<PersistentVolume>) -> bool {
