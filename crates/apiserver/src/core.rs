@@ -27,7 +27,7 @@ use crate::aggregation::Aggregation;
 use crate::derived::Derived;
 use crate::discovery::Discovery;
 use crate::flow::{Flow, FlowLimits};
-use crate::http::{Anonymous, RequestHeader};
+use crate::http::{Anonymous, Messages, RequestHeader};
 use crate::metrics::Metrics;
 use crate::openapi::OpenApi;
 use crate::swagger::Swagger;
@@ -63,6 +63,8 @@ pub(crate) struct Core {
     /// Whether the server will stop soon: it is not ready any more.
     pub shutting_down: AtomicBool,
     pub metrics: Metrics,
+    /// Objects as protobuf messages.
+    pub messages: Messages,
     pub openapi: OpenApi,
     pub swagger: Swagger,
     pub discovery: Discovery,
@@ -126,6 +128,7 @@ impl Core {
             flow,
             shutting_down: AtomicBool::new(false),
             metrics: Metrics::default(),
+            messages: Messages::default(),
             openapi: OpenApi::default(),
             swagger: Swagger::default(),
             discovery: Discovery::default(),

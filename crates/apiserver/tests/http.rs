@@ -95,6 +95,51 @@ async fn protobuf_in_and_out() {
 }
 
 #[tokio::test]
+async fn a_list_in_protobuf_is_the_list_in_json() {
+    let fixture = Fixture::start().await;
+    let mut client = Client::connect(&fixture, true).await;
+    let schema = corten_schema::builtin();
+    let list = schema.gvk("", "v1", "ConfigMapList").unwrap();
+    let pb = "application/vnd.kubernetes.protobuf";
+    for name in ["a", "b"] {
+        let body = format!(r#"{{"metadata":{{"name":"{name}"}},"data":{{"text":"{}"}}}}"#, "x".repeat(1000));
+        assert_eq!(client.post(MAPS, &body).await.0, 201);
+    }
+    // Each time as it is now: messages are kept between the lists.
+    for round in 0..4 {
+        let path = if round == 3 { format!("{MAPS}?limit=1") } else { MAPS.to_owned() };
+        let mut bodies = Vec::new();
+        for accept in ["application/json", pb] {
+            let response = client.send(Method::GET, &path, &[("accept", accept)], b"").await;
+            assert_eq!(
+                (response.status().as_u16(), &response.headers()["content-type"]),
+                (200, &accept.parse().unwrap())
+            );
+            bodies.push(response.into_body().collect().await.unwrap().to_bytes());
+        }
+        let tree = corten_tree::json::parse(&bodies[0]).unwrap();
+        let expected = corten_schema::protobuf::encode_object(schema, list, &tree);
+        assert!(bodies[1] == expected, "round {round}: {tree}");
+        if round == 1 {
+            let patch = [("content-type", "application/merge-patch+json")];
+            let path = format!("{MAPS}/b");
+            let response = client.send(Method::PATCH, &path, &patch, br#"{"data":{"more":"1"}}"#).await;
+            assert_eq!(response.into_body().collect().await.map(drop).ok(), Some(()));
+        }
+    }
+    // A watch that begins with the state sends the same messages.
+    let path = format!("{MAPS}?watch=true&resourceVersion=0&timeoutSeconds=60");
+    let mut body = client.send(Method::GET, &path, &[("accept", pb)], b"").await.into_body();
+    let frame = body.frame().await.unwrap().unwrap().into_data().unwrap();
+    let (length, rest) = frame.split_at(4);
+    let event = &rest[..u32::from_be_bytes(length.try_into().unwrap()) as usize];
+    assert!(event.starts_with(b"\x0a\x05ADDED\x12"), "{event:?}");
+    let at = event.windows(4).position(|four| four == b"k8s\0").unwrap();
+    let (_, object) = corten_schema::protobuf::decode_object(schema, &event[at..]).unwrap();
+    assert_eq!(object.str_at("metadata.name"), "a");
+}
+
+#[tokio::test]
 async fn a_streamed_list_then_changes() {
     let fixture = Fixture::start().await;
     let mut client = Client::connect(&fixture, true).await;

@@ -3,7 +3,7 @@
 use std::any::{Any, TypeId};
 use std::sync::{Arc, OnceLock};
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes};
 use corten_tree::json::{JsonError, Kind, Reader};
 use corten_tree::{Key, MapBuilder, Tree};
 
@@ -106,7 +106,7 @@ impl Object {
     }
 
     /// Appends the object's JSON with its resourceVersion.
-    pub fn write_json(&self, out: &mut BytesMut) {
+    pub fn write_json(&self, out: &mut Vec<u8>) {
         let (first, middle, last) = self.wire();
         out.reserve(first.len() + middle.len() + last.len());
         out.put(first);
@@ -115,7 +115,7 @@ impl Object {
     }
 
     /// As [`Object::write_json`], without these bytes behind the opening brace if they stand there.
-    pub fn write_json_without(&self, untold: &[u8], out: &mut BytesMut) {
+    pub fn write_json_without(&self, untold: &[u8], out: &mut Vec<u8>) {
         let (first, middle, last) = self.wire();
         out.reserve(first.len() + middle.len() + last.len());
         match first.strip_prefix(b"{").and_then(|rest| rest.strip_prefix(untold)) {
@@ -131,9 +131,9 @@ impl Object {
 
     /// The object's JSON with its resourceVersion.
     pub fn to_json(&self) -> Bytes {
-        let mut out = BytesMut::new();
+        let mut out = Vec::new();
         self.write_json(&mut out);
-        out.freeze()
+        out.into()
     }
 
     /// A tree to work on, with its resourceVersion. The field sets in its managed fields are not taken apart

@@ -49,5 +49,6 @@ fn main() {
         let tree = json::parse(text).expect("the pod is JSON");
         protobuf::encode_object(schema, pod, &tree)
     });
+    bench("JSON to protobuf without a tree", size, || protobuf::from_json(schema, pod, text));
     bench("clone of the tree", size, || tree.clone());
 }

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use corten_tree::Key;
 
+use crate::protobuf::Layout;
+
 /// A type of one [`Schema`]: an index into its table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TypeId(pub(crate) u32);
@@ -46,6 +48,8 @@ pub struct TypeDef {
     pub(crate) bases: Vec<u16>,
     /// Positions in `members` of those that are printed although zero.
     pub(crate) printed_zeros: Vec<u16>,
+    /// What its protobuf messages are made of.
+    pub(crate) layout: Layout,
 }
 
 /// One JSON member of a struct: a field of it or of a struct inlined in it.

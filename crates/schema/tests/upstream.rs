@@ -95,12 +95,15 @@ fn round_trip_fixtures() {
                 assert!(decoded.strict.is_empty(), "{name}: {:?}", decoded.strict);
                 tally.equal(&format!("{name} JSON"), &decoded.tree.to_json(), &expected);
                 tally.equal(&format!("{name} JSON to protobuf"), &encode_fixture(schema, ty, &decoded.tree), &proto);
+                let straight = protobuf::from_json(schema, ty, &expected).unwrap_or_else(|e| panic!("{name}: {e}"));
+                let message = protobuf::encode(schema, ty, &decoded.tree);
+                tally.equal(&format!("{name} JSON to protobuf without a tree"), &straight, &message);
             }
             Err(error) => tally.failures.push(format!("{name}: {error}")),
         }
     }
     println!("{} fixtures", files.len());
-    tally.finish(193 * 4);
+    tally.finish(193 * 5);
 }
 
 fn unhex(text: &str) -> Vec<u8> {
@@ -124,6 +127,10 @@ fn check_sparse(schema: &Schema, ty: TypeId, line: &str, tally: &mut Tally) {
     }
     let bytes = unhex(proto);
     tally.equal(&format!("{line}\n protobuf::encode"), &protobuf::encode(schema, ty, &decoded.tree), &bytes);
+    match protobuf::from_json(schema, ty, text.as_bytes()) {
+        Ok(straight) => tally.equal(&format!("{line}\n protobuf::from_json"), &straight, &bytes),
+        Err(error) => tally.failures.push(format!("{line}\n protobuf::from_json: {error}")),
+    }
     match protobuf::decode(schema, ty, &bytes) {
         Ok(tree) => tally.equal(&format!("{line}\n protobuf::decode"), &tree.to_json(), stored.as_bytes()),
         Err(error) => tally.failures.push(format!("{line}\n protobuf::decode: {error}")),

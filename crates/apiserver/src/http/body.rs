@@ -4,9 +4,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use corten_audit::trail::{self, Trail};
 use corten_object::Object;
+use corten_schema::protobuf;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use futures::stream::{BoxStream, Stream, StreamExt};
@@ -34,44 +35,77 @@ pub(crate) struct Passed {
     pub _record: Option<Arc<Trail>>,
 }
 
-/// A list in JSON: the objects' own bytes between a head and a tail. Copied to the connection, never encoded.
+/// A list: what its items are in bytes, between a head and a tail. Copied to the connection, never encoded.
 pub(crate) struct ListBody {
-    pub head: Option<Bytes>,
-    pub items: std::vec::IntoIter<Arc<Object>>,
-    /// What of each object's beginning is left out: of a typed kind the list tells kind and version for all.
-    pub untold: Vec<u8>,
-    pub first: bool,
-    pub done: bool,
+    head: Option<Bytes>,
+    items: Items,
+    first: bool,
+    done: bool,
     /// The seats of who asked, until all is sent.
     pub place: Option<Place>,
 }
 
+enum Items {
+    /// The objects' own bytes, without those at their beginnings: of a typed kind the list tells kind and version for all.
+    Json(std::vec::IntoIter<Arc<Object>>, Vec<u8>),
+    /// Messages.
+    Protobuf(std::vec::IntoIter<Bytes>),
+}
+
 impl ListBody {
-    pub fn new(head: Vec<u8>, items: Vec<Arc<Object>>, untold: Vec<u8>) -> ListBody {
-        ListBody { head: Some(head.into()), items: items.into_iter(), untold, first: true, done: false, place: None }
+    /// In JSON. `untold`: what is left out of each object's beginning.
+    pub fn json(head: Vec<u8>, objects: Vec<Arc<Object>>, untold: Vec<u8>) -> ListBody {
+        ListBody::of(head, Items::Json(objects.into_iter(), untold))
+    }
+
+    /// In protobuf.
+    pub fn protobuf(head: Vec<u8>, messages: Vec<Bytes>) -> ListBody {
+        ListBody::of(head, Items::Protobuf(messages.into_iter()))
+    }
+
+    fn of(head: Vec<u8>, items: Items) -> ListBody {
+        ListBody { head: Some(head.into()), items, first: true, done: false, place: None }
     }
 
     fn chunk(&mut self) -> Option<Bytes> {
         if self.done {
             return None;
         }
-        let mut out = BytesMut::with_capacity(CHUNK + 8 * 1024);
+        let mut out = Vec::with_capacity(CHUNK + 8 * 1024);
         if let Some(head) = self.head.take() {
-            out.put(head);
+            out.extend_from_slice(&head);
         }
-        while out.len() < CHUNK {
-            let Some(object) = self.items.next() else {
-                out.put_slice(b"]}\n");
-                self.done = true;
-                self.place = None;
-                break;
-            };
-            if !std::mem::replace(&mut self.first, false) {
-                out.put_u8(b',');
+        while out.len() < CHUNK && !self.done {
+            let first = std::mem::replace(&mut self.first, false);
+            match &mut self.items {
+                Items::Json(objects, untold) => match objects.next() {
+                    Some(object) => {
+                        if !first {
+                            out.push(b',');
+                        }
+                        object.write_json_without(untold, &mut out);
+                    }
+                    None => {
+                        out.extend_from_slice(b"]}\n");
+                        self.done = true;
+                    }
+                },
+                Items::Protobuf(messages) => match messages.next() {
+                    Some(message) => {
+                        protobuf::list_item(&mut out, message.len());
+                        out.extend_from_slice(&message);
+                    }
+                    None => {
+                        out.extend_from_slice(protobuf::LIST_TAIL);
+                        self.done = true;
+                    }
+                },
             }
-            object.write_json_without(&self.untold, &mut out);
         }
-        Some(out.freeze())
+        if self.done {
+            self.place = None;
+        }
+        Some(out.into())
     }
 
     /// The whole list at once, for compression.

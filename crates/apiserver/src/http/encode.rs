@@ -13,7 +13,7 @@ use corten_tree::{Tree, tree};
 use super::body::{Body, ListBody, full};
 use super::negotiate::{Form, Format, Shape};
 use super::respond::rendered;
-use crate::core::{Core, from_storage};
+use crate::core::{Core, from_storage, is_at_version};
 use crate::pipeline::Listed;
 
 /// What a Table's rows carry besides their cells (`includeObject`).
@@ -81,8 +81,38 @@ impl Encoder {
                 Some(ty) => encode_json(&self.kind.schema, ty, &tree).into(),
                 None => tree.to_json().into(),
             },
+            (Format::Protobuf, None) => match self.message(object) {
+                Some(message) => self.enveloped(&message),
+                None => self.tree(&object.to_tree()),
+            },
             (_, tree) => self.tree(&tree.unwrap_or_else(|| object.to_tree())),
         }
+    }
+
+    /// As [`Encoder::object`], for one of many that are likely to be asked for again.
+    pub fn object_kept(&self, object: &Arc<Object>) -> Result<Bytes, Status> {
+        if self.form.shape == Shape::Whole
+            && self.form.format == Format::Protobuf
+            && is_at_version(&self.kind, &self.version)
+            && let Some(messages) = self.core.messages.of(std::slice::from_ref(object), |object| self.message(object))
+            && let [message] = messages.as_slice()
+        {
+            return Ok(self.enveloped(message));
+        }
+        self.object(object)
+    }
+
+    /// An object that is served as it is stored as a protobuf message, if its kind has that form.
+    fn message(&self, object: &Object) -> Option<Bytes> {
+        let ty = self.kind.type_of(&self.version).filter(|_| self.is_typed())?;
+        let message = protobuf::from_json(&self.kind.schema, ty, &object.to_json()).ok()?;
+        Some(message.into_boxed_slice().into())
+    }
+
+    fn enveloped(&self, message: &[u8]) -> Bytes {
+        let gvk = self.kind.gvk(&self.version);
+        let envelope = protobuf::Envelope { raw: message, ..protobuf::Envelope::default() };
+        protobuf::Envelope { api_version: &gvk.api_version(), kind: &gvk.kind, ..envelope }.write().into()
     }
 
     /// The object at the version that is served.
@@ -166,7 +196,13 @@ impl Encoder {
                 true => format!("\"kind\":\"{}\",\"apiVersion\":\"{}\",", gvk.kind, gvk.api_version()).into_bytes(),
                 false => Vec::new(),
             };
-            return Body::List(ListBody::new(head, listed.items, untold));
+            return Body::List(ListBody::json(head, listed.items, untold));
+        }
+        if self.form.format == Format::Protobuf
+            && same
+            && let Some(list) = self.message_list(&head, &listed.items)
+        {
+            return Body::List(list);
         }
         let mut items: Vec<Tree> = listed.items.iter().map(|o| self.served_tree(o)).collect();
         if self.is_typed() {
@@ -174,6 +210,14 @@ impl Encoder {
         }
         head.insert("items", Tree::List(items));
         full(self.tree(&head))
+    }
+
+    fn message_list(&self, head: &Tree, objects: &[Arc<Object>]) -> Option<ListBody> {
+        let ty = self.core.schema.gvk(&self.kind.group, &self.version, &self.kind.list_kind())?;
+        let messages = self.core.messages.of(objects, |object| self.message(object))?;
+        let bytes = messages.iter().map(|message| protobuf::list_item_bytes(message.len())).sum();
+        let head = protobuf::list_head(self.core.schema, ty, head, bytes)?;
+        Some(ListBody::protobuf(head, messages))
     }
 
     /// Objects as rows (`apiserver/pkg/registry/rest/table.go`, `pkg/printers`).

@@ -126,6 +126,12 @@ impl Framer {
             return self.converted(item).await;
         }
         match item {
+            WatchItem::Initial(object) if self.encoder.form.shape == Shape::Whole => {
+                match self.encoder.object_kept(&object) {
+                    Ok(bytes) => self.wrap("ADDED", &bytes),
+                    Err(status) => self.error(&status),
+                }
+            }
             WatchItem::Initial(object) => self.object("ADDED", &object),
             WatchItem::Change(seen) => {
                 let name = name_of(seen.transition);
@@ -275,23 +281,24 @@ impl Framer {
 
 /// `meta.v1.WatchEvent { 1: type, 2: RawExtension { 1: raw } }` behind its length in four bytes.
 fn protobuf_frame(name: &str, object: &[u8]) -> Bytes {
-    let field = |out: &mut Vec<u8>, tag: u8, bytes: &[u8]| {
-        out.push(tag);
-        let mut n = bytes.len();
+    let varint = |out: &mut Vec<u8>, mut n: usize| {
         while n >= 0x80 {
             out.push((n & 0x7f) as u8 | 0x80);
             n >>= 7;
         }
         out.push(n as u8);
-        out.extend_from_slice(bytes);
     };
-    let mut raw = Vec::with_capacity(object.len() + 8);
-    field(&mut raw, 0x0a, object);
-    let mut event = Vec::with_capacity(raw.len() + 24);
-    field(&mut event, 0x0a, name.as_bytes());
-    field(&mut event, 0x12, &raw);
-    let mut out = BytesMut::with_capacity(event.len() + 4);
-    out.put_u32(u32::try_from(event.len()).expect("objects are far smaller than 4 GiB"));
-    out.put_slice(&event);
+    let mut raw = vec![0x0a];
+    varint(&mut raw, object.len());
+    let mut head = vec![0x0a, name.len() as u8];
+    head.extend_from_slice(name.as_bytes());
+    head.push(0x12);
+    varint(&mut head, raw.len() + object.len());
+    head.append(&mut raw);
+    let length = u32::try_from(head.len() + object.len()).expect("objects are far smaller than 4 GiB");
+    let mut out = BytesMut::with_capacity(head.len() + object.len() + size_of::<u32>());
+    out.put_u32(length);
+    out.put_slice(&head);
+    out.put_slice(object);
     out.freeze()
 }

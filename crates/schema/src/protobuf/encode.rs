@@ -58,7 +58,7 @@ fn fields(out: &mut Writer, schema: &Schema, def: &TypeDef, values: &[Option<&Tr
     }
 }
 
-fn one_field(out: &mut Writer, schema: &Schema, field: &Field, ty: &FieldType, tree: Option<&Tree>) {
+pub(super) fn one_field(out: &mut Writer, schema: &Schema, field: &Field, ty: &FieldType, tree: Option<&Tree>) {
     match (ty, tree) {
         (FieldType::List(item), Some(Tree::List(items))) => {
             items.iter().rev().for_each(|tree| value(out, schema, field.number, item, tree));
@@ -90,7 +90,7 @@ fn entry(out: &mut Writer, schema: &Schema, number: u32, item: &FieldType, key: 
 }
 
 /// A value with its tag; `null` is the type's zero value.
-fn value(out: &mut Writer, schema: &Schema, number: u32, ty: &FieldType, tree: &Tree) {
+pub(super) fn value(out: &mut Writer, schema: &Schema, number: u32, ty: &FieldType, tree: &Tree) {
     let mark = out.len();
     match ty {
         FieldType::Struct(inner) => structure(out, schema, *inner, tree),
@@ -101,7 +101,7 @@ fn value(out: &mut Writer, schema: &Schema, number: u32, ty: &FieldType, tree: &
     out.close_message(number, mark);
 }
 
-fn scalar_value(out: &mut Writer, schema: &Schema, number: u32, scalar: Scalar, tree: &Tree) {
+pub(super) fn scalar_value(out: &mut Writer, schema: &Schema, number: u32, scalar: Scalar, tree: &Tree) {
     let text = tree.as_str().unwrap_or_default();
     match scalar {
         Scalar::Str => return out.bytes_field(number, text.as_bytes()),

@@ -5,6 +5,7 @@
 
 mod decode;
 mod encode;
+mod transcode;
 mod wire;
 
 use corten_tree::{Key, Map, Tree};
@@ -14,6 +15,8 @@ use wire::{Reader, Value};
 
 pub use decode::decode;
 pub use encode::{encode, encode_to};
+pub(crate) use transcode::Layout;
+pub use transcode::{LIST_TAIL, from_json, list_head, list_item, list_item_bytes};
 
 /// The first four bytes of every object in protobuf form.
 pub const MAGIC: &[u8; 4] = b"k8s\0";

@@ -83,42 +83,66 @@ impl<'a> Reader<'a> {
 }
 
 /// Writes a message from its last byte to its first.
-pub(super) struct Writer(Vec<u8>);
+pub(super) struct Writer {
+    /// The message is at its end.
+    bytes: Vec<u8>,
+    /// Where the message begins so far.
+    start: usize,
+}
 
 impl Writer {
     pub(super) fn with_capacity(bytes: usize) -> Writer {
-        Writer(Vec::with_capacity(bytes))
+        Writer { bytes: vec![0; bytes], start: bytes }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.bytes.len() - self.start
     }
 
     pub(super) fn into_bytes(mut self) -> Vec<u8> {
-        self.0.reverse();
-        self.0
+        self.bytes.drain(..self.start);
+        self.bytes
+    }
+
+    /// Room for `count` more bytes before the message.
+    #[inline]
+    fn before(&mut self, count: usize) -> &mut [u8] {
+        if self.start < count {
+            self.grow(count);
+        }
+        let end = self.start;
+        self.start -= count;
+        &mut self.bytes[self.start..end]
+    }
+
+    #[cold]
+    fn grow(&mut self, count: usize) {
+        let (old, more) = (self.bytes.len(), self.bytes.len().max(count));
+        self.bytes.resize(old + more, 0);
+        self.bytes.copy_within(self.start..old, self.start + more);
+        self.start += more;
     }
 
     #[inline]
     pub(super) fn raw(&mut self, bytes: &[u8]) {
-        let start = self.0.len();
-        self.0.extend_from_slice(bytes);
-        self.0[start..].reverse();
+        self.before(bytes.len()).copy_from_slice(bytes);
     }
 
     #[inline]
     pub(super) fn varint(&mut self, mut value: u64) {
         if value < 0x80 {
-            self.0.push(value as u8);
+            self.before(1)[0] = value as u8;
             return;
         }
-        let start = self.0.len();
+        let mut text = [0; 10];
+        let mut length = 0;
         while value >= 0x80 {
-            self.0.push(value as u8 | 0x80);
+            text[length] = value as u8 | 0x80;
             value >>= 7;
+            length += 1;
         }
-        self.0.push(value as u8);
-        self.0[start..].reverse();
+        text[length] = value as u8;
+        self.raw(&text[..=length]);
     }
 
     fn tag(&mut self, number: u32, wire_type: u8) {
@@ -144,7 +168,7 @@ impl Writer {
 
     /// Puts length and tag before what was written since `mark`.
     pub(super) fn close_message(&mut self, number: u32, mark: usize) {
-        self.varint((self.0.len() - mark) as u64);
+        self.varint((self.len() - mark) as u64);
         self.tag(number, 2);
     }
 }
