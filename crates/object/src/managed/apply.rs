@@ -153,7 +153,7 @@ impl<'a> Merger<'a> {
         let mine = context.ownable.filter(field_set(context.schema, self.root, self.applied));
         entries.put(owner.clone(), mine);
         if let Some(last) = last {
-            merged = self.prune(merged, &entries, &last);
+            merged = self.prune(merged, &entries, &owner, &last);
         }
         let conflicts = self.take_from_others(&merged, &mut entries, &owner)?;
         if !force && !conflicts.is_empty() {
@@ -213,13 +213,18 @@ impl<'a> Merger<'a> {
     }
 
     /// Removes what the manager applied last time and not now, unless someone else owns it (`Updater.prune`).
-    fn prune(&self, merged: Tree, entries: &Entries<'a>, last: &Entry<'a>) -> Tree {
+    fn prune(&self, merged: Tree, entries: &Entries<'a>, owner: &Owner<'_>, last: &Entry<'a>) -> Tree {
         let context = self.context;
         let last_set = last.fields.to_set();
         if last_set.is_empty() {
             return merged;
         }
         let here = context.api_version;
+        // What is applied again stays, and all that leads there: mostly nothing was taken out of a configuration.
+        let mine = entries.position(owner).map(|at| entries.0[at].fields.to_set()).unwrap_or_default();
+        if entries.0.iter().all(|entry| *entry.owner.api_version == *here) && last_set.difference(&mine).is_empty() {
+            return merged;
+        }
         let at_last = &*last.owner.api_version;
         let convert = |tree: &Tree, from: &str, to: &str| -> Option<Tree> {
             if from == to { Some(tree.clone()) } else { context.versions.convert(tree, from, to) }
