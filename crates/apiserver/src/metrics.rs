@@ -1,9 +1,10 @@
 //! Counters under upstream's names, in Prometheus' text form.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 /// Upper bounds of the duration buckets, in seconds (`apiserver/pkg/endpoints/metrics/metrics.go`).
@@ -15,7 +16,7 @@ const BUCKETS: [f64; 23] = [
 const SERIES_MAX: usize = 2000;
 
 /// What a request was about, as it is counted.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Labels<'a> {
     /// API group, version, resource and subresource; empty for other paths.
     pub group: &'a str,
@@ -40,6 +41,61 @@ struct Series {
     code: u16,
 }
 
+impl Series {
+    fn new(verb: &'static str, labels: Labels<'_>, code: u16) -> Series {
+        Series {
+            verb,
+            scope: labels.scope,
+            dry_run: labels.dry_run,
+            group: labels.group.to_owned(),
+            version: labels.version.to_owned(),
+            resource: labels.resource.to_owned(),
+            subresource: labels.subresource.to_owned(),
+            code,
+        }
+    }
+
+    fn is(&self, verb: &'static str, labels: Labels<'_>, code: u16) -> bool {
+        let own = Labels {
+            group: &self.group,
+            version: &self.version,
+            resource: &self.resource,
+            subresource: &self.subresource,
+            scope: self.scope,
+            dry_run: self.dry_run,
+        };
+        (self.verb, self.code) == (verb, code) && own == labels
+    }
+}
+
+/// What is counted of a series, by many at once.
+#[derive(Default)]
+struct Counters {
+    nanos: AtomicU64,
+    /// By the first bucket that a request is in; the last are those above all bounds.
+    buckets: [AtomicU64; BUCKETS.len() + 1],
+}
+
+impl Counters {
+    fn count(&self, took: Duration) {
+        let seconds = took.as_secs_f64();
+        let bucket = BUCKETS.partition_point(|bound| *bound < seconds);
+        self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
+        self.nanos.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    fn read(&self) -> Measured {
+        let mut measured = Measured { sum: self.nanos.load(Ordering::Relaxed) as f64 / 1e9, ..Measured::default() };
+        for (i, own) in self.buckets.iter().enumerate() {
+            measured.count += own.load(Ordering::Relaxed);
+            if let Some(bucket) = measured.buckets.get_mut(i) {
+                *bucket = measured.count;
+            }
+        }
+        measured
+    }
+}
+
 #[derive(Debug, Default, Clone)]
 struct Measured {
     count: u64,
@@ -47,10 +103,18 @@ struct Measured {
     buckets: [u64; BUCKETS.len()],
 }
 
+/// Series by the hash of their labels.
+#[derive(Default)]
+struct All {
+    by_hash: HashMap<u64, Vec<(Series, Arc<Counters>)>>,
+    count: usize,
+}
+
 /// What has been counted.
 #[derive(Default)]
 pub(crate) struct Metrics {
-    series: Mutex<BTreeMap<Series, Measured>>,
+    /// Written only when a new series begins.
+    series: RwLock<All>,
     /// Requests being answered: those that change something, and the others.
     in_flight: [AtomicU64; 2],
 }
@@ -74,31 +138,48 @@ impl Metrics {
 
     /// Counts one answered request.
     pub fn count(&self, verb: &'static str, labels: Labels<'_>, code: u16, took: Duration) {
-        let mut all = self.series.lock().unwrap_or_else(PoisonError::into_inner);
-        let full = all.len() >= SERIES_MAX;
-        let text = |t: &str| if full { String::from("other") } else { t.to_owned() };
-        let series = Series {
-            verb,
-            scope: labels.scope,
-            dry_run: labels.dry_run,
-            group: text(labels.group),
-            version: text(labels.version),
-            resource: text(labels.resource),
-            subresource: text(labels.subresource),
-            code,
+        let hash = {
+            let mut hasher = DefaultHasher::new();
+            (verb, labels, code).hash(&mut hasher);
+            hasher.finish()
         };
-        let measured = all.entry(series).or_default();
-        let seconds = took.as_secs_f64();
-        measured.count += 1;
-        measured.sum += seconds;
-        for (bucket, bound) in measured.buckets.iter_mut().zip(BUCKETS) {
-            *bucket += u64::from(seconds <= bound);
+        let found = {
+            let all = self.series.read().unwrap_or_else(PoisonError::into_inner);
+            let same = all.by_hash.get(&hash);
+            same.and_then(|same| same.iter().find(|(series, _)| series.is(verb, labels, code)))
+                .map(|(_, counters)| counters.count(took))
+        };
+        if found.is_none() {
+            self.begin(hash, verb, labels, code).count(took);
         }
+    }
+
+    /// The counters of a series that is new.
+    fn begin(&self, hash: u64, verb: &'static str, labels: Labels<'_>, code: u16) -> Arc<Counters> {
+        const OTHER: &str = "other";
+        let mut all = self.series.write().unwrap_or_else(PoisonError::into_inner);
+        let other = Labels { group: OTHER, version: OTHER, resource: OTHER, subresource: OTHER, ..labels };
+        let (hash, labels) = if all.count < SERIES_MAX { (hash, labels) } else { (u64::from(code), other) };
+        let same = all.by_hash.entry(hash).or_default();
+        if let Some((_, counters)) = same.iter().find(|(series, _)| series.is(verb, labels, code)) {
+            return counters.clone();
+        }
+        let counters = Arc::<Counters>::default();
+        same.push((Series::new(verb, labels, code), counters.clone()));
+        all.count += 1;
+        counters
+    }
+
+    /// What was counted so far, in order.
+    fn measured(&self) -> BTreeMap<Series, Measured> {
+        let all = self.series.read().unwrap_or_else(PoisonError::into_inner);
+        let each = all.by_hash.values().flatten();
+        each.map(|(series, counters)| (series.clone(), counters.read())).collect()
     }
 
     /// The text that `/metrics` answers; `objects` are groups and resources with the number of their objects.
     pub fn text<'o>(&self, objects: impl Iterator<Item = (&'o str, &'o str, usize)>) -> String {
-        let all = self.series.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let all = self.measured();
         let mut out = String::from("# TYPE apiserver_request_total counter\n");
         let labels = |s: &Series| {
             format!(
@@ -151,5 +232,46 @@ impl Metrics {
         out.push_str("# TYPE apiserver_storage_objects gauge\n");
         out.push_str(&old);
         out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_counted_by_their_labels_and_how_long_they_took() {
+        let metrics = Metrics::default();
+        let pods = Labels { version: "v1", resource: "pods", scope: "resource", ..Labels::default() };
+        metrics.count("GET", pods, 200, Duration::from_millis(5));
+        metrics.count("GET", pods, 200, Duration::from_millis(30));
+        metrics.count("GET", pods, 404, Duration::from_secs(100));
+        let text = metrics.text(std::iter::empty());
+        let labels = "component=\"apiserver\",dry_run=\"\",group=\"\",resource=\"pods\",scope=\"resource\",subresource=\"\",verb=\"GET\",version=\"v1\"";
+        for line in [
+            format!("apiserver_request_total{{code=\"200\",{labels}}} 2"),
+            format!("apiserver_request_total{{code=\"404\",{labels}}} 1"),
+            format!("apiserver_request_duration_seconds_bucket{{{labels},le=\"0.005\"}} 1"),
+            format!("apiserver_request_duration_seconds_bucket{{{labels},le=\"0.05\"}} 2"),
+            format!("apiserver_request_duration_seconds_bucket{{{labels},le=\"60\"}} 2"),
+            format!("apiserver_request_duration_seconds_bucket{{{labels},le=\"+Inf\"}} 3"),
+            format!("apiserver_request_duration_seconds_sum{{{labels}}} 100.035"),
+            format!("apiserver_request_duration_seconds_count{{{labels}}} 3"),
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn series_are_bounded() {
+        let metrics = Metrics::default();
+        for i in 0..SERIES_MAX + 50 {
+            let resource = i.to_string();
+            metrics.count("GET", Labels { resource: &resource, ..Labels::default() }, 200, Duration::ZERO);
+        }
+        let measured = metrics.measured();
+        assert_eq!(measured.len(), SERIES_MAX + 1);
+        let other = measured.iter().find(|(series, _)| series.resource == "other").unwrap();
+        assert_eq!(other.1.count, 50);
     }
 }

@@ -44,7 +44,7 @@ pub(crate) async fn connect(
     core: &Arc<Core>,
     call: Call,
     kind: &Arc<Kind>,
-    r: Resource,
+    r: Arc<Resource>,
     request: Request<Incoming>,
 ) -> Result<Response<HttpBody>, Status> {
     let names = (r.namespace.as_str(), r.name.as_str(), r.subresource.as_str());

@@ -116,6 +116,11 @@ impl Cache {
         self.read().get(key).cloned()
     }
 
+    /// One object, by texts.
+    pub fn find(&self, kind: KindId, namespace: &str, name: &str) -> Option<Arc<Object>> {
+        self.read().find(kind, namespace, name).cloned()
+    }
+
     /// The selected objects, all at one revision.
     pub fn list(&self, filter: &Filter) -> List {
         let world = self.read();

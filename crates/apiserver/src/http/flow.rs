@@ -52,7 +52,7 @@ pub(super) async fn enter(core: &Core, asked: Asked<'_>) -> Result<Option<Place>
     };
     let path = asked.uri.path();
     let resource = match asked.route {
-        Route::Resource(resource) => Some(resource),
+        Route::Resource(resource) => Some(&**resource),
         _ => None,
     };
     let what = resource.map_or(What::Path(path), what);

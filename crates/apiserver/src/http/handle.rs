@@ -39,7 +39,7 @@ const LONG_RUNNING: [&str; 5] = ["attach", "exec", "log", "portforward", "proxy"
 pub(crate) struct Answered {
     pub response: Response<Body>,
     pub verb: &'static str,
-    pub what: Option<Resource>,
+    pub what: Option<Arc<Resource>>,
     pub dry_run: bool,
 }
 
@@ -62,7 +62,7 @@ impl Answered {
 pub(crate) struct Call {
     pub user: Arc<User>,
     pub method: Method,
-    pub headers: HeaderMap,
+    pub headers: Arc<HeaderMap>,
     pub query: Query,
     pub path: String,
     /// From where the request comes.
@@ -113,20 +113,21 @@ impl Asked {
     }
 }
 
-async fn handle_asked(core: &Arc<Core>, peer: &Peer, request: Request<Incoming>, asked: Asked) -> Answered {
+async fn handle_asked(core: &Arc<Core>, peer: &Peer, mut request: Request<Incoming>, asked: Asked) -> Answered {
     let Asked { route, query, verb, long } = asked;
-    let headers = request.headers().clone();
+    let headers = Arc::new(std::mem::take(request.headers_mut()));
     let what = match &route {
         Route::Resource(r) => Some(r.clone()),
         _ => None,
     };
     let mutating = !matches!(verb, "get" | "list" | "watch" | "head");
     let _one = (!long).then(|| core.metrics.enter(mutating));
+    let asking = |limit| Asking { route, headers: headers.clone(), query: query.clone(), verb, limit };
     let (answered, mark) = match deadline(&query, long, core.flow.limits.request_timeout) {
         Err(status) => (Err(status), None),
-        Ok(None) => answer(core, peer, request, route, verb, None).await,
+        Ok(None) => answer(core, peer, request, asking(None)).await,
         Ok(Some(limit)) => {
-            let answering = answer(core, peer, request, route, verb, Some(limit));
+            let answering = answer(core, peer, request, asking(Some(limit)));
             futures::pin_mut!(answering);
             match futures::future::select(answering, core.clock.sleep(limit)).await {
                 futures::future::Either::Left((answered, _)) => answered,
@@ -169,20 +170,28 @@ fn deadline(query: &Query, long_running: bool, most: Duration) -> Result<Option<
     Ok(Some(if asked.is_zero() { most } else { asked.min(most) }))
 }
 
-/// The answer, and what it says of the request's schema and level. `limit`: how long it may take.
+/// What is asked, on its way to who answers.
+struct Asking {
+    route: Route,
+    headers: Arc<HeaderMap>,
+    query: Query,
+    verb: &'static str,
+    /// How long the answer may take.
+    limit: Option<Duration>,
+}
+
+/// The answer, and what it says of the request's schema and level.
 async fn answer(
     core: &Arc<Core>,
     peer: &Peer,
     request: Request<Incoming>,
-    route: Route,
-    verb: &'static str,
-    limit: Option<Duration>,
+    asking: Asking,
 ) -> (Result<Response<Body>, Status>, Option<Mark>) {
-    let query = Query::parse(request.uri().query());
-    let user = match caller(core, peer, &request, (&route, &query), verb).await {
+    let user = match caller(core, peer, request.uri().path(), &asking).await {
         Ok(user) => user,
         Err(status) => return (Err(status), None),
     };
+    let Asking { route, headers, query, verb, limit } = asking;
     let asked = flow::Asked { user: &user, verb, route: &route, uri: request.uri(), query: &query, limit };
     let place = match flow::enter(core, asked).await {
         Ok(place) => place,
@@ -192,7 +201,7 @@ async fn answer(
     let call = Call {
         user,
         method: request.method().clone(),
-        headers: request.headers().clone(),
+        headers,
         query,
         path: request.uri().path().to_owned(),
         ip: peer.ip,
@@ -202,17 +211,12 @@ async fn answer(
 }
 
 /// Who asks, and as whom.
-async fn caller(
-    core: &Core,
-    peer: &Peer,
-    request: &Request<Incoming>,
-    (route, query): (&Route, &Query),
-    verb: &'static str,
-) -> Result<Arc<User>, Status> {
+async fn caller(core: &Core, peer: &Peer, path: &str, asking: &Asking) -> Result<Arc<User>, Status> {
+    let Asking { route, headers, query, verb, .. } = asking;
     let nobody = User::default();
     let fields: Vec<FieldTerm>;
     let mut version = "";
-    let mut about = Attributes::path(&nobody, verb, request.uri().path());
+    let mut about = Attributes::path(&nobody, verb, path);
     if let Route::Resource(r) = route {
         version = &r.version;
         fields = FieldSelector::parse(query.get("fieldSelector")).map(|s| s.terms).unwrap_or_default();
@@ -228,7 +232,7 @@ async fn caller(
             ..Attributes::resource(&nobody, verb)
         };
     }
-    authenticate(core, peer, request.headers(), &about, version).await
+    authenticate(core, peer, headers, &about, version).await
 }
 
 async fn call_of(
@@ -273,9 +277,8 @@ fn attributes_of<'a>(call: &'a Call, route: &'a Route, verb: &'a str) -> Attribu
 /// The APIService of what a path names, if another server serves it.
 fn elsewhere(core: &Core, route: &Route) -> Option<Arc<ApiService>> {
     match route {
-        Route::Resource(Resource { group, version, .. }) | Route::Resources { group, version } => {
-            core.served_elsewhere(group, version)
-        }
+        Route::Resource(r) => core.served_elsewhere(&r.group, &r.version),
+        Route::Resources { group, version } => core.served_elsewhere(group, version),
         _ => None,
     }
 }

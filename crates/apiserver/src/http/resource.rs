@@ -39,7 +39,7 @@ const CUSTOM_PATCHES: &str = "application/json-patch+json, application/merge-pat
 pub(super) async fn serve(
     core: &Arc<Core>,
     call: Call,
-    r: Resource,
+    r: Arc<Resource>,
     verb: &'static str,
     request: HttpRequest<Incoming>,
 ) -> Result<Response<HttpBody>, Status> {
@@ -128,7 +128,7 @@ struct Exchange<'a> {
     core: &'a Arc<Core>,
     call: Call,
     kind: Arc<Kind>,
-    r: Resource,
+    r: Arc<Resource>,
     sub: Option<SubresourceKind>,
     encoder: Encoder,
 }

@@ -1,12 +1,15 @@
 //! Paths (`apiserver/pkg/endpoints/request/requestinfo.go`).
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use super::query::unescape;
 
 /// What a path names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Route {
     /// A resource, an object or a subresource.
-    Resource(Resource),
+    Resource(Arc<Resource>),
     /// `/api`
     CoreVersions,
     /// `/apis`
@@ -38,8 +41,12 @@ pub(crate) struct Resource {
 
 /// Takes a path apart.
 pub(crate) fn parse(path: &str) -> Route {
-    let parts: Vec<String> = path.split('/').filter(|p| !p.is_empty()).map(|p| unescape(p, false)).collect();
-    let texts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    let text = |part| match str::contains(part, '%') {
+        true => Cow::Owned(unescape(part, false)),
+        false => Cow::Borrowed(part),
+    };
+    let parts: Vec<Cow<'_, str>> = path.split('/').filter(|part| !part.is_empty()).map(text).collect();
+    let texts: Vec<&str> = parts.iter().map(|part| &**part).collect();
     match texts.as_slice() {
         ["api"] => Route::CoreVersions,
         ["api", version] => Route::Resources { group: String::new(), version: (*version).into() },
@@ -56,7 +63,7 @@ pub(crate) fn parse(path: &str) -> Route {
 /// What a path names, if that is a resource.
 pub(crate) fn resource_of(path: &str) -> Option<Resource> {
     match parse(path) {
-        Route::Resource(resource) => Some(resource),
+        Route::Resource(resource) => Arc::into_inner(resource),
         _ => None,
     }
 }
@@ -81,7 +88,7 @@ fn resource(group: &str, version: &str, rest: &[&str]) -> Route {
     let part = |i: usize| rest.get(i).map(|p| (*p).to_owned()).unwrap_or_default();
     (out.resource, out.name, out.subresource) = (part(0), part(1), part(2));
     out.rest = rest.get(3..).unwrap_or_default().join("/");
-    Route::Resource(out)
+    Route::Resource(Arc::new(out))
 }
 
 #[cfg(test)]

@@ -75,7 +75,9 @@ impl Core {
         let names = (request.namespace, request.name, request.subresource);
         self.authorize(&attributes(request.user, "get", request.kind, names)).await?;
         self.wait_for(revision).await?;
-        self.cache.get(&request.key(self.stored(request.kind))).ok_or_else(|| request.not_found())
+        let stored = self.stored(request.kind);
+        let namespace = if stored.namespaced() { request.namespace } else { "" };
+        self.cache.find(stored.id, namespace, request.name).ok_or_else(|| request.not_found())
     }
 
     pub(super) async fn wait_for(&self, revision: RevisionMatch) -> Result<(), Status> {
