@@ -33,7 +33,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("surface", &["corten", "cli", "console"]),
-    ("dev", &["sim", "testkit", "faults", "fuzz", "xtask"]),
+    ("dev", &["sim", "testkit", "faults", "fuzz", "load", "xtask"]),
 ];
 
 /// Layers whose code decides only: no I/O, no clock, no threads, no randomness.

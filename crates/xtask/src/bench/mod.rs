@@ -3,16 +3,13 @@
 //! Client and server share the machine's cores: throughput is that of both together.
 
 mod api;
-mod fan;
-mod load;
+mod client;
 mod page;
 
 use std::fs;
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -20,13 +17,14 @@ use clap::{Args, Subcommand};
 use corten_base::{Clock as _, OnStop, SystemClock, Tasks};
 use corten_client::kubeconfig::{self, Connection};
 use corten_client::{HttpClient, http};
+use corten_load::{Target, Template, Until, Work, cpu_ticks};
 use corten_testkit::{cache_dir, root};
 use corten_tree::{Tree, tree};
 use futures::StreamExt as _;
 use hyper::Method;
 use rustix::process::{Pid, Signal, kill_process};
 
-use load::{Request, load};
+use client::load;
 
 /// Arguments of `bench`.
 #[derive(Debug, Args)]
@@ -57,6 +55,9 @@ struct ProductArgs {
     /// Measure an existing binary instead of building one
     #[arg(long)]
     binary: Option<PathBuf>,
+    /// Make the load with an existing build of the client
+    #[arg(long)]
+    client: Option<PathBuf>,
 }
 
 /// A server under measurement.
@@ -79,10 +80,8 @@ fn product(args: &ProductArgs) -> Result<()> {
     if !rustix::process::geteuid().is_root() {
         bail!("the benchmark runs pods: run it as root");
     }
-    if cfg!(debug_assertions) {
-        return again_in_release();
-    }
-    let binary = release_binary(args.binary.as_deref())?;
+    let binary = release_binary("corten", args.binary.as_deref())?;
+    let program = release_binary("corten-load", args.client.as_deref())?;
     println!("| figure | value |\n|---|---|");
     row("binary size", format!("{:.1} MiB", fs::metadata(&binary)?.len() as f64 / f64::from(1 << 20)));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -93,37 +92,27 @@ fn product(args: &ProductArgs) -> Result<()> {
         node.clean()?;
         let mut api = Bench::new(&binary, "bench-api")?;
         api.clean()?;
-        api.loads(args).await?;
+        api.loads(args, &program).await?;
         api.clean()
     })
-}
-
-/// Runs this command in a release build: a slow client would measure itself.
-fn again_in_release() -> Result<()> {
-    let mut cargo = Command::new("cargo");
-    cargo.args(["run", "--quiet", "--release", "--package", "xtask", "--"]).args(std::env::args().skip(1));
-    if !cargo.current_dir(root()).status()?.success() {
-        bail!("the benchmark failed");
-    }
-    Ok(())
 }
 
 fn row(figure: &str, value: String) {
     println!("| {figure} | {value} |");
 }
 
-/// The binary that was named, or a release build of this source.
-fn release_binary(named: Option<&Path>) -> Result<PathBuf> {
+/// The binary that was named, or a release build of a package of this source.
+fn release_binary(package: &str, named: Option<&Path>) -> Result<PathBuf> {
     if let Some(binary) = named {
         return Ok(binary.to_owned());
     }
     let status =
-        Command::new("cargo").args(["build", "--quiet", "--release", "-p", "corten"]).current_dir(root()).status()?;
+        Command::new("cargo").args(["build", "--quiet", "--release", "-p", package]).current_dir(root()).status()?;
     if !status.success() {
         bail!("the release build failed");
     }
     let target = cache_dir().parent().context("the cache is below target/")?.to_owned();
-    Ok(target.join("release/corten"))
+    Ok(target.join("release").join(package))
 }
 
 impl Bench {
@@ -228,27 +217,21 @@ impl Bench {
     }
 
     /// Reads, writes and lists on a server without a node.
-    async fn loads(&mut self, args: &ProductArgs) -> Result<()> {
+    async fn loads(&mut self, args: &ProductArgs, program: &Path) -> Result<()> {
         self.start(&["--disable-agent"])?;
         let (client, connection) = (self.client()?, self.connection()?);
         let path = "/api/v1/namespaces/default/configmaps";
         let body = config_map("bench");
         client.json(Method::POST, path, "application/json", Some(&body)).await?;
-        let span = Duration::from_secs(args.seconds);
-        for clients in [1, 16] {
-            let get = move |_, _| Request::get(format!("{path}/bench"));
-            let sample = load(&connection, clients, span, get).await?;
-            row(&format!("GET ConfigMap, {clients} clients"), sample.to_string());
-        }
-        let counter = Arc::new(AtomicU64::new(0));
-        for clients in [1, 16] {
-            let counter = counter.clone();
-            let create = move |_, _| {
-                let n = counter.fetch_add(1, Ordering::Relaxed);
-                Request::post(path.to_owned(), config_map(&format!("c{n}")).to_json())
+        let target = Target::new(&connection, &cluster_processes(self.name)?);
+        let (warm, until) = (Duration::from_millis(500), Until::Span(Duration::from_secs(args.seconds)));
+        for (name, clients) in [("GET", 1), ("GET", 16), ("CREATE", 1), ("CREATE", 16)] {
+            let request = match name {
+                "GET" => Template::get(format!("{path}/bench")),
+                _ => Template::post(path, config_map(&format!("c-{clients}-{{n}}")).to_json_string()),
             };
-            let sample = load(&connection, clients, span, create).await?;
-            row(&format!("CREATE ConfigMap, {clients} clients"), sample.to_string());
+            let sample = load(program, target.clone(), Work::Requests { clients, warm, until, request })?;
+            row(&format!("{name} ConfigMap, {clients} clients"), sample.to_string());
         }
         self.list(&client).await
     }
@@ -376,17 +359,6 @@ fn pss_kib(pids: &[i32]) -> u64 {
         let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
         let line = rollup.lines().find_map(|l| l.strip_prefix("Pss:"));
         line.and_then(|l| l.split_whitespace().next()).and_then(|n| n.parse::<u64>().ok()).unwrap_or(0)
-    };
-    pids.iter().map(of).sum()
-}
-
-/// CPU time that processes have used, in ticks of 10 ms.
-fn cpu_ticks(pids: &[i32]) -> u64 {
-    let of = |pid: &i32| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let Some((_, fields)) = stat.rsplit_once(')') else { return 0 };
-        let fields: Vec<u64> = fields.split_whitespace().map(|f| f.parse().unwrap_or(0)).collect();
-        fields.get(11).unwrap_or(&0) + fields.get(12).unwrap_or(&0)
     };
     pids.iter().map(of).sum()
 }

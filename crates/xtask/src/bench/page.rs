@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use super::load::{Sample, thousands};
+use corten_load::{Sample, thousands};
+
 use super::ms;
 
 const BEGIN: &str = "<!-- written by `cargo xtask bench api`; not edited by hand -->";
@@ -133,8 +134,8 @@ mod tests {
     use super::*;
 
     fn sample(per_second: usize, p99_ms: u64) -> Sample {
-        let times = vec![Duration::from_millis(p99_ms); per_second];
-        Sample { span: Duration::from_secs(1), times, ..Sample::default() }
+        let nanos = vec![p99_ms * 1_000_000; per_second];
+        Sample { span: Duration::from_secs(1), nanos, ..Sample::default() }
     }
 
     #[test]

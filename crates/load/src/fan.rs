@@ -12,28 +12,20 @@ use corten_tree::tree;
 use futures::StreamExt as _;
 use hyper::Method;
 
-use super::load::{Request, Sample};
+use crate::Pace;
+use crate::sample::Sample;
 
 /// Watches that share a connection: a server allows about a hundred streams on one.
 const WATCHES_PER_CONNECTION: usize = 10;
 /// How long a watcher may wait for its next event.
 const QUIET_MAX: Duration = Duration::from_secs(60);
 
-/// How the writer writes.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Pace {
-    /// So many times a second.
-    PerSecond(u32),
-    /// The next write as soon as the last was answered.
-    AtOnce,
-}
-
 /// Writes `writes` changes of one object while `watchers` watch its namespace. A time is that from the beginning of a write to the
 /// arrival of its event at one watcher.
 ///
 /// # Errors
 /// If a write or a watch fails.
-pub(super) async fn fan_out(
+pub(crate) async fn fan_out(
     connection: &Connection,
     namespace: &str,
     watchers: usize,
@@ -75,15 +67,17 @@ pub(super) async fn fan_out(
         }
         sent.lock().map_err(|_| anyhow!("a watcher panicked"))?.push(Instant::now());
         let body = format!("{{\"data\":{{\"sent\":\"#{number}#\"}}}}");
-        Request::patch(path.clone(), "application/merge-patch+json", body).send(&client).await?;
+        let headers = [("content-type", "application/merge-patch+json"), ("accept", "application/json")];
+        let answer = client.send(Method::PATCH, &path, &headers, body.into()).await.map_err(|s| anyhow!("{s}"))?;
+        http::byte_stream(answer).count().await;
     }
-    let mut times = Vec::new();
+    let mut nanos = Vec::new();
     while let Some(one) = receive.recv().await {
-        times.extend(one?);
+        nanos.extend(one?);
     }
     let span = began.elapsed();
-    times.sort_unstable();
-    Ok(Sample { span, times, ..Sample::default() })
+    nanos.sort_unstable();
+    Ok(Sample { span, nanos, ticks: 0 })
 }
 
 /// Reads events until all writes were seen, and tells how long each took to arrive.
@@ -91,7 +85,7 @@ async fn receive_all(
     mut stream: futures::stream::BoxStream<'static, std::io::Result<bytes::Bytes>>,
     writes: usize,
     sent: &Mutex<Vec<Instant>>,
-) -> Result<Vec<Duration>> {
+) -> Result<Vec<u64>> {
     let mut times = Vec::new();
     let mut buffer = BytesMut::new();
     while times.len() < writes {
@@ -108,7 +102,8 @@ async fn receive_all(
             if number != times.len() {
                 bail!("event {number} came in place of {}", times.len());
             }
-            times.push(now.duration_since(began.context("an event came before its write")?));
+            let took = now.duration_since(began.context("an event came before its write")?);
+            times.push(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
         }
     }
     Ok(times)
