@@ -6,15 +6,14 @@
 use std::net::Ipv4Addr;
 
 use corten_admission::{Moved, parent_service};
-use corten_auth::User;
 use corten_base::BoxFuture;
-use corten_client::WriteOptions;
 use corten_kinds::id;
 use corten_object::{ObjectKey, Status};
 use corten_tree::{Tree, tree};
 
 use crate::core::Core;
-use crate::pipeline::{Body, DeleteParameters, Request};
+use crate::own::Own;
+use crate::pipeline::DeleteParameters;
 
 /// The label that says who looks after an address, and its value.
 const MANAGED_BY: (&str, &str) = ("ipaddress.kubernetes.io/managed-by", "ipallocator.k8s.io");
@@ -79,42 +78,18 @@ impl Core {
             "metadata": {"name": (ip.to_string()), "labels": labels},
             "spec": {"parentRef": {"group": "", "resource": "services",
                 "namespace": (service.namespace.as_str()), "name": (service.name.as_str())}}});
-        let (user, options) = (User::apiserver(), WriteOptions::default());
-        let kind = self.registry.get(id::IP_ADDRESS);
-        let request = Request {
-            user: &user,
-            kind: &kind,
-            version: &kind.versions[0],
-            namespace: "",
-            name: "",
-            subresource: "",
-            options: &options,
-        };
-        match self.create(request, Body::Tree(object)).await {
-            Err(status) if !status.is_already_exists() => Err(status),
-            _ => Ok(()),
-        }
+        let key = ObjectKey::new(id::IP_ADDRESS, "", &ip.to_string());
+        Own::of(self, key.kind).create(self, &key, object).await
     }
 
     async fn remove_address(&self, ip: Ipv4Addr, service: &ObjectKey) -> Result<(), Status> {
-        let name = ip.to_string();
-        let Some(found) = self.cache.get(&ObjectKey::new(id::IP_ADDRESS, "", &name)) else { return Ok(()) };
+        let key = ObjectKey::new(id::IP_ADDRESS, "", &ip.to_string());
+        let Some(found) = self.cache.get(&key) else { return Ok(()) };
         if parent_service(&found.to_tree()).as_ref() != Some(service) {
             return Ok(());
         }
-        let (user, options) = (User::apiserver(), WriteOptions::default());
-        let kind = self.registry.get(id::IP_ADDRESS);
-        let request = Request {
-            user: &user,
-            kind: &kind,
-            version: &kind.versions[0],
-            namespace: "",
-            name: &name,
-            subresource: "",
-            options: &options,
-        };
         let parameters = DeleteParameters { uid: Some(found.head.uid.to_string()), ..DeleteParameters::default() };
-        match self.delete(request, &parameters).await {
+        match self.delete(Own::of(self, key.kind).request(&key, ""), &parameters).await {
             Err(status) if !status.is_not_found() => Err(status),
             _ => Ok(()),
         }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use corten_auth::User;
 use corten_auth::bootstrap::{self as policy, Reconciled};
-use corten_client::WriteOptions;
 use corten_kinds::id;
 use corten_object::{KindId, ObjectKey, Status};
 use corten_tree::{Tree, tree};
@@ -14,7 +13,8 @@ use futures::stream::{self, StreamExt};
 use crate::aggregation::register;
 use crate::core::Core;
 use crate::local::LocalApi;
-use crate::pipeline::{Body, DeleteParameters, Request};
+use crate::own::Own;
+use crate::pipeline::{Body, DeleteParameters};
 
 /// The version that `/version` answers: the API is that of Kubernetes v1.37.2.
 pub const VERSION: &str = "v1.37.2+corten.0";
@@ -79,18 +79,7 @@ async fn ensure_range_ready(core: &Arc<Core>) -> Result<(), Status> {
         vec![tree!({"type": "Ready", "status": "True", "lastTransitionTime": now, "reason": "",
             "message": "Kubernetes default Service CIDR is ready"})],
     );
-    let (user, options) = (User::apiserver(), WriteOptions::default());
-    let kind = core.registry.get(id::SERVICE_CIDR);
-    let request = Request {
-        user: &user,
-        kind: &kind,
-        version: &kind.versions[0],
-        namespace: "",
-        name: corten_admission::DEFAULT_RANGE,
-        subresource: "status",
-        options: &options,
-    };
-    core.update(request, Body::Tree(tree)).await.map(drop)
+    core.update(Own::of(core, key.kind).request(&key, "status"), Body::Tree(tree)).await.map(drop)
 }
 
 fn kind_of(core: &Core, object: &Tree) -> Result<KindId, Status> {
@@ -108,32 +97,21 @@ async fn ensure_all(core: &Arc<Core>, objects: Vec<Tree>) -> Result<(), Status> 
             missing.push((key, object));
         }
     }
-    let user = User::apiserver();
-    let made = stream::iter(missing).map(|(key, object)| create(core, &user, key, object)).buffer_unordered(AT_ONCE);
+    let made = stream::iter(missing).map(|(key, object)| create(core, key, object)).buffer_unordered(AT_ONCE);
     let results: Vec<Result<(), Status>> = made.collect().await;
     results.into_iter().collect()
 }
 
 /// Adds to the roles and bindings that everybody has what they lack.
 async fn reconcile_policy(core: &Arc<Core>) -> Result<(), Status> {
-    let user = User::apiserver();
     for expected in policy::objects() {
         let (namespace, name) = (expected.str_at("metadata.namespace"), expected.str_at("metadata.name"));
         let key = ObjectKey::new(kind_of(core, &expected)?, namespace, name);
-        let kind = core.registry.get(key.kind);
-        let options = WriteOptions::default();
-        let request = Request {
-            user: &user,
-            kind: &kind,
-            version: &kind.versions[0],
-            namespace: &key.namespace,
-            name: &key.name,
-            subresource: "",
-            options: &options,
-        };
+        let own = Own::of(core, key.kind);
+        let request = own.request(&key, "");
         for attempt in 0..RECONCILE_ATTEMPTS {
             let Some(existing) = core.cache.get(&key) else {
-                create(core, &user, key.clone(), expected.clone()).await?;
+                own.create(core, &key, expected.clone()).await?;
                 break;
             };
             let written = match policy::reconciled(&existing.to_tree(), &expected) {
@@ -155,22 +133,8 @@ async fn reconcile_policy(core: &Arc<Core>) -> Result<(), Status> {
     Ok(())
 }
 
-async fn create(core: &Arc<Core>, user: &User, key: ObjectKey, object: Tree) -> Result<(), Status> {
-    let kind = core.registry.get(key.kind);
-    let options = WriteOptions::default();
-    let request = Request {
-        user,
-        kind: &kind,
-        version: &kind.versions[0],
-        namespace: &key.namespace,
-        name: "",
-        subresource: "",
-        options: &options,
-    };
-    match core.create(request, Body::Tree(object)).await {
-        Err(status) if !status.is_already_exists() => Err(status),
-        _ => Ok(()),
-    }
+async fn create(core: &Arc<Core>, key: ObjectKey, object: Tree) -> Result<(), Status> {
+    Own::of(core, key.kind).create(core, &key, object).await
 }
 
 fn namespaces() -> Vec<Tree> {
@@ -239,11 +203,10 @@ async fn ensure_endpoints(core: &Arc<Core>, advertise: IpAddr, port: u16) -> Res
         "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"kubernetes.io/service-name": "kubernetes"}},
         "addressType": family, "endpoints": [{"addresses": [(ip.as_str())], "conditions": {"ready": true}}],
         "ports": [{"name": "https", "port": port, "protocol": "TCP"}]});
-    let user = User::apiserver();
     for (kind, object, path) in [(id::ENDPOINTS, endpoints, "subsets"), (id::ENDPOINT_SLICE, slice, "endpoints")] {
         let key = ObjectKey::new(kind, "default", "kubernetes");
         let Some(old) = core.cache.get(&key) else {
-            create(core, &user, key, object).await?;
+            create(core, key, object).await?;
             continue;
         };
         let old = old.to_tree();
@@ -253,18 +216,7 @@ async fn ensure_endpoints(core: &Arc<Core>, advertise: IpAddr, port: u16) -> Res
         if same(path) && same("ports") {
             continue;
         }
-        let kind = core.registry.get(kind);
-        let options = WriteOptions::default();
-        let request = Request {
-            user: &user,
-            kind: &kind,
-            version: &kind.versions[0],
-            namespace: "default",
-            name: "kubernetes",
-            subresource: "",
-            options: &options,
-        };
-        core.update(request, Body::Tree(object)).await?;
+        core.update(Own::of(core, kind).request(&key, ""), Body::Tree(object)).await?;
     }
     Ok(())
 }

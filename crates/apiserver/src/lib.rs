@@ -18,6 +18,7 @@ mod http;
 mod local;
 mod metrics;
 mod openapi;
+mod own;
 mod pipeline;
 mod portforward;
 mod proxy;

@@ -6,23 +6,20 @@ mod backend;
 mod common;
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use backend::{Backend, Identity, machine_ip};
 use base64::Engine as _;
 use bytes::Bytes;
-use common::Fixture;
 use common::caller::Caller;
-use corten_base::{SystemClock, SystemEntropy};
+use common::definitions::{DEFINITIONS, version};
+use common::{Client, Fixture};
 use corten_cache::Scope;
-use corten_controllers::custom_resource_definition::CustomResourceDefinitionController;
 use corten_kinds::id;
-use corten_manager::Manager;
 use corten_object::ObjectKey;
 use corten_tree::{Tree, tree};
 use http_body_util::Full;
 use hyper::http::request::Parts;
-use hyper::{Method, Request, Response};
+use hyper::{Method, Response};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -264,18 +261,9 @@ async fn aggregated_streams_are_passed_on_as_they_come() {
     let (fixture, mut admin, _, ca) = start().await;
     assert_eq!(admin.post(SERVICES, &api_service(&ca)).await.0, 201);
     until_available(&fixture, "True", "Passed").await;
-    let tls = Arc::new(fixture.material.client_tls(Some(&fixture.material.admin)).unwrap());
-    let tcp = tokio::net::TcpStream::connect(fixture.server.addresses()[0]).await.unwrap();
-    let stream = tokio_rustls::TlsConnector::from(tls).connect("localhost".try_into().unwrap(), tcp).await.unwrap();
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
-    fixture.tasks.spawn("client", corten_base::OnStop::Abort, async move {
-        let _ = connection.with_upgrades().await;
-    });
-    let request = Request::get(format!("{GROUP}/flunders/a/exec"))
-        .header("host", "localhost")
-        .header("connection", "Upgrade")
-        .header("upgrade", "websocket");
-    let response = sender.send_request(request.body(Full::<Bytes>::default()).unwrap()).await.unwrap();
+    let mut client = Client::connect(&fixture, true).await;
+    let headers = [("connection", "Upgrade"), ("upgrade", "websocket")];
+    let response = client.send(Method::GET, &format!("{GROUP}/flunders/a/exec"), &headers, b"").await;
     assert_eq!(response.status().as_u16(), 101);
     let mut stream = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
     stream.write_all(b"ping").await.unwrap();
@@ -287,14 +275,7 @@ async fn aggregated_streams_are_passed_on_as_they_come() {
 #[tokio::test]
 async fn apiservices_of_own_groups_are_managed() {
     let fixture = Fixture::start().await;
-    let api = fixture.admin();
-    let manager = Manager {
-        cache: fixture.cache.clone(),
-        api: Arc::new(move |_: &str| api.clone()),
-        clock: Arc::new(SystemClock),
-        entropy: Arc::new(SystemEntropy),
-    };
-    manager.start_controller(&fixture.tasks, Box::new(CustomResourceDefinitionController));
+    fixture.start_definitions();
     let mut admin = Caller::admin(&fixture).await;
     let (_, list) = admin.get(SERVICES).await;
     let find = |name: &str| list.list_at("items").iter().find(|s| s.str_at("metadata.name") == name).unwrap();
@@ -311,11 +292,10 @@ async fn apiservices_of_own_groups_are_managed() {
         r#"{"version":"v1","groupPriorityMinimum":18000,"versionPriority":1}"#
     );
     // Those of definitions come and go with them, and come back.
-    let version = |name: &str, storage: bool| tree!({"name": name, "served": true, "storage": storage, "schema": {"openAPIV3Schema": {"type": "object"}}});
+    let version = |name: &str, storage: bool| version(name, storage, tree!({"type": "object"}));
     let definition = tree!({"metadata": {"name": "widgets.example.com"}, "spec": {"group": "example.com", "scope": "Namespaced",
         "names": {"plural": "widgets", "kind": "Widget"}, "versions": [(version("v1", true)), (version("v1beta1", false))]}});
-    let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
-    assert_eq!(admin.post(definitions, &definition).await.0, 201);
+    assert_eq!(admin.post(DEFINITIONS, &definition).await.0, 201);
     let made = until(&fixture, "v1beta1.example.com", |s| s.is_some()).await.unwrap();
     assert_eq!(
         (made.i64_at("spec.groupPriorityMinimum"), made.i64_at("spec.versionPriority")),
@@ -328,7 +308,7 @@ async fn apiservices_of_own_groups_are_managed() {
     let uid = made.str_at("metadata.uid").to_owned();
     assert_eq!(admin.delete(&format!("{SERVICES}/v1beta1.example.com")).await.0, 200);
     until(&fixture, "v1beta1.example.com", |s| s.is_some_and(|s| s.str_at("metadata.uid") != uid)).await;
-    assert_eq!(admin.delete(&format!("{definitions}/widgets.example.com")).await.0, 200);
+    assert_eq!(admin.delete(&format!("{DEFINITIONS}/widgets.example.com")).await.0, 200);
     until(&fixture, "v1.example.com", |s| s.is_none()).await;
     until(&fixture, "v1beta1.example.com", |s| s.is_none()).await;
 }

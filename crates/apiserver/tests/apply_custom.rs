@@ -4,17 +4,12 @@
 
 mod common;
 
-use std::sync::Arc;
-
 use common::Fixture;
 use common::caller::Caller;
-use corten_base::{SystemClock, SystemEntropy};
-use corten_controllers::custom_resource_definition::CustomResourceDefinitionController;
-use corten_manager::Manager;
+use common::definitions::DEFINITIONS;
 use corten_tree::{Tree, tree};
 use hyper::Method;
 
-const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 const APPLY: &str = "application/apply-patch+yaml";
 
 fn at(version: &str) -> String {
@@ -38,22 +33,9 @@ fn definition() -> Tree {
 
 async fn start() -> (Fixture, Caller) {
     let fixture = Fixture::start().await;
-    let api = fixture.admin();
-    let manager = Manager {
-        cache: fixture.cache.clone(),
-        api: Arc::new(move |_: &str| api.clone()),
-        clock: Arc::new(SystemClock),
-        entropy: Arc::new(SystemEntropy),
-    };
-    manager.start_controller(&fixture.tasks, Box::new(CustomResourceDefinitionController));
+    fixture.start_definitions();
     let mut caller = Caller::admin(&fixture).await;
-    let watch = corten_cache::Scope::Everything;
-    let mut cursor = fixture.cache.cursor(watch, fixture.cache.revision()).unwrap();
-    let (code, made) = caller.post(DEFINITIONS, &definition()).await;
-    assert_eq!(code, 201, "{made}");
-    while fixture.cache.registry().group_resource("example.com", "widgets").is_none() {
-        cursor.next_batch(100).await.unwrap();
-    }
+    fixture.define(&mut caller, &definition()).await;
     (fixture, caller)
 }
 

@@ -5,17 +5,11 @@
 
 mod common;
 
-use std::sync::Arc;
-
 use common::Fixture;
 use common::caller::Caller;
-use corten_base::{SystemClock, SystemEntropy};
-use corten_controllers::custom_resource_definition::CustomResourceDefinitionController;
-use corten_manager::Manager;
 use corten_tree::{Tree, tree};
 use hyper::Method;
 
-const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 const GROUP: &str = "copy.example.com";
 const APPLY: &str = "application/apply-patch+yaml";
 const MERGE: &str = "application/merge-patch+json";
@@ -141,12 +135,7 @@ async fn define(fixture: &Fixture, caller: &mut Caller, copied: &Copied) {
         "metadata": {"name": (format!("{}.{GROUP}", copied.plural))},
         "spec": {"group": GROUP, "scope": "Namespaced",
             "names": {"plural": (copied.plural), "kind": (copied.kind)}, "versions": [version]}});
-    let mut cursor = fixture.cache.cursor(corten_cache::Scope::Everything, fixture.cache.revision()).unwrap();
-    let (code, made) = caller.post(DEFINITIONS, &definition).await;
-    assert_eq!(code, 201, "{}", made.str_at("message"));
-    while fixture.cache.registry().group_resource(GROUP, copied.plural).is_none() {
-        cursor.next_batch(100).await.unwrap();
-    }
+    fixture.define(caller, &definition).await;
 }
 
 /// What is asked: method, path below the collection, type of the body, body.
@@ -176,14 +165,7 @@ fn neutral(code: u16, answer: &Tree) -> String {
 /// Puts the requests to both, and compares.
 async fn same(copied: &Copied, asks: &[Ask], shown: impl Fn(&Tree) -> Tree) {
     let fixture = Fixture::start().await;
-    let api = fixture.admin();
-    let manager = Manager {
-        cache: fixture.cache.clone(),
-        api: Arc::new(move |_: &str| api.clone()),
-        clock: Arc::new(SystemClock),
-        entropy: Arc::new(SystemEntropy),
-    };
-    manager.start_controller(&fixture.tasks, Box::new(CustomResourceDefinitionController));
+    fixture.start_definitions();
     let mut caller = Caller::admin(&fixture).await;
     define(&fixture, &mut caller, copied).await;
     let [built_in, custom] = copied.collections();

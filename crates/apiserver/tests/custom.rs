@@ -4,15 +4,13 @@
 
 mod common;
 mod hook;
-mod http_client;
 mod https;
 
 use std::sync::Arc;
 
-use common::Fixture;
+use common::definitions::DEFINITIONS;
+use common::{Client, Fixture};
 use corten_base::{SystemClock, SystemEntropy};
-use corten_cache::{Filter, Scope};
-use corten_controllers::custom_resource_definition::CustomResourceDefinitionController;
 use corten_controllers::storage_migration::StorageMigration;
 use corten_kinds::id;
 use corten_manager::Manager;
@@ -20,7 +18,6 @@ use corten_object::ObjectKey;
 use corten_tree::{Tree, tree};
 use hook::Hook;
 use http_body_util::BodyExt;
-use http_client::{Client, path_of};
 
 /// A server with the controller that gives definitions their names.
 struct Server {
@@ -28,20 +25,12 @@ struct Server {
     client: Client,
 }
 
-const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 const WIDGETS: &str = "/apis/example.com/v1/namespaces/default/widgets";
 
 impl Server {
     async fn start() -> Server {
         let fixture = Fixture::start().await;
-        let api = fixture.admin();
-        let manager = Manager {
-            cache: fixture.cache.clone(),
-            api: Arc::new(move |_: &str| api.clone()),
-            clock: Arc::new(SystemClock),
-            entropy: Arc::new(SystemEntropy),
-        };
-        manager.start_controller(&fixture.tasks, Box::new(CustomResourceDefinitionController));
+        fixture.start_definitions();
         let client = Client::connect(&fixture, true).await;
         Server { fixture, client }
     }
@@ -70,15 +59,13 @@ impl Server {
 
     /// Waits until the objects are as wanted.
     async fn until(&self, wanted: impl Fn(&Server) -> bool) {
-        let cache = &self.fixture.cache;
-        let definitions = Filter::all(id::CUSTOM_RESOURCE_DEFINITION);
-        let mut cursor = cache.cursor(Scope::Everything, cache.revision()).unwrap();
-        while !wanted(self) {
-            let events = cursor.next_batch(100);
-            let found = tokio::time::timeout(std::time::Duration::from_secs(20), events).await;
-            found.unwrap_or_else(|_| panic!("in vain: {:?}", cache.list(&definitions).items[0].to_tree())).unwrap();
-        }
+        self.fixture.until_cache(|_| wanted(self)).await;
     }
+}
+
+/// The path of an object below that of its collection.
+fn path_of(collection: &str, name: &str) -> String {
+    format!("{collection}/{name}")
 }
 
 fn definition(schema: Tree) -> Tree {

@@ -4,56 +4,13 @@
 
 mod common;
 
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
-
 use common::{Client, Fixture};
-use corten_base::{BoxFuture, Clock, SystemClock, Timestamp};
 use futures::StreamExt as _;
 use hyper::Method;
-use tokio::sync::watch;
-
-/// The machine's clock, ahead by what a test says.
-#[derive(Clone)]
-struct AheadClock(Arc<Mutex<Duration>>, watch::Sender<()>);
-
-impl AheadClock {
-    fn new() -> AheadClock {
-        AheadClock(Arc::default(), watch::Sender::new(()))
-    }
-
-    fn advance(&self, by: Duration) {
-        *self.0.lock().unwrap() += by;
-        self.1.send_replace(());
-    }
-}
-
-impl Clock for AheadClock {
-    fn now(&self) -> Timestamp {
-        SystemClock.now() + *self.0.lock().unwrap()
-    }
-
-    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
-        let (clock, deadline, mut advanced) = (self.clone(), self.now() + duration, self.1.subscribe());
-        Box::pin(async move {
-            while clock.now() < deadline {
-                let left = Duration::try_from(deadline.duration_since(clock.now())).unwrap_or_default();
-                tokio::select! {
-                    _ = advanced.changed() => {}
-                    () = tokio::time::sleep(left) => {}
-                }
-            }
-        })
-    }
-}
 
 #[tokio::test]
 async fn events_ttl_removes_events_an_hour_after_their_last_write() {
-    let clock = AheadClock::new();
-    let given = clock.clone();
-    let fixture =
-        Fixture::with_config(corten_cache::CacheOptions::default(), move |config, _| config.clock = Arc::new(given))
-            .await;
+    let fixture = Fixture::start().await;
     let mut client = Client::connect(&fixture, true).await;
     let event = |name: &str| {
         format!(
@@ -70,11 +27,11 @@ async fn events_ttl_removes_events_an_hour_after_their_last_write() {
         .watch(corten_kinds::id::EVENT, corten_client::ListOptions::default(), fixture.cache.revision())
         .await
         .unwrap();
-    clock.advance(Duration::from_secs(40 * 60));
+    fixture.clock.advance(40 * 60);
     let headers = [("content-type", "application/merge-patch+json")];
     let patched = client.send(Method::PATCH, &format!("{EVENTS}/kept"), &headers, br#"{"count":2}"#).await;
     assert_eq!(patched.status(), 200);
-    clock.advance(Duration::from_secs(21 * 60));
+    fixture.clock.advance(21 * 60);
     loop {
         let change = changes.next().await.unwrap().unwrap();
         if change.kind == corten_client::WatchEventKind::Deleted {

@@ -24,15 +24,17 @@ async fn names(client: &mut Client, path: &str) -> Vec<String> {
     list.list_at("items").iter().map(|item| item.str_at("metadata.name").to_owned()).collect()
 }
 
-/// Asks until the answer is as wanted; what changes comes by an event, so that this is soon.
+/// Asks again and again until the answer is as wanted, for twenty seconds: counts of requests have no event.
 async fn until(mut ask: impl AsyncFnMut() -> bool, what: &str) {
-    for _ in 0..500 {
-        if ask().await {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("{what}");
+    let wanted = async { while !ask().await {} };
+    tokio::time::timeout(Duration::from_secs(20), wanted).await.unwrap_or_else(|_| panic!("{what}"));
+}
+
+/// The `Dangling` condition of a schema: its status and reason.
+fn dangling(fixture: &Fixture, name: &str) -> (String, String) {
+    let schema = fixture.cache.get(&ObjectKey::new(id::FLOW_SCHEMA, "", name)).map(|o| o.to_tree()).unwrap_or_default();
+    let condition = schema.list_at("status.conditions").iter().find(|c| c.str_at("type") == "Dangling").cloned();
+    condition.map(|c| (c.str_at("status").to_owned(), c.str_at("reason").to_owned())).unwrap_or_default()
 }
 
 fn level(name: &str, shares: i64, response: Tree) -> String {
@@ -120,16 +122,13 @@ async fn flowcontrol_bootstrap_objects_are_there_and_known_by_their_uids() {
 async fn dangling_flow_schema_says_so_and_is_not_used() {
     let fixture = Fixture::start().await;
     let mut admin = Client::connect(&fixture, true).await;
-    let condition = async |admin: &mut Client, name: &str| {
-        let (_, object) = admin.get(&format!("{SCHEMAS}/{name}"), &[]).await;
-        let condition = object.list_at("status.conditions").iter().find(|c| c.str_at("type") == "Dangling").cloned();
-        condition.map(|c| (c.str_at("status").to_owned(), c.str_at("reason").to_owned())).unwrap_or_default()
+    let is = |name: &str, status: &str, reason: &str| {
+        let (name, wanted) = (name.to_owned(), (status.to_owned(), reason.to_owned()));
+        move |fixture: &Fixture| dangling(fixture, &name) == wanted
     };
-    let is = |status: &str, reason: &str| (status.to_owned(), reason.to_owned());
-    until(async || condition(&mut admin, "probes").await == is("False", "Found"), "the bootstrap schemas are told")
-        .await;
+    fixture.until_cache(is("probes", "False", "Found")).await;
     assert_eq!(admin.post(SCHEMAS, &schema("mine", "later", "alice")).await.0, 201);
-    until(async || condition(&mut admin, "mine").await == is("True", "NotFound"), "the schema dangles").await;
+    fixture.until_cache(is("mine", "True", "NotFound")).await;
     let (_, object) = admin.get(&format!("{SCHEMAS}/mine"), &[]).await;
     assert_eq!(
         object.list_at("status.conditions")[0].str_at("message"),
@@ -144,7 +143,7 @@ async fn dangling_flow_schema_says_so_and_is_not_used() {
     assert_eq!(response.headers()["x-kubernetes-pf-flowschema-uid"].to_str().unwrap(), global);
     let _ = response.into_body().collect().await;
     assert_eq!(admin.post(LEVELS, &level("later", 5, tree!({"type": "Reject"}))).await.0, 201);
-    until(async || condition(&mut admin, "mine").await == is("False", "Found"), "the level has come").await;
+    fixture.until_cache(is("mine", "False", "Found")).await;
     let mine = object.str_at("metadata.uid");
     let response = alice.send(Method::GET, "/version", &token, b"").await;
     assert_eq!(response.headers()["x-kubernetes-pf-flowschema-uid"].to_str().unwrap(), mine);

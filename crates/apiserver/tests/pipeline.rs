@@ -339,6 +339,41 @@ async fn an_eviction_takes_from_the_budget() {
 }
 
 #[tokio::test]
+async fn unhealthy_pod_eviction_policy_decides_about_pods_that_are_not_ready() {
+    let fixture = Fixture::start().await;
+    let api = &*fixture.admin();
+    create(api, id::SERVICE_ACCOUNT, tree!({"metadata": {"name": "default", "namespace": "default"}})).await.unwrap();
+    // The application is below what it wants: of pods that run and are not ready, only `AlwaysAllow` lets one go.
+    for (name, policy, code) in [
+        ("unset", Tree::Null, 429),
+        ("budget", Tree::from("IfHealthyBudget"), 429),
+        ("always", Tree::from("AlwaysAllow"), 201),
+    ] {
+        let mut budget = tree!({"metadata": {"name": name, "namespace": "default"},
+            "spec": {"minAvailable": 2, "selector": {"matchLabels": {"app": name}}}});
+        if !policy.is_null() {
+            budget.set("spec.unhealthyPodEvictionPolicy", policy);
+        }
+        let budget = create(api, id::POD_DISRUPTION_BUDGET, budget).await.unwrap().object.unwrap().key();
+        let status = tree!({"status": {"observedGeneration": 1, "disruptionsAllowed": 0, "currentHealthy": 1, "desiredHealthy": 2, "expectedPods": 2}});
+        let write = Write::Patch { target: Target::status(budget), patch: PatchKind::Merge, body: status };
+        api.write(write, WriteOptions::default()).await.unwrap();
+        let pod = tree!({"metadata": {"name": name, "namespace": "default", "labels": {"app": name}},
+            "spec": {"nodeName": "n1", "containers": [{"name": "c", "image": "i"}]}});
+        let key = create(api, id::POD, pod).await.unwrap().object.unwrap().key();
+        let running = tree!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "False"}]}});
+        let write = Write::Patch { target: Target::status(key.clone()), patch: PatchKind::Merge, body: running };
+        api.write(write, WriteOptions::default()).await.unwrap();
+        let write = Write::Create {
+            target: Target { key, subresource: "eviction" },
+            body: tree!({"metadata": {"name": name}}),
+        };
+        let answer = api.write(write, WriteOptions::default()).await.map_or_else(|f| f.status.code, |_| 201);
+        assert_eq!(answer, code, "{name}");
+    }
+}
+
+#[tokio::test]
 async fn every_controller_has_a_role() {
     let fixture = Fixture::start().await;
     let world = fixture.cache.read();

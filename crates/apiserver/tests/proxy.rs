@@ -9,12 +9,12 @@ use std::net::IpAddr;
 
 use backend::{Backend, Identity, machine_ip};
 use bytes::Bytes;
-use common::Fixture;
 use common::caller::Caller;
+use common::{Client, Fixture};
 use corten_tree::tree;
 use http_body_util::Full;
 use hyper::http::request::Parts;
-use hyper::{Method, Request, Response};
+use hyper::{Method, Response};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -163,20 +163,9 @@ async fn services_proxy_speaks_tls_to_any_certificate() {
 #[tokio::test]
 async fn pods_proxy_passes_upgrades() {
     let (fixture, _, _, backend) = start().await;
-    let tls = std::sync::Arc::new(fixture.material.client_tls(Some(&fixture.material.admin)).unwrap());
-    let tcp = tokio::net::TcpStream::connect(fixture.server.addresses()[0]).await.unwrap();
-    let stream = tokio_rustls::TlsConnector::from(tls).connect("localhost".try_into().unwrap(), tcp).await.unwrap();
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
-    fixture.tasks.spawn("client", corten_base::OnStop::Abort, async move {
-        let _ = connection.with_upgrades().await;
-    });
-    let request = Request::get(format!("{PODS}/web/proxy/socket"))
-        .header("host", "localhost")
-        .header("connection", "Upgrade")
-        .header("upgrade", "echo")
-        .body(Full::<Bytes>::default())
-        .unwrap();
-    let response = sender.send_request(request).await.unwrap();
+    let mut client = Client::connect(&fixture, true).await;
+    let headers = [("connection", "Upgrade"), ("upgrade", "echo")];
+    let response = client.send(Method::GET, &format!("{PODS}/web/proxy/socket"), &headers, b"").await;
     assert_eq!((response.status().as_u16(), response.headers()["upgrade"].as_bytes()), (101, &b"echo"[..]));
     let mut stream = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
     stream.write_all(b"ping").await.unwrap();

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
 
+mod checklist;
 mod common;
 
 use common::{Client, Fixture};
@@ -425,10 +426,7 @@ async fn watch_over_a_web_socket() {
     let mut writer = Client::connect(&fixture, true).await;
     assert_eq!(writer.post(MAPS, "{\"metadata\":{\"name\":\"one\"}}").await.0, 201);
     for (accept, text) in [("application/json", true), (PROTOBUF, false)] {
-        let tls = std::sync::Arc::new(fixture.material.client_tls(Some(&fixture.material.admin)).unwrap());
-        let tcp = tokio::net::TcpStream::connect(fixture.server.addresses()[0]).await.unwrap();
-        let name = "localhost".try_into().unwrap();
-        let stream = tokio_rustls::TlsConnector::from(tls).connect(name, tcp).await.unwrap();
+        let stream = fixture.tls(Some(&fixture.material.admin)).await.into_inner();
         let mut request = format!("wss://localhost{MAPS}?watch=1&timeoutSeconds=5").into_client_request().unwrap();
         request.headers_mut().insert("accept", accept.parse().unwrap());
         let (mut socket, _) = tokio_tungstenite::client_async(request, stream).await.unwrap();

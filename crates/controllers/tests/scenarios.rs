@@ -135,3 +135,15 @@ fn scenarios() {
     }
     assert!(wrong.is_empty() || std::env::var_os("UPDATE_EXPECT").is_some(), "{wrong}");
 }
+
+/// `BurstReplicas` of upstream's replica set controller.
+#[test]
+fn burst_of_a_replica_set_is_500_pods() {
+    let plan = plan_of(
+        r#"controller: replicaset
+key: replicaset default/web
+{"apiVersion":"apps/v1","kind":"ReplicaSet","metadata":{"name":"web","namespace":"default","uid":"r1","generation":1},"spec":{"replicas":700,"selector":{"matchLabels":{"app":"web"}},"template":{"metadata":{"labels":{"app":"web"}},"spec":{"containers":[{"name":"c","image":"i"}]}}},"status":{}}
+"#,
+    );
+    assert_eq!(plan.matches("create Pod ").count(), 500);
+}

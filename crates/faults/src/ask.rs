@@ -162,7 +162,11 @@ impl Asker {
     }
 
     /// The paths of the collection and of the object.
-    pub(crate) async fn paths(&mut self, base: &Base) -> Result<(String, String)> {
+    /// The paths of a base: of its collection and of the object in it.
+    ///
+    /// # Errors
+    /// If the connection breaks.
+    pub async fn paths(&mut self, base: &Base) -> Result<(String, String)> {
         if !base.path.is_empty() {
             return Ok((base.path.clone(), base.path.clone()));
         }

@@ -143,3 +143,34 @@ fn convert(cache: &Cache, write: &Write) -> corten_client::Write {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use corten_base::Tasks;
+    use corten_cache::CacheOptions;
+    use corten_kinds::Registry;
+    use corten_object::ObjectKey;
+    use corten_tree::tree;
+
+    use super::*;
+    use crate::fake::{FakeApi, pod};
+
+    async fn batches(refused: &[&str]) -> (Vec<usize>, usize) {
+        let api = FakeApi::refusing(refused);
+        let tasks = Tasks::tokio();
+        let cache = Cache::new(Arc::new(Registry::builtin()), CacheOptions::default());
+        let recorder = Recorder::start_with(&tasks, &cache, Arc::new(corten_base::SystemClock), api.clone(), "test");
+        let context = Context { api: api.clone(), cache, recorder };
+        let kind = pod("x").kind;
+        let create = |n: usize| Action::create(ObjectKey::new(kind, "default", &format!("p{n}")), tree!({}));
+        let (outcome, _) = plan(&context, &Plan::of((0..10).map(create).collect())).await;
+        (api.batches(), outcome.failures.len())
+    }
+
+    #[tokio::test]
+    async fn slow_start_doubles_and_ends_with_a_failure() {
+        assert_eq!(batches(&[]).await, (vec![1, 2, 4, 3], 0));
+        assert_eq!(batches(&["p0"]).await, (vec![1], 1));
+        assert_eq!(batches(&["p2"]).await, (vec![1, 2], 1), "the others of its batch are under way already");
+    }
+}

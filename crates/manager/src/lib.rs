@@ -6,6 +6,8 @@
 
 mod bind;
 mod execute;
+#[cfg(test)]
+mod fake;
 mod queue;
 mod recorder;
 mod runner;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use corten_base::task::{OnError, OnStop, Tasks};
 use corten_base::{Clock, Timestamp};
+use corten_cache::Cache;
 use corten_client::{Api, PatchKind, Target, Write, WriteOptions};
 use corten_controllers::EventNote;
 use corten_kinds::{Kinds, id};
@@ -52,9 +53,20 @@ struct Writer {
 impl Recorder {
     /// Starts the task that writes the events of one component.
     pub fn start(tasks: &Tasks, manager: &Manager, api: Arc<dyn Api>, component: &'static str) -> Recorder {
+        Recorder::start_with(tasks, &manager.cache, manager.clock.clone(), api, component)
+    }
+
+    /// As `start`, with the two things of a manager that it needs.
+    pub(crate) fn start_with(
+        tasks: &Tasks,
+        cache: &Cache,
+        clock: Arc<dyn Clock>,
+        api: Arc<dyn Api>,
+        component: &'static str,
+    ) -> Recorder {
         let (sender, receiver) = mpsc::channel(WAITING_MAX);
         let receiver = Arc::new(Mutex::new(receiver));
-        let (clock, registry) = (manager.clock.clone(), manager.cache.kinds().clone());
+        let registry = cache.kinds().clone();
         tasks.run("events", OnError::Restart, OnStop::Abort, move || {
             let receiver = receiver.clone();
             let mut writer = Writer {
@@ -179,5 +191,85 @@ impl Writer {
             *tokens -= 1.0;
         }
         admitted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex as Now;
+
+    use corten_base::BoxFuture;
+    use corten_kinds::Registry;
+
+    use super::*;
+    use crate::fake::{FakeApi, pod};
+
+    struct At(Now<Timestamp>);
+
+    impl Clock for At {
+        fn now(&self) -> Timestamp {
+            *self.0.lock().unwrap()
+        }
+
+        fn sleep(&self, _: std::time::Duration) -> BoxFuture<'static, ()> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    /// What of these notes is written: `create` with the message, `count` with the number and the message.
+    async fn written(notes: Vec<EventNote>) -> Vec<String> {
+        let api = FakeApi::refusing(&[]);
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let registry = Kinds::new(Arc::new(Registry::builtin()));
+        let mut writer = Writer {
+            api: api.clone(),
+            clock: Arc::new(At(Now::new(now))),
+            registry,
+            component: "test",
+            remembered: HashMap::new(),
+            similar: HashMap::new(),
+            tokens: HashMap::new(),
+            last_nanos: 0,
+        };
+        for note in notes {
+            writer.write(note).await;
+        }
+        let show = |write: Write| match write {
+            Write::Create { body, .. } => format!("create {}", body.str_at("message")),
+            Write::Patch { body, .. } => {
+                format!("count {} {}", body.i64_at("count").unwrap(), body.str_at("message"))
+            }
+            other => panic!("{other:?}"),
+        };
+        api.writes().into_iter().map(show).collect()
+    }
+
+    #[tokio::test]
+    async fn series_of_the_same_event_are_counted() {
+        let about = pod("p");
+        let note = |message: &str| EventNote::warning(&about, "FailedCreate", message);
+        let seen = written(vec![note("a"), note("a"), note("b"), note("a")]).await;
+        assert_eq!(seen, ["create a", "count 2 a", "create b", "count 3 a"]);
+    }
+
+    #[tokio::test]
+    async fn similar_events_are_combined_and_too_many_are_dropped() {
+        let about = pod("p");
+        let note = |n: usize| EventNote::warning(&about, "FailedCreate", format!("number {n}"));
+        let seen = written((0..30).map(note).collect()).await;
+        assert_eq!(seen.len(), 25, "a burst, then one in five minutes");
+        assert_eq!(
+            (seen[9].as_str(), seen[10].as_str()),
+            ("create number 9", "create (combined from similar events): number 10")
+        );
+        assert_eq!(seen[11], "count 2 (combined from similar events): number 11");
+        let others = pod("q");
+        let mut notes: Vec<EventNote> = (0..30).map(note).collect();
+        notes.push(EventNote::normal(&others, "Started", "fine"));
+        assert_eq!(
+            written(notes).await.last().map(String::as_str),
+            Some("create fine"),
+            "each object has its own bound"
+        );
     }
 }

@@ -2,6 +2,7 @@
 
 mod apply_diff;
 mod bench;
+mod checklist;
 mod clients;
 mod conformance;
 mod deny;

@@ -139,6 +139,7 @@ pub(crate) fn run() -> Result<()> {
         }
     }
     strays(&mut findings)?;
+    crate::checklist::check(&mut findings)?;
     if findings.is_empty() {
         return Ok(());
     }

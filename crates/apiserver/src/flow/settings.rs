@@ -7,18 +7,18 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use corten_auth::User;
 use corten_base::{BoxFuture, OnError, OnStop, Timestamp, backoff};
 use corten_cache::{Filter, Watcher};
 use corten_client::{PatchKind, WriteOptions};
 use corten_flowcontrol::{FlowSchema, PriorityLevel, bootstrap};
-use corten_kinds::{Kind, id};
+use corten_kinds::id;
 use corten_object::{KindId, ObjectKey, Status, time};
 use corten_tree::{Tree, tree};
 use futures::future::{Either, select};
 
 use crate::core::Core;
-use crate::pipeline::{Body, DeleteParameters, PatchBody, Request};
+use crate::own::Own;
+use crate::pipeline::{Body, DeleteParameters, PatchBody};
 
 /// How long a change of the server's own objects is left alone. Whoever replaces one deletes it and makes it anew.
 const REPAIR_AFTER: Duration = Duration::from_secs(60);
@@ -158,23 +158,14 @@ fn condition(schema: &Tree, level: &str, found: bool) -> Option<Tree> {
 
 async fn apply(core: &Arc<Core>, name: &str, mut condition: Tree, now: Timestamp) -> Result<(), Status> {
     condition.insert("lastTransitionTime", time::format(now));
-    let kind = core.registry.get(id::FLOW_SCHEMA);
+    let key = ObjectKey::new(id::FLOW_SCHEMA, "", name);
+    let kind = core.registry.get(key.kind);
     let body = tree!({"apiVersion": (bootstrap::API_VERSION), "kind": (&*kind.kind), "metadata": {"name": name},
         "status": {"conditions": [condition]}});
     let options = WriteOptions { field_manager: bootstrap::CONSUMER.into(), force: true, ..WriteOptions::default() };
     let patch = PatchBody { kind: PatchKind::Apply, body: body.to_json().into() };
-    let user = User::apiserver();
-    core.patch(request(&user, &kind, name, "status", &options), patch).await.map(drop)
-}
-
-fn request<'r>(
-    user: &'r User,
-    kind: &'r Arc<Kind>,
-    name: &'r str,
-    subresource: &'r str,
-    options: &'r WriteOptions,
-) -> Request<'r> {
-    Request { user, kind, version: &kind.versions[0], namespace: "", name, subresource, options }
+    let own = Own::of(core, key.kind).with_options(options);
+    core.patch(own.request(&key, "status"), patch).await.map(drop)
 }
 
 /// What has to be done with one of the server's own objects.
@@ -214,17 +205,14 @@ fn amiss(core: &Core) -> Vec<(ObjectKey, Amiss)> {
 /// # Errors
 /// The first refusal, if it is not that somebody else was quicker.
 pub(crate) async fn ensure(core: &Arc<Core>) -> Result<(), Status> {
-    let user = User::apiserver();
-    let options = WriteOptions { field_manager: bootstrap::PRODUCER.into(), ..WriteOptions::default() };
-    let (user, options) = (&user, &options);
     // One does not need the other, and the store groups what comes together.
     let all = amiss(core).into_iter().map(|(key, amiss)| async move {
-        let kind = core.registry.get(key.kind);
-        let request = |name| request(user, &kind, name, "", options);
+        let options = WriteOptions { field_manager: bootstrap::PRODUCER.into(), ..WriteOptions::default() };
+        let own = Own::of(core, key.kind).with_options(options);
         let done = match amiss {
-            Amiss::Missing(object) => core.create(request(""), Body::Tree(object)).await.map(drop),
-            Amiss::Changed(object) => core.update(request(&key.name), Body::Tree(object)).await.map(drop),
-            Amiss::LeftOver => core.delete(request(&key.name), &DeleteParameters::default()).await.map(drop),
+            Amiss::Missing(object) => own.create(core, &key, object).await,
+            Amiss::Changed(object) => core.update(own.request(&key, ""), Body::Tree(object)).await.map(drop),
+            Amiss::LeftOver => core.delete(own.request(&key, ""), &DeleteParameters::default()).await.map(drop),
         };
         done.or_else(|status| match status.is_already_exists() || status.is_not_found() || status.is_conflict() {
             true => Ok(()),

@@ -1,35 +1,22 @@
 //! A caller over TLS who proves who they are in one way or another.
 
-use std::sync::Arc;
-
-use bytes::Bytes;
 use corten_auth::SignedPair;
 use corten_tree::{Tree, json};
-use http_body_util::{BodyExt, Full};
-use hyper::{HeaderMap, Method, Request};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use http_body_util::BodyExt;
+use hyper::{HeaderMap, Method};
 
-use super::Fixture;
+use super::{Client, Fixture};
 
 /// One HTTP/1.1 connection with headers that every request has.
 pub struct Caller {
-    sender: hyper::client::conn::http1::SendRequest<Full<Bytes>>,
+    client: Client,
     headers: Vec<(String, String)>,
 }
 
 impl Caller {
     /// With a client certificate, or without.
     pub async fn connect(fixture: &Fixture, identity: Option<&SignedPair>) -> Caller {
-        let tls = Arc::new(fixture.material.client_tls(identity).unwrap());
-        let tcp = TcpStream::connect(fixture.server.addresses()[0]).await.unwrap();
-        let name = "localhost".try_into().unwrap();
-        let stream = tokio_rustls::TlsConnector::from(tls).connect(name, tcp).await.unwrap();
-        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
-        fixture.tasks.spawn("test caller", corten_base::OnStop::Abort, async move {
-            let _ = connection.await;
-        });
-        Caller { sender, headers: Vec::new() }
+        Caller { client: Client::with_identity(fixture, identity).await, headers: Vec::new() }
     }
 
     /// The administrator.
@@ -49,16 +36,10 @@ impl Caller {
     }
 
     pub async fn send(&mut self, method: Method, path: &str, kind: &str, body: &str) -> (u16, HeaderMap, Tree) {
-        let mut request = Request::builder().method(method).uri(path).header("host", "localhost");
-        for (name, value) in &self.headers {
-            request = request.header(name, value);
-        }
-        if !kind.is_empty() {
-            request = request.header("content-type", kind);
-        }
-        let request = request.body(Full::new(Bytes::copy_from_slice(body.as_bytes()))).unwrap();
-        self.sender.ready().await.unwrap();
-        let response = self.sender.send_request(request).await.unwrap();
+        let kind = [("content-type", kind)].into_iter().filter(|(_, kind)| !kind.is_empty());
+        let own = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let headers: Vec<(&str, &str)> = own.chain(kind).collect();
+        let response = self.client.send(method, path, &headers, body.as_bytes()).await;
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
         let tree = json::parse(&bytes).unwrap_or_else(|_| Tree::from(String::from_utf8_lossy(&bytes).into_owned()));

@@ -2,9 +2,12 @@
 
 #[allow(dead_code, reason = "each test file uses its part")]
 pub mod caller;
+#[allow(dead_code, reason = "each test file uses its part")]
+pub mod definitions;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use corten_apiserver::{Server, ServerConfig};
@@ -62,13 +65,13 @@ pub struct Client(hyper::client::conn::http1::SendRequest<Full<Bytes>>);
 #[allow(dead_code, reason = "each test file uses its part")]
 impl Client {
     pub async fn connect(fixture: &Fixture, admin: bool) -> Client {
-        let identity = admin.then_some(&fixture.material.admin);
-        let tls = Arc::new(fixture.material.client_tls(identity).unwrap());
-        let tcp = TcpStream::connect(fixture.server.addresses()[0]).await.unwrap();
-        let name = "localhost".try_into().unwrap();
-        let stream = tokio_rustls::TlsConnector::from(tls).connect(name, tcp).await.unwrap();
-        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
-        fixture.tasks.spawn("test client", corten_base::OnStop::Abort, async move {
+        Client::with_identity(fixture, admin.then_some(&fixture.material.admin)).await
+    }
+
+    /// With a client certificate, or without.
+    pub async fn with_identity(fixture: &Fixture, identity: Option<&corten_auth::SignedPair>) -> Client {
+        let (sender, connection) = hyper::client::conn::http1::handshake(fixture.tls(identity).await).await.unwrap();
+        fixture.tasks.spawn("test client", OnStop::Abort, async move {
             let _ = connection.with_upgrades().await;
         });
         Client(sender)
@@ -90,17 +93,31 @@ impl Client {
         self.0.send_request(request).await.unwrap()
     }
 
-    pub async fn get(&mut self, path: &str, headers: &[(&str, &str)]) -> (u16, Tree) {
-        let response = self.send(Method::GET, path, headers, b"").await;
+    async fn ask(&mut self, method: Method, path: &str, headers: &[(&str, &str)], body: &[u8]) -> (u16, Tree) {
+        let response = self.send(method, path, headers, body).await;
         let code = response.status().as_u16();
         let bytes = response.into_body().collect().await.unwrap().to_bytes();
         (code, json::parse(&bytes).unwrap_or_else(|_| Tree::from(String::from_utf8_lossy(&bytes).into_owned())))
     }
 
+    pub async fn get(&mut self, path: &str, headers: &[(&str, &str)]) -> (u16, Tree) {
+        self.ask(Method::GET, path, headers, b"").await
+    }
+
     pub async fn post(&mut self, path: &str, body: &str) -> (u16, Tree) {
-        let response = self.send(Method::POST, path, &[], body.as_bytes()).await;
-        let code = response.status().as_u16();
-        (code, json::parse(&response.into_body().collect().await.unwrap().to_bytes()).unwrap())
+        self.ask(Method::POST, path, &[], body.as_bytes()).await
+    }
+
+    pub async fn put(&mut self, path: &str, body: &str) -> (u16, Tree) {
+        self.ask(Method::PUT, path, &[], body.as_bytes()).await
+    }
+
+    pub async fn patch(&mut self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> (u16, Tree) {
+        self.ask(Method::PATCH, path, headers, body).await
+    }
+
+    pub async fn delete(&mut self, path: &str) -> (u16, Tree) {
+        self.ask(Method::DELETE, path, &[], b"").await
     }
 }
 
@@ -113,24 +130,33 @@ impl Drop for Feed {
     }
 }
 
-/// The system's clock, which a test may put forward.
-#[derive(Debug, Default)]
-pub struct ShiftedClock(std::sync::atomic::AtomicU64);
+/// The system's clock, which a test may put forward: who sleeps until then wakes.
+#[derive(Debug, Clone, Default)]
+pub struct ShiftedClock(tokio::sync::watch::Sender<Duration>);
 
 impl ShiftedClock {
     #[allow(dead_code, reason = "each test file uses its part")]
     pub fn advance(&self, seconds: u64) {
-        self.0.fetch_add(seconds, std::sync::atomic::Ordering::SeqCst);
+        self.0.send_modify(|ahead| *ahead += Duration::from_secs(seconds));
     }
 }
 
 impl Clock for ShiftedClock {
     fn now(&self) -> Timestamp {
-        SystemClock.now() + std::time::Duration::from_secs(self.0.load(std::sync::atomic::Ordering::SeqCst))
+        SystemClock.now() + *self.0.borrow()
     }
 
-    fn sleep(&self, duration: std::time::Duration) -> BoxFuture<'static, ()> {
-        SystemClock.sleep(duration)
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        let (clock, deadline, mut advanced) = (self.clone(), self.now() + duration, self.0.subscribe());
+        Box::pin(async move {
+            while clock.now() < deadline {
+                let left = Duration::try_from(deadline.duration_since(clock.now())).unwrap_or_default();
+                tokio::select! {
+                    _ = advanced.changed() => {}
+                    () = tokio::time::sleep(left) => {}
+                }
+            }
+        })
     }
 }
 
@@ -221,7 +247,26 @@ impl Fixture {
         }
     }
 
-    #[allow(dead_code, reason = "the HTTP tests come in by the socket")]
+    /// A TLS connection, with a client certificate or without.
+    pub async fn tls(
+        &self,
+        identity: Option<&corten_auth::SignedPair>,
+    ) -> TokioIo<tokio_rustls::client::TlsStream<TcpStream>> {
+        let tls = Arc::new(self.material.client_tls(identity).unwrap());
+        let tcp = TcpStream::connect(self.server.addresses()[0]).await.unwrap();
+        let name = "localhost".try_into().unwrap();
+        TokioIo::new(tokio_rustls::TlsConnector::from(tls).connect(name, tcp).await.unwrap())
+    }
+
+    /// Waits until the cache is as wanted, looking again at each change.
+    pub async fn until_cache(&self, wanted: impl Fn(&Fixture) -> bool) {
+        let mut cursor = self.cache.cursor(corten_cache::Scope::Everything, self.cache.revision()).unwrap();
+        while !wanted(self) {
+            let change = tokio::time::timeout(Duration::from_secs(20), cursor.next_batch(100));
+            change.await.expect("what is waited for never comes").unwrap();
+        }
+    }
+
     pub fn admin(&self) -> Arc<dyn Api> {
         self.server.api_as(User::admin())
     }
