@@ -22,7 +22,7 @@ fn exit_code_and_log(m: &Machine) {
     assert_eq!((exit.exit_code, exit.signal, exit.oom_killed), (7, 0, false));
     assert!(exit.started_at >= before && exit.finished_at >= exit.started_at);
     let log = m.log("c");
-    for line in ["stdout F one\n", "stderr F two\n", "stdout F three\n"] {
+    for line in ["stdout F one\n", "stderr F two\n", "stdout P three\n"] {
         assert!(log.contains(line), "{log}");
     }
     let raw = fs::read_to_string(m.base.join("logs/c/0.log")).unwrap();

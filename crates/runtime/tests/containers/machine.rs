@@ -98,7 +98,8 @@ impl Machine {
     /// Runs a script in a new container and gives what it said on standard output.
     pub fn output(&self, spec: &ContainerSpec) -> String {
         self.run(spec);
-        self.log(&spec.id).lines().filter_map(|l| l.strip_prefix("stdout F ").map(|l| format!("{l}\n"))).collect()
+        let of_stdout = |l: &str| Some(format!("{}\n", l.strip_prefix("stdout F ").or(l.strip_prefix("stdout P "))?));
+        self.log(&spec.id).lines().filter_map(of_stdout).collect()
     }
 
     /// Takes everything away, whatever a test left, and proves that nothing stays.
