@@ -66,7 +66,11 @@ async fn reclaim(shared: &Arc<Shared>, api: &Arc<dyn Api>, object: &Arc<Object>,
         return Ok(());
     };
     let local = LocalPath::new(&shared.config.data_dir);
-    shared.blocking(move |_| local.remove(&path)).await?.map_err(|e| e.to_string())?;
+    let removed = shared.blocking(move |_| {
+        corten_runtime::loop_device::detach(&path).map_err(|e| e.to_string())?;
+        local.remove(&path).map_err(|e| e.to_string())
+    });
+    removed.await??;
     if gone {
         return Ok(());
     }

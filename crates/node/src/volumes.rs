@@ -21,6 +21,8 @@ pub struct Mounted {
     pub path: PathBuf,
     /// Read-only for every container.
     pub read_only: bool,
+    /// Whether `path` is a block device.
+    pub block: bool,
 }
 
 /// Which volume could not be had, and why.
@@ -70,12 +72,12 @@ async fn one(ctx: &PodContext, volume: &Volume, sources: &Sources) -> Result<Mou
                 corten_volumes::empty_dir(&path, medium, fs_group(&pod))
             })
             .await?;
-            Ok(Mounted { path: root, read_only: false })
+            Ok(Mounted { path: root, read_only: false, block: false })
         }
         VolumeKind::HostPath { path, check } => {
             let checked = PathBuf::from(&path);
             run(ctx, move || corten_volumes::host_path(&checked, HostPathType::parse(&check)?)).await?;
-            Ok(Mounted { path: path.into(), read_only: false })
+            Ok(Mounted { path: path.into(), read_only: false, block: false })
         }
         VolumeKind::Files => {
             let files = files(&pod, volume, sources)?;
@@ -85,11 +87,11 @@ async fn one(ctx: &PodContext, volume: &Volume, sources: &Sources) -> Result<Mou
                 write_files(&pod, &path, files)
             })
             .await?;
-            Ok(Mounted { path: root, read_only: true })
+            Ok(Mounted { path: root, read_only: true, block: false })
         }
         VolumeKind::Claim { name, read_only } => {
-            let path = claim(ctx, &name).await?;
-            if let Some(group) = fs_group(&pod) {
+            let (path, block) = claim(ctx, &name, &volume.name).await?;
+            if let Some(group) = fs_group(&pod).filter(|_| !block) {
                 let path = path.clone();
                 let policy = match pod.spec.security_context.as_ref().and_then(|s| s.fs_group_change_policy.as_deref())
                 {
@@ -98,7 +100,7 @@ async fn one(ctx: &PodContext, volume: &Volume, sources: &Sources) -> Result<Mou
                 };
                 run(ctx, move || corten_volumes::give_to_group(&path, group, read_only, policy)).await?;
             }
-            Ok(Mounted { path, read_only })
+            Ok(Mounted { path, read_only, block })
         }
     }
 }
@@ -132,8 +134,8 @@ pub fn sub_path(ctx: &PodContext, volume: &str, container: &str, n: usize) -> Pa
     ctx.dir().join("volume-subpaths").join(volume).join(container).join(n.to_string())
 }
 
-/// The path of a bound claim's volume on this node.
-async fn claim(ctx: &PodContext, name: &str) -> Result<PathBuf, String> {
+/// The path of a bound claim's volume on this node, and whether it is a block device; `used_as`: the volume's name in the pod.
+async fn claim(ctx: &PodContext, name: &str, used_as: &str) -> Result<(PathBuf, bool), String> {
     let api = &ctx.shared.api;
     let key = ObjectKey::new(id::PERSISTENT_VOLUME_CLAIM, &ctx.pod.metadata.namespace, name);
     let claim = api.get(&key).await.map_err(|s| format!("error processing PVC {}/{name}: {s}", key.namespace))?;
@@ -144,6 +146,11 @@ async fn claim(ctx: &PodContext, name: &str) -> Result<PathBuf, String> {
     let key = ObjectKey::new(id::PERSISTENT_VOLUME, "", &claim.spec.volume_name);
     let volume = api.get(&key).await.map_err(|s| s.to_string())?;
     let volume = volume.view::<PersistentVolume>().map_err(|e| e.to_string())?;
+    let block = volume.spec.volume_mode.as_deref() == Some("Block");
+    corten_podplan::volumes::check_mode(&ctx.pod, used_as, block)?;
+    if block {
+        return Ok((block_device(ctx, &volume, used_as).await?, true));
+    }
     if let Some(local) = &volume.spec.local {
         let path = PathBuf::from(&local.path);
         // A volume of the built-in class is made on its first use.
@@ -151,7 +158,9 @@ async fn claim(ctx: &PodContext, name: &str) -> Result<PathBuf, String> {
             let (made, all) = (path.clone(), LocalPath::new(&ctx.shared.config.data_dir));
             run(ctx, move || all.create(&made)).await?;
         }
-        return Ok(path);
+        let checked = path.clone();
+        run(ctx, move || corten_volumes::host_path(&checked, HostPathType::Directory)).await?;
+        return Ok((path, false));
     }
     if let Some(csi) = &volume.spec.csi {
         return Err(corten_podplan::volumes::no_driver(&csi.driver));
@@ -163,7 +172,60 @@ async fn claim(ctx: &PodContext, name: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(&host.path);
     let (checked, check) = (path.clone(), host.r#type.clone().unwrap_or_default());
     run(ctx, move || corten_volumes::host_path(&checked, HostPathType::parse(&check)?)).await?;
-    Ok(path)
+    Ok((path, false))
+}
+
+/// Below a pod's directory: links to the files that loop devices show for it.
+const DEVICES: &str = "volume-devices";
+
+/// The device node of a volume in block mode. A volume of the built-in class is a file behind a loop device.
+async fn block_device(ctx: &PodContext, volume: &PersistentVolume, used_as: &str) -> Result<PathBuf, String> {
+    let (name, spec) = (&volume.metadata.name, &volume.spec);
+    let path = match (&spec.local, &spec.host_path) {
+        (Some(local), _) => PathBuf::from(&local.path),
+        (None, Some(host)) => PathBuf::from(&host.path),
+        (None, None) => {
+            return Err(format!("persistentvolume {name:?}: only local and hostPath volumes are implemented"));
+        }
+    };
+    if !path.starts_with(&ctx.shared.config.data_dir) {
+        let checked = path.clone();
+        run(ctx, move || corten_volumes::host_path(&checked, HostPathType::BlockDevice)).await?;
+        return Ok(path);
+    }
+    let bytes = spec.capacity.get("storage").map_or(0, corten_views::Quantity::value);
+    let bytes = u64::try_from(bytes).unwrap_or(0);
+    let all = LocalPath::new(&ctx.shared.config.data_dir);
+    let link = ctx.dir().join(DEVICES).join(used_as);
+    let attached = ctx.shared.blocking(move |_| {
+        all.create_image(&path, bytes).map_err(|e| e.to_string())?;
+        // The link first: what is attached is never forgotten.
+        make_parent(&link).map_err(|e| e.to_string())?;
+        match std::os::unix::fs::symlink(&path, &link) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(format!("cannot link {}: {error}", link.display()));
+            }
+            _ => {}
+        }
+        let failed = |error| format!("cannot make {} a block device: {error}", path.display());
+        corten_runtime::loop_device::attach(&path, bytes).map_err(failed)
+    });
+    attached.await?
+}
+
+/// Frees the loop devices that only this pod has used.
+fn free_devices(pods: &Path, own: &Path) -> Result<(), VolumeError> {
+    let files = |dir: &Path| -> Vec<PathBuf> {
+        let links = std::fs::read_dir(dir.join(DEVICES)).into_iter().flatten().flatten();
+        links.filter_map(|link| std::fs::read_link(link.path()).ok()).collect()
+    };
+    let others = std::fs::read_dir(pods).into_iter().flatten().flatten().map(|e| e.path()).filter(|p| p != own);
+    let used: Vec<PathBuf> = others.flat_map(|pod| files(&pod)).collect();
+    for file in files(own).into_iter().filter(|f| !used.contains(f)) {
+        let failed = |source| VolumeError::Io { doing: "free the loop device of", path: file.clone(), source };
+        corten_runtime::loop_device::detach(&file).map_err(failed)?;
+    }
+    corten_volumes::remove_dir(&own.join(DEVICES))
 }
 
 /// Writes changed contents into volumes made of API objects.
@@ -180,7 +242,9 @@ pub async fn refresh(ctx: &PodContext, reader: &Reader, ips: &[String]) -> Resul
 /// Unmounts and removes all volumes that were made for the pod, and its containers' files.
 pub async fn remove(ctx: &PodContext) -> Result<(), String> {
     let dir = ctx.dir();
+    let pods = dir.parent().unwrap_or(&dir).to_owned();
     run(ctx, move || {
+        free_devices(&pods, &dir)?;
         ["volume-subpaths", "volumes", "containers"]
             .iter()
             .try_for_each(|name| corten_volumes::remove_dir(&dir.join(name)))

@@ -44,6 +44,7 @@ const CONTAINER: &[&str] = &[
     "volumeMounts.subPath",
     "volumeMounts.subPathExpr",
     "volumeMounts.mountPropagation",
+    "volumeDevices",
     "livenessProbe",
     "readinessProbe",
     "startupProbe",
@@ -144,7 +145,6 @@ const REASONS: &[(&str, &str)] = &[
     ("schedulingGroup", "gang scheduling is not implemented"),
     ("securityContext.appArmorProfile", "this node has no AppArmor"),
     ("securityContext.windowsOptions", "this node runs Linux"),
-    ("containers.volumeDevices", "raw block volumes are not implemented"),
     ("containers.resources.claims", "dynamic resource allocation is not implemented"),
     ("containers.env.valueFrom.fileKeyRef", "variables from files are not implemented"),
     ("containers.securityContext.appArmorProfile", "this node has no AppArmor"),
@@ -295,7 +295,7 @@ mod tests {
     fn unknown_fields_are_refused_with_their_path() {
         let pod = corten_tree::json::parse(
             br#"{"spec":{"hostUsers":false,"runtimeClassName":"kata","affinity":{"any":{"thing":1}},"os":{"name":"windows"},
-            "containers":[{"name":"c","image":"i","resources":{"limits":{"cpu":"1"}},"volumeDevices":[{"name":"x"}],"restartPolicyRules":[
+            "containers":[{"name":"c","image":"i","resources":{"limits":{"cpu":"1"}},"restartPolicyRules":[
             {"action":"RestartAllContainers"}],"env":[{"name":"a","valueFrom":{"fileKeyRef":{"key":"k"}}}],"securityContext":{"appArmorProfile":{"type":"Unconfined"}},"newField":true}],
             "volumes":[{"name":"v","emptyDir":{"medium":"HugePages"}},{"name":"w","nfs":{"server":"s"}},{"name":"e","emptyDir":{}}]}}"#,
         )
@@ -304,7 +304,6 @@ mod tests {
         expect![[r#"
             spec.hostUsers: user namespaces are not implemented
             spec.runtimeClassName: only the built-in runtime exists
-            spec.containers[0].volumeDevices: raw block volumes are not implemented
             spec.containers[0].env[0].valueFrom.fileKeyRef: variables from files are not implemented
             spec.containers[0].newField: this field is not implemented by this node
             spec.volumes[1].nfs: NFS volumes are not implemented

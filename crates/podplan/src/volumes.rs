@@ -76,6 +76,21 @@ pub fn kind(pod: &Pod, volume: &Volume) -> Result<VolumeKind, String> {
     }
 }
 
+/// Whether the containers use a volume as what it is, a file system or a block device
+/// (`pkg/kubelet/volumemanager/populator` `createVolumeSpec`).
+pub fn check_mode(pod: &Pod, volume: &str, block: bool) -> Result<(), String> {
+    let all = || pod.spec.containers.iter().chain(&pod.spec.init_containers);
+    let mounted = all().any(|c| c.volume_mounts.iter().any(|m| m.name == volume));
+    let device = all().any(|c| c.volume_devices.iter().any(|d| d.name == volume));
+    match (block, mounted, device) {
+        (true, true, _) => Err(format!("volume {volume} has volumeMode Block, but is specified in volumeMounts")),
+        (false, _, true) => {
+            Err(format!("volume {volume} has volumeMode Filesystem, but is specified in volumeDevices"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// What a kubelet says while no such driver is registered with it (`pkg/volume/csi/csi_mounter.go` `SetUpAt`): here never one is.
 pub fn no_driver(driver: &str) -> String {
     format!(
@@ -343,6 +358,24 @@ mod tests {
             .map(|f| format!("{} {:o} {}", f.path, f.mode, String::from_utf8_lossy(&f.content)))
             .collect();
         assert_eq!(got, ["token 644 jwt", "ca.crt 644 PEM", "namespace 644 d"]);
+    }
+
+    #[test]
+    fn volume_mode_must_be_what_containers_use() {
+        let pod: Pod = serde_json::from_str(
+            r#"{"spec":{"containers":[{"name":"c","volumeMounts":[{"name":"m"}],"volumeDevices":[{"name":"d"}]}]}}"#,
+        )
+        .unwrap();
+        assert_eq!(check_mode(&pod, "m", false), Ok(()));
+        assert_eq!(check_mode(&pod, "d", true), Ok(()));
+        assert_eq!(
+            check_mode(&pod, "m", true).unwrap_err(),
+            "volume m has volumeMode Block, but is specified in volumeMounts"
+        );
+        assert_eq!(
+            check_mode(&pod, "d", false).unwrap_err(),
+            "volume d has volumeMode Filesystem, but is specified in volumeDevices"
+        );
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub mod defaults;
 mod error;
 mod inside;
 mod log;
+pub mod loop_device;
 mod maker;
 mod pause;
 mod program;

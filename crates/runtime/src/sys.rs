@@ -86,6 +86,12 @@ fn prctl(option: c_int, value: u64) -> io::Result<()> {
     check(unsafe { libc::prctl(option, value, 0, 0, 0) } as c_long).map(drop)
 }
 
+/// An ioctl whose argument is a number.
+pub fn ioctl_number(fd: BorrowedFd<'_>, operation: u64, argument: u64) -> io::Result<i64> {
+    // SAFETY: the operations used here take their argument as a number: nothing of this process is read or written.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), operation as _, argument) }.into())
+}
+
 /// The signal that this process gets when its parent dies.
 pub fn set_parent_death_signal(signal: i32) -> io::Result<()> {
     prctl(libc::PR_SET_PDEATHSIG, signal as u64)

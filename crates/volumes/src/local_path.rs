@@ -1,7 +1,7 @@
 //! Directories for claims: what a volume of the built-in storage class is.
 
 use std::fs;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::At;
@@ -37,6 +37,18 @@ impl LocalPath {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
             Err(error) => Err(error).at("create", path),
             Ok(()) => fs::set_permissions(path, fs::Permissions::from_mode(0o777)).at("change the mode of", path),
+        }
+    }
+
+    /// Makes a volume's file for block mode: sparse, at least `bytes` large. Keeps what is there.
+    pub fn create_image(&self, path: &Path, bytes: u64) -> Result<()> {
+        self.check(path)?;
+        fs::DirBuilder::new().recursive(true).mode(0o711).create(&self.root).at("create", &self.root)?;
+        let opened = fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
+        let file = opened.at("create", path)?;
+        match file.metadata().at("read", path)?.len() < bytes {
+            true => file.set_len(bytes).at("grow", path),
+            false => Ok(()),
         }
     }
 

@@ -7,10 +7,10 @@ use corten_podplan::resources::{CPU_PERIOD, container_cgroup, oom_score_adj};
 use corten_podplan::security::{self, SeccompProfile, Security};
 use corten_podplan::{ContainerKind, env, hosts};
 use corten_runtime::{
-    CapSet, ContainerSpec, Log, Mount, MountSource, PidNamespace, Propagation, ReadOnly, Resources, Rootfs, Seccomp,
-    User, defaults, user,
+    CapSet, ContainerSpec, Device, Log, Mount, MountSource, PidNamespace, Propagation, ReadOnly, Resources, Rootfs,
+    Seccomp, User, defaults, user,
 };
-use corten_views::container::VolumeMount;
+use corten_views::container::{VolumeDevice, VolumeMount};
 
 use super::PodContext;
 use super::start::StartJob;
@@ -76,7 +76,7 @@ pub fn build(inputs: Inputs<'_>) -> Result<ContainerSpec, String> {
         },
         masked_paths: paths(&security, defaults::MASKED_PATHS),
         readonly_paths: paths(&security, defaults::READONLY_PATHS),
-        devices: Vec::new(),
+        devices: devices(&inputs)?,
         rlimits: Vec::new(),
         oom_score_adj: oom_score_adj(pod, container, ctx.shared.facts.memory),
         resources: Resources {
@@ -205,6 +205,21 @@ fn mounts(inputs: &Inputs<'_>, message_file: &Path) -> Result<Vec<Mount>, String
     };
     out.push(bind(path, message_file.to_owned(), false));
     Ok(out)
+}
+
+/// The block devices that the container gets of its volumes.
+fn devices(inputs: &Inputs<'_>) -> Result<Vec<Device>, String> {
+    let one = |device: &VolumeDevice| {
+        let name = &device.name;
+        let found = inputs.mounted.get(name).filter(|m| m.block);
+        let volume = found.ok_or_else(|| format!("volume {name:?} is no block device"))?;
+        Ok(Device {
+            host_path: volume.path.clone(),
+            container_path: device.device_path.clone(),
+            permissions: if volume.read_only { "r".into() } else { "rwm".into() },
+        })
+    };
+    inputs.job.container.volume_devices.iter().map(one).collect()
 }
 
 fn volume_mount(inputs: &Inputs<'_>, mount: &VolumeMount, n: usize) -> Result<Mount, String> {

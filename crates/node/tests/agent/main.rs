@@ -570,6 +570,29 @@ async fn local_volumes(cluster: Cluster) {
     let gone = |api: &FakeApi| api.find(&ObjectKey::new(id::PERSISTENT_VOLUME, "", "v")).is_none().then_some(());
     cluster.api.until("volume deleted", gone).await;
     assert!(!path.exists());
+    // Block mode: a file behind a loop device.
+    let block = volume("Bound")
+        .replace("/v_default_c", "/b_default_c")
+        .replace("\"name\":\"v\",\"uid\":\"v1\"", "\"name\":\"b\",\"uid\":\"b1\"");
+    let block = block.replace("\"spec\":{", "\"spec\":{\"volumeMode\":\"Block\",\"capacity\":{\"storage\":\"4Mi\"},");
+    put(id::PERSISTENT_VOLUME, "", "b", block);
+    let claim = r#"{"apiVersion":"v1","kind":"PersistentVolumeClaim","metadata":{"name":"b","namespace":"default"},
+        "spec":{"volumeName":"b","volumeMode":"Block"},"status":{"phase":"Bound"}}"#;
+    put(id::PERSISTENT_VOLUME_CLAIM, "default", "b", claim.into());
+    cluster.create(
+        "block",
+        r#""containers":[{"name":"c","image":"i","command":["sh","-c","echo raw | busybox dd of=/dev/xvda conv=fsync; busybox stat -c %F /dev/xvda > /tmp/f; sleep 1000"],
+        "volumeDevices":[{"name":"v","devicePath":"/dev/xvda"}]}],"volumes":[{"name":"v","persistentVolumeClaim":{"claimName":"b"}}]"#,
+    );
+    cluster.running("block").await;
+    cluster.until_content("block", "/tmp/f", "block special file\n").await;
+    cluster.delete("block").await;
+    let image = cluster.config.data_dir.join("storage/b_default_c");
+    let content = std::fs::read(&image).unwrap();
+    assert_eq!((content.len(), &content[..4]), (4 << 20, &b"raw\n"[..]));
+    let devices = std::fs::read_dir("/sys/block").unwrap().flatten().map(|e| e.path().join("loop/backing_file"));
+    let backed: Vec<String> = devices.filter_map(|p| std::fs::read_to_string(p).ok()).collect();
+    assert!(!backed.iter().any(|b| b.contains("b_default_c")), "{backed:?}");
     // A CSI volume says which driver is missing.
     cluster.create(
         "csi",
