@@ -6,7 +6,7 @@ use corten_tree::Tree;
 use corten_views::{Pod, PodStatus};
 
 use crate::status::{ContainerReport, State};
-use crate::{Lifecycle, Memory, Observed};
+use crate::{Lifecycle, Memory, Observed, resize};
 
 struct Condition {
     kind: &'static str,
@@ -41,7 +41,8 @@ pub(crate) fn generate(
         own.push(condition("DisruptionTarget", true, "TerminationByKubelet", ending.message.clone()));
     }
     let mut out = Vec::new();
-    for other in pod.status.conditions.iter().filter(|c| !own.iter().any(|o| o.kind == c.r#type)) {
+    let is_own = |kind: &str| own.iter().any(|o| o.kind == kind) || resize::is_own_condition(kind);
+    for other in pod.status.conditions.iter().filter(|c| !is_own(&c.r#type)) {
         let mut tree = Tree::map();
         tree.insert("type", &other.r#type);
         if let Some(generation) = other.observed_generation.filter(|g| *g != 0) {
@@ -57,6 +58,7 @@ pub(crate) fn generate(
         texts(&mut tree, &other.reason, &other.message);
         out.push(tree);
     }
+    out.extend(memory.resizing.conditions());
     for c in own {
         let status = if c.holds { "True" } else { "False" };
         let before = previous.conditions.iter().find(|p| p.r#type == c.kind && p.status == status);

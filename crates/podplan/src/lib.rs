@@ -13,16 +13,19 @@
 //! `pkg/kubelet/kubelet_pods.go` (status), `pkg/kubelet/status/generate.go` (conditions), `pkg/kubelet/pod_workers.go`
 //! (the lifecycle that only goes forward).
 
+mod allotment;
 mod conditions;
 pub mod downward;
 pub mod env;
 pub mod eviction;
 pub mod hosts;
+mod level;
 mod memory;
 mod observed;
 mod phase;
 mod plan;
 pub mod probe;
+mod resize;
 pub mod resources;
 pub mod security;
 mod status;
@@ -30,9 +33,11 @@ pub mod support;
 mod terminate;
 pub mod volumes;
 
+pub use allotment::Allotment;
 pub use memory::{Ending, Lifecycle, Memory, StartFailure};
 pub use observed::{Observed, ObservedContainer, ObservedSandbox, Run};
 pub use plan::{Action, ContainerKind, Event, NodeFacts, Plan, ProbeKind, ProbeWanted, WhyKill, plan};
+pub use resize::ResizeStep;
 
 /// `name_namespace(uid)`, as upstream's messages name a pod (`pkg/kubelet/util/format` `Pod`).
 pub fn format_pod(pod: &corten_views::Pod) -> String {

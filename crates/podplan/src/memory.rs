@@ -3,9 +3,13 @@
 use std::collections::{HashMap, HashSet};
 
 use corten_base::Timestamp;
+use corten_tree::Tree;
+use corten_views::Pod;
 use jiff::SignedDuration;
 
+use crate::Event;
 use crate::probe::ProbeResults;
+use crate::resize::Resizing;
 
 const BACKOFF_FIRST: i64 = 10;
 const BACKOFF_MAX: i64 = 300;
@@ -79,6 +83,7 @@ pub struct Memory {
     pub(crate) sandbox_retry: Option<SandboxRetry>,
     /// Instances that were killed to be started again, whatever their exit code.
     pub(crate) restart_wanted: HashSet<String>,
+    pub(crate) resizing: Resizing,
 }
 
 /// A failed sandbox: when to try again.
@@ -142,6 +147,61 @@ impl Memory {
         ok: bool,
     ) -> bool {
         self.probes.entry(id.to_owned()).or_default().note(kind, probe, ok)
+    }
+
+    /// The node has taken the pod with the resources that it asks for.
+    pub fn note_taken(&mut self, pod: &Pod) {
+        self.resizing.begin(pod);
+    }
+
+    /// Whether the pod has been taken, by this agent or one before.
+    pub fn is_taken(&self) -> bool {
+        self.resizing.allocated.is_some()
+    }
+
+    /// Goes on from what [`Memory::to_save`] gave to an agent before.
+    pub fn restore(&mut self, saved: &Tree, pod: &Pod) {
+        self.resizing.restore(saved, pod);
+    }
+
+    /// What must outlive the agent, if it has changed since the last call.
+    pub fn to_save(&mut self) -> Option<Tree> {
+        self.resizing.saved()
+    }
+
+    /// The pod with the resources that it was promised, not those that it asks for.
+    pub fn allocated(&self, pod: &Pod) -> Pod {
+        self.resizing.allocated.as_ref().map_or_else(|| pod.clone(), |a| a.apply(pod))
+    }
+
+    /// Whether a pod asks for other resources than it was promised.
+    pub fn asks_for_resize(&self, pod: &Pod) -> bool {
+        self.resizing.allocated.as_ref().is_some_and(|a| !a.fits(pod))
+    }
+
+    /// Since when a resize has waited for room.
+    pub fn resize_pending_since(&self) -> Option<Timestamp> {
+        self.resizing.pending_since()
+    }
+
+    /// Notes that the pod is promised what it now asks for.
+    pub fn note_resize_accepted(&mut self, pod: &Pod, now: Timestamp) -> Event {
+        self.resizing.accept(pod, now)
+    }
+
+    /// Notes that there is no room for what the pod asks for; `infeasible`: there will never be.
+    pub fn note_resize_refused(&mut self, pod: &Pod, infeasible: bool, message: &str, now: Timestamp) -> Option<Event> {
+        self.resizing.refuse(pod, infeasible, message, now)
+    }
+
+    /// Notes that the pod asks for what it has.
+    pub fn note_resize_reverted(&mut self) {
+        self.resizing.revert();
+    }
+
+    /// Notes how many of the steps of [`crate::Action::Resize`] have succeeded, and what went wrong then.
+    pub fn note_resized(&mut self, done: usize, error: Option<&str>, pod: &Pod, now: Timestamp) -> Option<Event> {
+        self.resizing.finish(done, error, pod, now)
     }
 
     /// Notes that the sandbox could not be made.

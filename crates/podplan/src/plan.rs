@@ -6,7 +6,7 @@ use corten_views::container::Probe;
 use corten_views::{Container, Pod, PodStatus};
 
 use crate::memory::after;
-use crate::{Lifecycle, Memory, Observed, ObservedContainer, Run, status, terminate};
+use crate::{Lifecycle, Memory, Observed, ObservedContainer, ResizeStep, Run, resize, status, terminate};
 
 /// What the plan must know of the node.
 #[derive(Debug, Clone, Default)]
@@ -66,6 +66,8 @@ pub enum WhyKill {
     Probe(ProbeKind),
     /// Its image in the spec changed.
     Changed,
+    /// Its resources changed, and its resize policy asks for a restart.
+    Resized,
 }
 
 /// One thing to do. All but [`Action::Delete`] may run at the same time, and each is fine to be asked for again while it runs.
@@ -102,6 +104,11 @@ pub enum Action {
         message: String,
         /// Why.
         why: WhyKill,
+    },
+    /// Change cgroups of the running pod, one after the other; nothing if memory that shrinks is in use.
+    Resize {
+        /// The writes.
+        steps: Vec<ResizeStep>,
     },
     /// Remove an ended container that is of no more use.
     RemoveContainer {
@@ -174,6 +181,7 @@ pub fn plan(
     let mut work = Work { pod, observed, previous, memory, now, out: Plan::default() };
     work.advance();
     if work.memory.lifecycle == Lifecycle::Syncing {
+        resize::note_progress(&mut work);
         work.collect_garbage();
     }
     work.want_probes();
@@ -244,6 +252,7 @@ impl Work<'_> {
         if let Some(end) = self.sync_sandbox() {
             return end;
         }
+        resize::sync(self);
         for container in &self.pod.spec.ephemeral_containers {
             if self.observed.latest(&container.name).is_none() {
                 self.try_start(container, ContainerKind::Ephemeral);
@@ -286,6 +295,7 @@ impl Work<'_> {
             self.wake(retry.retry_at);
             return Some(false);
         }
+        self.memory.resizing.note_sandbox(pod);
         self.out.actions.push(Action::CreateSandbox { attempt, replaces: sandbox.map(|s| s.id.clone()) });
         Some(false)
     }
@@ -371,7 +381,7 @@ impl Work<'_> {
         match self.observed.latest(&container.name).cloned() {
             Some(found) if found.is_running() => {
                 let killed = self.check_running(container, &found);
-                !killed || self.should_restart_after_kill(container)
+                !killed || self.memory.restart_wanted.contains(&found.id)
             }
             _ if self.should_restart(container) => {
                 self.try_start(container, ContainerKind::App);
@@ -392,11 +402,14 @@ impl Work<'_> {
             ("failed liveness probe", WhyKill::Probe(ProbeKind::Liveness))
         } else if failed(ProbeKind::Startup) {
             ("failed startup probe", WhyKill::Probe(ProbeKind::Startup))
+        } else if resize::needs_restart(self, container) {
+            ("resize requires restart", WhyKill::Resized)
         } else {
             return false;
         };
-        let again = why == WhyKill::Changed || self.should_restart_after_kill(container);
-        let tail = if again && !init { ", will be restarted" } else { "" };
+        let again = matches!(why, WhyKill::Changed | WhyKill::Resized) || self.should_restart_after_kill(container);
+        let subject = if why == WhyKill::Resized { "Container" } else { subject };
+        let tail = if again && !init && why != WhyKill::Resized { ", will be restarted" } else { "" };
         if again {
             self.memory.restart_wanted.insert(found.id.clone());
         }
@@ -416,7 +429,7 @@ impl Work<'_> {
     /// Starts a container unless it is being started or must wait.
     fn try_start(&mut self, container: &Container, kind: ContainerKind) {
         let name = container.name.as_str();
-        if self.observed.is_starting(name) {
+        if self.observed.is_starting(name) || self.memory.resizing.is_under_way() {
             return;
         }
         if let Some((_, look)) = self.memory.blocked_until(name, self.now) {
@@ -440,6 +453,7 @@ impl Work<'_> {
             return;
         }
         let attempt = latest.map_or_else(|| self.attempt_from_status(name), |c| c.attempt + 1);
+        self.memory.resizing.note_start(name);
         self.out.actions.push(Action::Start { container: name.to_owned(), kind, attempt });
     }
 

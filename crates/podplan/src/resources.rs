@@ -92,15 +92,47 @@ fn bytes(list: &ResourceList) -> Option<i64> {
     list.get("memory").map(|q| q.value()).filter(|n| *n > 0)
 }
 
-/// A container's cgroup (`kuberuntime_container_linux.go` `calculateLinuxResources`).
-pub fn container_cgroup(container: &Container) -> CgroupValues {
-    let r = &container.resources;
-    let request = milli(&r.requests).or_else(|| milli(&r.limits).filter(|_| !r.requests.contains_key("cpu")));
+/// A container's limit, or the pod's where the container has none (`pkg/kubelet/util/util.go` `GetLimits`).
+fn limit(pod: &Pod, container: &Container, of: fn(&ResourceList) -> Option<i64>) -> Option<i64> {
+    of(&container.resources.limits).or_else(|| of(&pod.spec.resources.as_ref()?.limits))
+}
+
+/// A container's cgroup (`kuberuntime_container_linux.go` `generateLinuxContainerResources`).
+pub fn container_cgroup(pod: &Pod, container: &Container) -> CgroupValues {
+    let requests = &container.resources.requests;
+    let cpu_limit = limit(pod, container, milli);
+    let request = milli(requests).or_else(|| cpu_limit.filter(|_| !requests.contains_key("cpu")));
     CgroupValues {
         cpu_shares: Some(shares(request.unwrap_or(0))),
-        cpu_quota: milli(&r.limits).map(quota),
-        memory_max: bytes(&r.limits),
+        cpu_quota: cpu_limit.map(quota),
+        memory_max: limit(pod, container, bytes),
     }
+}
+
+/// What of a container's resources its cgroup or its policy depends on (`containerResourcesFromRequirements`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Amounts {
+    /// Thousandths of a core; 0 for none.
+    pub cpu: Range,
+    /// Bytes; 0 for none.
+    pub memory: Range,
+}
+
+/// A request and a limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Range {
+    pub request: i64,
+    pub limit: i64,
+}
+
+/// The amounts of a container in a pod.
+pub(crate) fn amounts(pod: &Pod, container: &Container) -> Amounts {
+    let requests = &container.resources.requests;
+    let range = |of: fn(&ResourceList) -> Option<i64>| Range {
+        request: of(requests).unwrap_or(0),
+        limit: limit(pod, container, of).unwrap_or(0),
+    };
+    Amounts { cpu: range(milli), memory: range(bytes) }
 }
 
 /// The pod's own cgroup (`ResourceConfigForPod`).
@@ -197,7 +229,7 @@ mod tests {
             let pod = pod(text);
             assert_eq!(QosClass::of(&pod), class, "{text}");
             let expected = CgroupValues { cpu_shares, cpu_quota, memory_max };
-            assert_eq!(container_cgroup(&pod.spec.containers[0]), expected, "{text}");
+            assert_eq!(container_cgroup(&pod, &pod.spec.containers[0]), expected, "{text}");
             assert_eq!(pod_cgroup(&pod), expected, "{text}");
             assert_eq!(oom_score_adj(&pod, &pod.spec.containers[0], 4 << 30), oom, "{text}");
         }

@@ -4,13 +4,13 @@
 use corten_base::Timestamp;
 use corten_object::time;
 use corten_tree::Tree;
-use corten_views::container::{ContainerStateTerminated, ContainerStatus};
-use corten_views::quantity::ResourceList;
+use corten_views::container::{ContainerStateTerminated, ContainerStatus, ResourceRequirements};
 use corten_views::{Container, Pod, PodStatus};
 
+use crate::allotment::{list_tree, requirements_tree};
 use crate::plan::should_restart;
 use crate::resources::QosClass;
-use crate::{Lifecycle, Memory, NodeFacts, Observed, ObservedContainer, ProbeKind, Run, conditions, phase};
+use crate::{Lifecycle, Memory, NodeFacts, Observed, ObservedContainer, ProbeKind, Run, conditions, level, phase};
 
 /// Prefix of container ids in the API.
 const RUNTIME: &str = "corten://";
@@ -93,10 +93,11 @@ pub(crate) fn generate(
     ];
     for (key, containers, reports) in lists {
         if !reports.is_empty() {
-            let one = |r: &ContainerReport| tree(r, containers.iter().find(|c| c.name == r.name));
+            let one = |r: &ContainerReport| tree(r, containers.iter().find(|c| c.name == r.name), memory);
             out.insert(key, Tree::List(reports.iter().map(one).collect()));
         }
     }
+    level::insert(&mut out, pod, memory.resizing.pod_values());
     let class = &pod.status.qos_class;
     out.insert("qosClass", if class.is_empty() { QosClass::of(pod).as_str() } else { class });
     out
@@ -128,7 +129,7 @@ impl Inputs<'_> {
     }
 
     fn report(&self, container: &Container, before: Option<&ContainerStatus>, sort: Sort) -> ContainerReport {
-        let creating = if self.pod.spec.init_containers.is_empty() { "ContainerCreating" } else { "PodInitializing" };
+        let creating = self.creating();
         let mut report = ContainerReport {
             name: container.name.clone(),
             image: container.image.clone(),
@@ -157,6 +158,11 @@ impl Inputs<'_> {
         report
     }
 
+    /// Why a container waits of which nothing else is known (`defaultWaitingState`).
+    fn creating(&self) -> &'static str {
+        if self.pod.spec.init_containers.is_empty() { "ContainerCreating" } else { "PodInitializing" }
+    }
+
     fn fill(&self, report: &mut ContainerReport, found: &ObservedContainer, before: Option<&ContainerStatus>) {
         report.image.clone_from(&found.image);
         report.image_id.clone_from(&found.image_id);
@@ -172,7 +178,7 @@ impl Inputs<'_> {
             report.last = Some(terminated(end));
         }
         report.state = match &found.run {
-            Run::Created => State::Waiting { reason: "ContainerCreating".into(), message: String::new() },
+            Run::Created => State::Waiting { reason: self.creating().into(), message: String::new() },
             Run::Running { started_at } => State::Running { started_at: Some(*started_at) },
             Run::Exited { .. } => State::Terminated(end_of(found).unwrap_or_default()),
         };
@@ -383,7 +389,7 @@ fn terminated(view: &ContainerStateTerminated) -> Terminated {
     }
 }
 
-fn tree(report: &ContainerReport, container: Option<&Container>) -> Tree {
+fn tree(report: &ContainerReport, container: Option<&Container>, memory: &Memory) -> Tree {
     let mut out = Tree::map();
     out.insert("name", &report.name);
     out.insert("state", state_tree(&report.state));
@@ -400,18 +406,15 @@ fn tree(report: &ContainerReport, container: Option<&Container>) -> Tree {
         out.insert("started", started);
     }
     let Some(container) = container else { return out };
-    let resources = &container.resources;
     if !report.container_id.is_empty() {
-        if !resources.requests.is_empty() {
-            out.insert("allocatedResources", amounts(&resources.requests));
+        let promised = &container.resources;
+        if !promised.requests.is_empty() {
+            out.insert("allocatedResources", list_tree(&promised.requests));
         }
-        let mut both = Tree::map();
-        for (key, list) in [("limits", &resources.limits), ("requests", &resources.requests)] {
-            if !list.is_empty() {
-                both.insert(key, amounts(list));
-            }
-        }
-        out.insert("resources", both);
+        let runs = matches!(report.state, State::Running { .. });
+        let actual =
+            if runs { actual_resources(promised, memory.resizing.actual(container)) } else { promised.clone() };
+        out.insert("resources", requirements_tree(&actual));
     }
     let mounts: Vec<Tree> = container.volume_mounts.iter().map(mount_tree).collect();
     if !mounts.is_empty() {
@@ -438,10 +441,19 @@ fn mount_tree(mount: &corten_views::container::VolumeMount) -> Tree {
     out
 }
 
-fn amounts(list: &ResourceList) -> Tree {
-    let mut out = Tree::map();
-    for (name, quantity) in list {
-        out.insert(name.clone(), quantity.as_str());
+/// What a container was promised, with CPU and memory as its cgroup has them (`convertContainerStatusResources`).
+fn actual_resources(promised: &ResourceRequirements, actual: &ResourceRequirements) -> ResourceRequirements {
+    let mut out = promised.clone();
+    for (out, actual) in [(&mut out.limits, &actual.limits), (&mut out.requests, &actual.requests)] {
+        if out.is_empty() {
+            continue;
+        }
+        for name in ["cpu", "memory"] {
+            match actual.get(name) {
+                Some(quantity) => drop(out.insert(name.to_owned(), quantity.clone())),
+                None => drop(out.remove(name)),
+            }
+        }
     }
     out
 }

@@ -8,6 +8,7 @@ use corten_podplan::{
     StartFailure, plan,
 };
 use corten_tree::Tree;
+use corten_views::container::ResourceRequirements;
 use corten_views::{Pod, PodStatus};
 use expect_test::{Expect, expect};
 use jiff::SignedDuration;
@@ -20,6 +21,7 @@ struct Sim {
     now: Timestamp,
     log: String,
     deleted: bool,
+    resize_fails: Option<String>,
 }
 
 impl Sim {
@@ -27,14 +29,18 @@ impl Sim {
         let json = format!(
             r#"{{"metadata":{{"name":"p","namespace":"d","uid":"u","generation":1}},"spec":{{"restartPolicy":"Always","terminationGracePeriodSeconds":30,{spec}}}}}"#
         );
+        let pod: Pod = serde_json::from_str(&json).unwrap();
+        let mut memory = Memory::default();
+        memory.note_taken(&pod);
         Sim {
-            pod: serde_json::from_str(&json).unwrap(),
+            pod,
             observed: Observed::default(),
-            memory: Memory::default(),
+            memory,
             previous: PodStatus::default(),
             now: "2026-01-01T00:00:00Z".parse().unwrap(),
             log: String::new(),
             deleted: false,
+            resize_fails: None,
         }
     }
 
@@ -112,6 +118,26 @@ impl Sim {
             Action::Kill { container, grace_seconds, message, .. } => {
                 self.say(format!("  kill {container} grace {grace_seconds}: {message}"));
             }
+            Action::Resize { steps } => {
+                for step in &steps {
+                    let target = step.container.as_ref().map_or("pod", |(id, _)| id);
+                    let v = step.values.clone();
+                    let number = |name: &str, n: Option<i64>| n.map_or(String::new(), |n| format!(" {name}={n}"));
+                    let shares = v.cpu_shares.and_then(|n| i64::try_from(n).ok());
+                    let all = [number("shares", shares), number("quota", v.cpu_quota), number("memory", v.memory_max)];
+                    self.say(format!(
+                        "  write {target}{}{}",
+                        all.concat(),
+                        if step.shrinks_memory { " (less)" } else { "" }
+                    ));
+                }
+                let error = self.resize_fails.as_deref();
+                let done = if error.is_some() { 0 } else { steps.len() };
+                let event = self.memory.note_resized(done, error, &self.pod, self.now);
+                if let Some(event) = event {
+                    self.say(format!("  event {}: {}", event.reason, event.message));
+                }
+            }
             Action::RemoveContainer { id } => {
                 self.say(format!("  remove {id}"));
                 self.observed.containers.retain(|c| c.id != id);
@@ -152,6 +178,28 @@ impl Sim {
         self
     }
 
+    /// Changes the specification as the resize subresource does; the node has room for it or not.
+    fn resize(&mut self, container: &str, resources: &str, room: bool) -> &mut Sim {
+        self.say(format!("resize {container} to {resources}"));
+        let resources: ResourceRequirements = serde_json::from_str(resources).unwrap();
+        let mut wanted = self.pod.clone();
+        wanted.metadata.generation += 1;
+        let all = wanted.spec.init_containers.iter_mut().chain(&mut wanted.spec.containers);
+        all.filter(|c| c.name == container).for_each(|c| c.resources = resources.clone());
+        assert!(self.memory.asks_for_resize(&wanted));
+        let event = match room {
+            true => Some(self.memory.note_resize_accepted(&wanted, self.now)),
+            false => self.memory.note_resize_refused(&wanted, false, "no room", self.now),
+        };
+        if let Some(event) = event {
+            self.say(format!("  event {}: {}", event.reason, event.message));
+        }
+        let status = std::mem::take(&mut self.pod.status);
+        self.pod = self.memory.allocated(&wanted);
+        self.pod.status = status;
+        self
+    }
+
     fn check(&self, expected: Expect) {
         expected.assert_eq(&self.log);
     }
@@ -164,6 +212,9 @@ fn summary(status: &Tree) -> String {
     }
     for c in status.list_at("conditions").iter().filter(|c| c.str_at("type") == "Ready") {
         out += &format!(" Ready={} {}", c.str_at("status"), c.str_at("reason"));
+    }
+    for c in status.list_at("conditions").iter().filter(|c| c.str_at("type").starts_with("PodResize")) {
+        out += &format!(" {}={} {}", c.str_at("type"), c.str_at("reason"), c.str_at("message"));
     }
     for key in ["initContainerStatuses", "containerStatuses"] {
         for c in status.list_at(key) {
@@ -179,6 +230,9 @@ fn summary(status: &Tree) -> String {
                 }
             }
             out += &format!(" n={}", c.i64_at("restartCount").unwrap());
+            if let Some(resources) = c.get("resources").filter(|r| !r.is_empty_value()) {
+                out += &format!(" {}", resources.to_json_string());
+            }
             if c.path("lastState").is_some_and(|l| l.get("terminated").is_some()) {
                 out += " last";
             }
@@ -458,5 +512,123 @@ fn a_pod_that_never_restarts_is_over_when_its_containers_are_lost() {
         Failed Ready=False PodFailed | c T ContainerStatusUnknown <The container could not be located when the pod was terminated> n=1 last
           tear down
         Failed Ready=False PodFailed | c T ContainerStatusUnknown <The container could not be located when the pod was terminated> n=1 last
+    "#]]);
+}
+
+const TWO: &str = r#""containers":[
+    {"name":"a","image":"i","resources":{"requests":{"cpu":"100m","memory":"100Mi"},"limits":{"cpu":"200m","memory":"200Mi"}}},
+    {"name":"b","image":"i","resources":{"requests":{"cpu":"100m","memory":"100Mi"},"limits":{"cpu":"200m","memory":"200Mi"}},
+     "resizePolicy":[{"resourceName":"memory","restartPolicy":"RestartContainer"},{"resourceName":"cpu","restartPolicy":"NotRequired"}]}]"#;
+
+#[test]
+fn resize_in_place_grows_the_pod_first_and_shrinks_it_last() {
+    let mut sim = Sim::new(TWO);
+    sim.settle();
+    sim.log.clear();
+    let larger = r#"{"requests":{"cpu":"200m","memory":"150Mi"},"limits":{"cpu":"400m","memory":"300Mi"}}"#;
+    let smaller = r#"{"requests":{"cpu":"50m","memory":"50Mi"},"limits":{"cpu":"100m","memory":"100Mi"}}"#;
+    sim.resize("a", larger, true).settle().resize("a", smaller, true).settle();
+    sim.check(expect![[r#"
+        resize a to {"requests":{"cpu":"200m","memory":"150Mi"},"limits":{"cpu":"400m","memory":"300Mi"}}
+          event ResizeStarted: Pod resize started: {"containers":[{"name":"a","resources":{"limits":{"cpu":"400m","memory":"300Mi"},"requests":{"cpu":"200m","memory":"150Mi"}}},{"name":"b","resources":{"limits":{"cpu":"200m","memory":"200Mi"},"requests":{"cpu":"100m","memory":"100Mi"}}}],"generation":2}
+        Running Ready=True PodResizeInProgress= | a R n=0 {"limits":{"cpu":"200m","memory":"200Mi"},"requests":{"cpu":"100m","memory":"100Mi"}} | b R n=0 {"limits":{"cpu":"200m","memory":"200Mi"},"requests":{"cpu":"100m","memory":"100Mi"}}
+          write pod memory=524288000
+          write a0 memory=314572800
+          write pod shares=307 quota=60000
+          write a0 shares=204 quota=40000
+        Running Ready=True | a R n=0 {"limits":{"cpu":"400m","memory":"300Mi"},"requests":{"cpu":"200m","memory":"150Mi"}} | b R n=0 {"limits":{"cpu":"200m","memory":"200Mi"},"requests":{"cpu":"100m","memory":"100Mi"}}
+          event ResizeCompleted: Pod resize completed: {"containers":[{"name":"a","resources":{"limits":{"cpu":"400m","memory":"300Mi"},"requests":{"cpu":"200m","memory":"150Mi"}}},{"name":"b","resources":{"limits":{"cpu":"200m","memory":"200Mi"},"requests":{"cpu":"100m","memory":"100Mi"}}}],"generation":2}
+        resize a to {"requests":{"cpu":"50m","memory":"50Mi"},"limits":{"cpu":"100m","memory":"100Mi"}}
+          event ResizeStarted: Pod resize started: {"containers":[{"name":"a","resources":{"limits":{"cpu":"100m","memory":"100Mi"},"requests":{"cpu":"50m","memory":"50Mi"}}},{"name":"b","resources":{"limits":{"cpu":"200m","memory":"200Mi"},"requests":{"cpu":"100m","memory":"100Mi"}}}],"generation":3}
+        Running Ready=True PodResizeInProgress= | a R n=0 {"limits":{"cpu":"400m","memory":"300Mi"},"requests":{"cpu":"200m","memory":"150Mi"}} | b R n=0 {"limits":{"cpu":"200m","memory":"200Mi"},"requests":{"cpu":"100m","memory":"100Mi"}}
+          write a0 memory=104857600 (less)
+          write pod memory=314572800 (less)
+          write a0 shares=51 quota=10000
+          write pod shares=153 quota=30000
+        Running Ready=True | a R n=0 {"limits":{"cpu":"100m","memory":"100Mi"},"requests":{"cpu":"50m","memory":"50Mi"}} | b R n=0 {"limits":{"cpu":"200m","memory":"200Mi"},"requests":{"cpu":"100m","memory":"100Mi"}}
+          event ResizeCompleted: Pod resize completed: {"containers":[{"name":"a","resources":{"limits":{"cpu":"100m","memory":"100Mi"},"requests":{"cpu":"50m","memory":"50Mi"}}},{"name":"b","resources":{"limits":{"cpu":"200m","memory":"200Mi"},"requests":{"cpu":"100m","memory":"100Mi"}}}],"generation":3}
+    "#]]);
+}
+
+#[test]
+fn resize_policy_restart_container_kills_and_starts_it_with_its_new_resources() {
+    let mut sim = Sim::new(TWO);
+    sim.settle();
+    sim.log.clear();
+    let less = r#"{"requests":{"cpu":"100m","memory":"50Mi"},"limits":{"cpu":"200m","memory":"100Mi"}}"#;
+    sim.resize("b", less, true).settle().exit("b", 137).settle();
+    sim.check(expect![[r#"
+        resize b to {"requests":{"cpu":"100m","memory":"50Mi"},"limits":{"cpu":"200m","memory":"100Mi"}}
+          event ResizeStarted: Pod resize started: {"containers":[{"name":"a","resources":{"limits":{"cpu":"200m","memory":"200Mi"},"requests":{"cpu":"100m","memory":"100Mi"}}},{"name":"b","resources":{"limits":{"cpu":"200m","memory":"100Mi"},"requests":{"cpu":"100m","memory":"50Mi"}}}],"generation":2}
+        Running Ready=True PodResizeInProgress= | a R n=0 {"limits":{"cpu":"200m","memory":"200Mi"},"requests":{"cpu":"100m","memory":"100Mi"}} | b R n=0 {"limits":{"cpu":"200m","memory":"200Mi"},"requests":{"cpu":"100m","memory":"100Mi"}}
+          kill b grace 30: Container b resize requires restart
+        b exits 137
+        Running Ready=False ContainersNotReady PodResizeInProgress= | a R n=0 {"limits":{"cpu":"200m","memory":"200Mi"},"requests":{"cpu":"100m","memory":"100Mi"}} | b T Error n=0 {"limits":{"cpu":"200m","memory":"100Mi"},"requests":{"cpu":"100m","memory":"50Mi"}}
+          write pod memory=314572800 (less)
+        Running Ready=False ContainersNotReady | a R n=0 {"limits":{"cpu":"200m","memory":"200Mi"},"requests":{"cpu":"100m","memory":"100Mi"}} | b T Error n=0 {"limits":{"cpu":"200m","memory":"100Mi"},"requests":{"cpu":"100m","memory":"50Mi"}}
+          event ResizeCompleted: Pod resize completed: {"containers":[{"name":"a","resources":{"limits":{"cpu":"200m","memory":"200Mi"},"requests":{"cpu":"100m","memory":"100Mi"}}},{"name":"b","resources":{"limits":{"cpu":"200m","memory":"100Mi"},"requests":{"cpu":"100m","memory":"50Mi"}}}],"generation":2}
+          start b 1
+        Running Ready=True | a R n=0 {"limits":{"cpu":"200m","memory":"200Mi"},"requests":{"cpu":"100m","memory":"100Mi"}} | b R n=1 {"limits":{"cpu":"200m","memory":"100Mi"},"requests":{"cpu":"100m","memory":"50Mi"}} last
+    "#]]);
+}
+
+#[test]
+fn resize_that_has_no_room_is_deferred_and_one_that_fails_says_why() {
+    let mut sim = Sim::new(TWO);
+    sim.settle();
+    sim.log.clear();
+    let larger = r#"{"requests":{"cpu":"200m","memory":"150Mi"},"limits":{"cpu":"400m","memory":"300Mi"}}"#;
+    sim.resize("a", larger, false).settle();
+    sim.resize_fails = Some("cannot".into());
+    sim.resize("a", larger, true).settle();
+    sim.resize_fails = None;
+    sim.pass(10).settle();
+    sim.check(expect![[r#"
+        resize a to {"requests":{"cpu":"200m","memory":"150Mi"},"limits":{"cpu":"400m","memory":"300Mi"}}
+          event ResizeDeferred: Pod resize Deferred: {"containers":[{"name":"a","resources":{"limits":{"cpu":"400m","memory":"300Mi"},"requests":{"cpu":"200m","memory":"150Mi"}}},{"name":"b","resources":{"limits":{"cpu":"200m","memory":"200Mi"},"requests":{"cpu":"100m","memory":"100Mi"}}}],"generation":2,"error":"no room"}
+        Running Ready=True PodResizePending=Deferred no room | a R n=0 {"limits":{"cpu":"200m","memory":"200Mi"},"requests":{"cpu":"100m","memory":"100Mi"}} | b R n=0 {"limits":{"cpu":"200m","memory":"200Mi"},"requests":{"cpu":"100m","memory":"100Mi"}}
+        resize a to {"requests":{"cpu":"200m","memory":"150Mi"},"limits":{"cpu":"400m","memory":"300Mi"}}
+          event ResizeStarted: Pod resize started: {"containers":[{"name":"a","resources":{"limits":{"cpu":"400m","memory":"300Mi"},"requests":{"cpu":"200m","memory":"150Mi"}}},{"name":"b","resources":{"limits":{"cpu":"200m","memory":"200Mi"},"requests":{"cpu":"100m","memory":"100Mi"}}}],"generation":3}
+        Running Ready=True PodResizeInProgress= | a R n=0 {"limits":{"cpu":"200m","memory":"200Mi"},"requests":{"cpu":"100m","memory":"100Mi"}} | b R n=0 {"limits":{"cpu":"200m","memory":"200Mi"},"requests":{"cpu":"100m","memory":"100Mi"}}
+          write pod memory=524288000
+          write a0 memory=314572800
+          write pod shares=307 quota=60000
+          write a0 shares=204 quota=40000
+          event ResizeError: Pod resize error: {"containers":[{"name":"a","resources":{"limits":{"cpu":"400m","memory":"300Mi"},"requests":{"cpu":"200m","memory":"150Mi"}}},{"name":"b","resources":{"limits":{"cpu":"200m","memory":"200Mi"},"requests":{"cpu":"100m","memory":"100Mi"}}}],"generation":3,"error":"cannot"}
+        Running Ready=True PodResizeInProgress=Error cannot | a R n=0 {"limits":{"cpu":"200m","memory":"200Mi"},"requests":{"cpu":"100m","memory":"100Mi"}} | b R n=0 {"limits":{"cpu":"200m","memory":"200Mi"},"requests":{"cpu":"100m","memory":"100Mi"}}
+          wake in 10s
+        Running Ready=True PodResizeInProgress=Error cannot | a R n=0 {"limits":{"cpu":"200m","memory":"200Mi"},"requests":{"cpu":"100m","memory":"100Mi"}} | b R n=0 {"limits":{"cpu":"200m","memory":"200Mi"},"requests":{"cpu":"100m","memory":"100Mi"}}
+          write pod memory=524288000
+          write a0 memory=314572800
+          write pod shares=307 quota=60000
+          write a0 shares=204 quota=40000
+        Running Ready=True | a R n=0 {"limits":{"cpu":"400m","memory":"300Mi"},"requests":{"cpu":"200m","memory":"150Mi"}} | b R n=0 {"limits":{"cpu":"200m","memory":"200Mi"},"requests":{"cpu":"100m","memory":"100Mi"}}
+          event ResizeCompleted: Pod resize completed: {"containers":[{"name":"a","resources":{"limits":{"cpu":"400m","memory":"300Mi"},"requests":{"cpu":"200m","memory":"150Mi"}}},{"name":"b","resources":{"limits":{"cpu":"200m","memory":"200Mi"},"requests":{"cpu":"100m","memory":"100Mi"}}}],"generation":3}
+    "#]]);
+}
+
+#[test]
+fn resize_state_survives_the_agent() {
+    let mut sim = Sim::new(TWO);
+    sim.settle();
+    let larger = r#"{"requests":{"cpu":"200m","memory":"150Mi"},"limits":{"cpu":"400m","memory":"300Mi"}}"#;
+    sim.resize_fails = Some("cannot".into());
+    sim.resize("a", larger, true).settle();
+    let saved = sim.memory.to_save().unwrap();
+    assert!(sim.memory.to_save().is_none());
+    let mut next = Memory::default();
+    next.restore(&corten_tree::json::parse(&saved.to_json()).unwrap(), &sim.pod);
+    sim.memory = next;
+    sim.resize_fails = None;
+    sim.log.clear();
+    sim.settle();
+    sim.check(expect![[r#"
+        Running Ready=True PodResizeInProgress=Error cannot | a R n=0 {"limits":{"cpu":"200m","memory":"200Mi"},"requests":{"cpu":"100m","memory":"100Mi"}} | b R n=0 {"limits":{"cpu":"200m","memory":"200Mi"},"requests":{"cpu":"100m","memory":"100Mi"}}
+          write pod memory=524288000
+          write a0 memory=314572800
+          write pod shares=307 quota=60000
+          write a0 shares=204 quota=40000
+        Running Ready=True | a R n=0 {"limits":{"cpu":"400m","memory":"300Mi"},"requests":{"cpu":"200m","memory":"150Mi"}} | b R n=0 {"limits":{"cpu":"200m","memory":"200Mi"},"requests":{"cpu":"100m","memory":"100Mi"}}
+          event ResizeCompleted: Pod resize completed: {"containers":[{"name":"a","resources":{"limits":{"cpu":"400m","memory":"300Mi"},"requests":{"cpu":"200m","memory":"150Mi"}}},{"name":"b","resources":{"limits":{"cpu":"200m","memory":"200Mi"},"requests":{"cpu":"100m","memory":"100Mi"}}}],"generation":2}
     "#]]);
 }

@@ -4,6 +4,7 @@ pub mod hooks;
 pub mod kill;
 pub mod observe;
 pub mod probes;
+mod resize;
 pub mod sandbox;
 pub mod spec;
 pub mod start;
@@ -42,6 +43,8 @@ pub enum Message {
     Probe { id: String, container: String, kind: corten_podplan::ProbeKind, ok: bool, output: String },
     /// The node needs what the pod uses.
     Evict(corten_podplan::eviction::Eviction),
+    /// So many steps of a resize have been made, and then this went wrong.
+    Resized(usize, Option<String>),
     /// Everything is taken away, or not.
     TornDown(Result<(), String>),
 }

@@ -7,7 +7,7 @@ use corten_dns::{DnsPolicy, NodeDns, PodDnsConfig, ResolvConf, pod_resolv_conf};
 use corten_net::{AttachRequest, HostPort, Protocol};
 use corten_podplan::resources::{QosClass, pod_cgroup};
 use corten_podplan::{ObservedSandbox, hosts};
-use corten_runtime::{Resources, SandboxSpec, Share};
+use corten_runtime::{SandboxSpec, Share};
 use corten_views::Pod;
 
 use super::PodContext;
@@ -102,13 +102,7 @@ fn spec(ctx: &PodContext, attempt: u32) -> Result<SandboxSpec, String> {
         shared_pid: pod.spec.share_process_namespace == Some(true),
         sysctls,
         cgroup: cgroup(pod),
-        resources: Resources {
-            cpu_shares: values.cpu_shares,
-            cpu_quota: values.cpu_quota,
-            cpu_period: values.cpu_quota.map(|_| corten_podplan::resources::CPU_PERIOD),
-            memory_max: values.memory_max,
-            pids_max: None,
-        },
+        resources: super::resize::resources(&values),
     })
 }
 

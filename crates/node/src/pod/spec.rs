@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-use corten_podplan::resources::{CPU_PERIOD, container_cgroup, oom_score_adj};
+use corten_podplan::resources::{container_cgroup, oom_score_adj};
 use corten_podplan::security::{self, SeccompProfile, Security};
 use corten_podplan::{ContainerKind, env, hosts};
 use corten_runtime::{
-    CapSet, ContainerSpec, Device, Log, Mount, MountSource, PidNamespace, Propagation, ReadOnly, Resources, Rootfs,
-    Seccomp, User, defaults, user,
+    CapSet, ContainerSpec, Device, Log, Mount, MountSource, PidNamespace, Propagation, ReadOnly, Rootfs, Seccomp, User,
+    defaults, user,
 };
 use corten_views::container::{VolumeDevice, VolumeMount};
 
@@ -50,7 +50,7 @@ pub fn build(inputs: Inputs<'_>) -> Result<ContainerSpec, String> {
     open_to_all(&message_file);
     let log = ctx.log_dir().join(&container.name).join(format!("{}.log", job.attempt));
     std::fs::create_dir_all(log.parent().expect("it was joined")).map_err(|e| format!("{}: {e}", log.display()))?;
-    let cgroup = container_cgroup(container);
+    let cgroup = container_cgroup(pod, container);
     let working_dir = &container.working_dir;
     Ok(ContainerSpec {
         id: inputs.id.to_owned(),
@@ -79,13 +79,7 @@ pub fn build(inputs: Inputs<'_>) -> Result<ContainerSpec, String> {
         devices: devices(&inputs)?,
         rlimits: Vec::new(),
         oom_score_adj: oom_score_adj(pod, container, ctx.shared.facts.memory),
-        resources: Resources {
-            cpu_shares: cgroup.cpu_shares,
-            cpu_quota: cgroup.cpu_quota,
-            cpu_period: cgroup.cpu_quota.map(|_| CPU_PERIOD),
-            memory_max: cgroup.memory_max,
-            pids_max: None,
-        },
+        resources: super::resize::resources(&cgroup),
         tty: container.tty,
         stdin: container.stdin,
         stdin_once: container.stdin_once,

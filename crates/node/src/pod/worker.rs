@@ -45,7 +45,12 @@ pub struct Inventory {
 
 /// The worker of one pod.
 pub struct Worker {
+    /// Its pod has the resources that it was promised.
     ctx: PodContext,
+    /// The pod as the API has it.
+    desired: Arc<Pod>,
+    /// Changes when the node may have room for a resize that waits.
+    freed: watch::Receiver<u64>,
     key: ObjectKey,
     updates: watch::Receiver<Update>,
     inbox: mpsc::Receiver<Message>,
@@ -79,6 +84,8 @@ impl Worker {
         Worker {
             key: first.object.key(),
             previous: pod.status.clone(),
+            freed: shared.ledger.freed(),
+            desired: pod.clone(),
             ctx: PodContext { shared, pod, outbox },
             updates,
             inbox,
@@ -161,6 +168,10 @@ impl Worker {
         }
         let first = self.generation.is_none();
         self.generation = Some(generation);
+        if first && let Some(saved) = super::resize::load(&self.ctx) {
+            self.memory.restore(&saved, &self.desired);
+            self.ctx.pod = Arc::new(self.memory.allocated(&self.desired));
+        }
         if first && self.containers.is_empty() {
             let update = self.updates.borrow().clone();
             let refusals = support::refusals(&update.object.to_tree(), self.ctx.shared.facts.selinux);
@@ -179,8 +190,27 @@ impl Worker {
         } else if first {
             self.ctx.shared.ledger.adopt(&self.ctx.pod);
         }
+        if first && !self.memory.is_taken() {
+            self.memory.note_taken(&self.ctx.pod);
+        }
+        self.ask_for_resize().await;
         if !self.ctx.pod.is_terminating() {
             self.hold = Some(self.ctx.shared.sources.hold(&self.ctx.pod).await);
+        }
+    }
+
+    /// Has the node promise what the pod asks for, if that differs from what it has.
+    async fn ask_for_resize(&mut self) {
+        let desired = self.desired.clone();
+        let (event, accepted) = super::resize::ask(&self.ctx, &mut self.memory, &desired).await;
+        if accepted {
+            self.ctx.pod = desired;
+        }
+        if let Some(event) = event {
+            self.ctx.event(&event.container, event.warning, event.reason, event.message);
+        }
+        if accepted {
+            self.refresh_volumes().await;
         }
     }
 
@@ -238,6 +268,7 @@ impl Worker {
             Err(error) => tracing::error!(%error, "the status that was made cannot be read"),
         }
         self.retry_at = self.retry_at.filter(|at| now < *at);
+        super::resize::save(&self.ctx, &mut self.memory);
         let mut delete = false;
         for action in actions {
             match action {
@@ -293,6 +324,7 @@ impl Worker {
                     }
                 }
             }
+            Action::Resize { steps } => self.job(super::resize::run(self.ctx.clone(), steps)),
             Action::RemoveContainer { id } => {
                 self.containers.remove(&id);
                 let ctx = self.ctx.clone();
@@ -451,6 +483,9 @@ impl Worker {
                 }
             }
             () = changed => self.refresh_volumes().await,
+            Ok(()) = self.freed.changed(), if self.memory.resize_pending_since().is_some() => {
+                self.ask_for_resize().await;
+            }
             () = sleep => {
                 let now = shared.clock.now();
                 if self.refresh_times().any(|at| now >= at) {
@@ -474,7 +509,8 @@ impl Worker {
         // What downwardAPI volumes tell of.
         let (new, old) = (&pod.metadata, &self.ctx.pod.metadata);
         let told = new.labels == old.labels && new.annotations == old.annotations && new.generation == old.generation;
-        self.ctx.pod = pod;
+        self.ctx.pod = Arc::new(self.memory.allocated(&pod));
+        self.desired = pod;
         self.note_generation().await;
         if !told && !self.ctx.pod.is_terminating() {
             self.refresh_volumes().await;
@@ -547,6 +583,12 @@ impl Worker {
                 match outcome {
                     Ok(()) => self.memory.note_started(&name),
                     Err(failure) => self.memory.note_start_failure(&name, failure, now),
+                }
+            }
+            Message::Resized(done, error) => {
+                let event = self.memory.note_resized(done, error.as_deref(), &self.ctx.pod, now);
+                if let Some(event) = event {
+                    self.ctx.event(&event.container, event.warning, event.reason, event.message);
                 }
             }
             Message::Removed(id) => drop(self.containers.remove(&id)),

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod fake_api;
+mod resize;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -23,6 +24,7 @@ use futures::{FutureExt, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use fake_api::FakeApi;
+use resize::resize_in_place;
 
 const BUSYBOX: &str = "/bin/busybox";
 
@@ -70,7 +72,8 @@ fn main() -> ExitCode {
         services,
         evicts,
         summary,
-        local_volumes
+        local_volumes,
+        resize_in_place,
     ];
     if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -193,7 +196,7 @@ impl Cluster {
     }
 
     async fn exec(&self, name: &str, command: &[&str], input: &str) -> (i32, String) {
-        let target = PodTarget { namespace: "default".into(), pod: name.into(), container: String::new() };
+        let target = PodTarget { namespace: "default".into(), pod: name.into(), container: "c".into() };
         let command = Some(command.iter().map(|c| (*c).to_owned()).collect());
         let (stdin, stdout, stderr) = (!input.is_empty(), true, true);
         let request = ExecRequest { target, command, stdin, stdout, stderr, tty: false };
