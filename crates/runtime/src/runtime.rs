@@ -331,7 +331,10 @@ impl Runtime {
 
     fn connect(&self, id: &str) -> Result<Connection> {
         self.record(id)?;
-        Connection::open(id, &self.container_directory(id)?)
+        let directory = self.container_directory(id)?;
+        // The shim wrote this file: its version is the shim's.
+        let running = state::read_versioned(&directory.join(state::STATE_FILE), |r: &RunningRecord| r.version)?;
+        Connection::open(id, &directory, running.map_or(VERSION, |r| r.version))
     }
 
     /// Runs a further process in a running container. Returns once its `execve` has succeeded.

@@ -1,6 +1,6 @@
 //! The caller's ends of processes and streams in containers.
 
-use crate::proto::{self, Op, Reply, Request, VERSION};
+use crate::proto::{self, Op, Reply, Request};
 use crate::{Error, ExecSpec, ExitStatus, Result, TerminalSize, state};
 use rustix::net::{AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -23,6 +23,7 @@ pub struct ExecSession {
     /// Readable when the exit status has arrived: see [`ExecSession::try_wait`].
     pub exit: OwnedFd,
     id: String,
+    version: u32,
     status: Option<ExitStatus>,
 }
 
@@ -50,10 +51,13 @@ pub fn set_terminal_size(terminal: impl AsFd, size: TerminalSize) -> Result<()> 
 pub(crate) struct Connection {
     id: String,
     socket: OwnedFd,
+    /// What the shim understands: it may be of an older program.
+    version: u32,
 }
 
 impl Connection {
-    pub fn open(id: &str, directory: &Path) -> Result<Connection> {
+    /// Connects to the shim in a container's directory, which speaks a version of the protocol.
+    pub fn open(id: &str, directory: &Path, version: u32) -> Result<Connection> {
         let not_running = || Error::State { id: id.to_string(), state: "not running" };
         let failed = |e: rustix::io::Errno| Error::Shim { id: id.to_string(), message: format!("connect: {e}") };
         use rustix::fs::{Mode, OFlags};
@@ -64,7 +68,7 @@ impl Connection {
         // By descriptor, since the path may be longer than a socket address.
         let path = format!("/proc/self/fd/{}/{}", directory.as_raw_fd(), state::SOCKET_FILE);
         match rustix::net::connect(&socket, &SocketAddrUnix::new(path).map_err(failed)?) {
-            Ok(()) => Ok(Connection { id: id.to_string(), socket }),
+            Ok(()) => Ok(Connection { id: id.to_string(), socket, version }),
             Err(rustix::io::Errno::NOENT | rustix::io::Errno::CONNREFUSED) => Err(not_running()),
             Err(e) => Err(failed(e)),
         }
@@ -73,7 +77,7 @@ impl Connection {
     /// Asks and waits for the answer; a refusal is an error.
     pub fn ask(&self, op: Op, fds: &[BorrowedFd<'_>]) -> Result<(Reply, Vec<OwnedFd>)> {
         let failed = |message: String| Error::Shim { id: self.id.clone(), message };
-        proto::send(&self.socket, &Request { version: VERSION, op }, fds).map_err(|e| failed(e.to_string()))?;
+        proto::send(&self.socket, &Request { version: self.version, op }, fds).map_err(|e| failed(e.to_string()))?;
         match proto::receive::<Reply>(&self.socket).map_err(|e| failed(e.to_string()))? {
             Some((Reply::Failed { message, start: true }, _)) => Err(Error::Start(message)),
             Some((Reply::Failed { message, .. }, _)) => Err(failed(message)),
@@ -110,8 +114,8 @@ impl ExecSession {
             (reply, _) => return Err(connection.unexpected(&reply)),
         };
         let [stdin, stdout, stderr] = ours;
-        let Connection { id, socket } = connection;
-        Ok(ExecSession { pid, stdin, stdout, stderr, terminal: fds.pop(), exit: socket, id, status: None })
+        let Connection { id, socket, version } = connection;
+        Ok(ExecSession { pid, stdin, stdout, stderr, terminal: fds.pop(), exit: socket, id, version, status: None })
     }
 
     /// The exit status if it has arrived, without blocking. Fails if the shim is gone.
@@ -157,7 +161,7 @@ impl ExecSession {
         if self.status.is_some() {
             return Ok(());
         }
-        match proto::send(&self.exit, &Request { version: VERSION, op: Op::Signal { signal } }, &[]) {
+        match proto::send(&self.exit, &Request { version: self.version, op: Op::Signal { signal } }, &[]) {
             Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
             other => other.map_err(|e| Error::Shim { id: self.id.clone(), message: e.to_string() }),
         }
