@@ -6,7 +6,7 @@ use corten_tree::Tree;
 use corten_views::{Pod, PodStatus};
 
 use crate::status::{ContainerReport, State};
-use crate::{Lifecycle, Memory, Observed, resize};
+use crate::{Lifecycle, Memory, Observed, resize, restart};
 
 struct Condition {
     kind: &'static str,
@@ -32,13 +32,16 @@ pub(crate) fn generate(
     let containers_ready = containers_ready(pod, reports, phase);
     let mut own = vec![
         sandbox_ready(observed, memory),
-        initialized(pod, reports, phase),
+        initialized(pod, reports, phase, previous),
         ready(pod, &containers_ready),
         containers_ready,
         condition("PodScheduled", true, "", ""),
     ];
     if let Some(ending) = memory.ending.as_ref().filter(|e| e.disruption) {
         own.push(condition("DisruptionTarget", true, "TerminationByKubelet", ending.message.clone()));
+    }
+    if let Some((holds, reason, message)) = restart::condition(pod, observed, previous, phase) {
+        own.push(condition(restart::CONDITION, holds, reason, message));
     }
     let mut out = Vec::new();
     let is_own = |kind: &str| own.iter().any(|o| o.kind == kind) || resize::is_own_condition(kind);
@@ -65,7 +68,7 @@ pub(crate) fn generate(
         let since = before.and_then(|p| p.last_transition_time).unwrap_or(now);
         let mut tree = Tree::map();
         tree.insert("type", c.kind);
-        if pod.metadata.generation != 0 {
+        if pod.metadata.generation != 0 && c.kind != restart::CONDITION {
             tree.insert("observedGeneration", pod.metadata.generation);
         }
         tree.insert("status", status);
@@ -155,7 +158,7 @@ fn ready(pod: &Pod, containers_ready: &Condition) -> Condition {
     }
 }
 
-fn initialized(pod: &Pod, reports: &[&ContainerReport], phase: &str) -> Condition {
+fn initialized(pod: &Pod, reports: &[&ContainerReport], phase: &str, previous: &PodStatus) -> Condition {
     const KIND: &str = "Initialized";
     let (mut unknown, mut incomplete) = (Vec::new(), Vec::new());
     for container in &pod.spec.init_containers {
@@ -175,6 +178,8 @@ fn initialized(pod: &Pod, reports: &[&ContainerReport], phase: &str) -> Conditio
     }
     match join(&unknown, &incomplete, "incomplete") {
         message if message.is_empty() => condition(KIND, true, "", ""),
+        // Init containers that are run again for a restart of all do not take it back.
+        _ if corten_views::meta::is_true(&previous.conditions, KIND) => condition(KIND, true, "", ""),
         message => condition(KIND, false, "ContainersNotInitialized", message),
     }
 }

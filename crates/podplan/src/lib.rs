@@ -27,6 +27,7 @@ mod plan;
 pub mod probe;
 mod resize;
 pub mod resources;
+mod restart;
 pub mod security;
 mod status;
 pub mod support;

@@ -1,9 +1,9 @@
 //! A pod's phase from its containers' states (`pkg/kubelet/kubelet_pods.go` `getPhase`).
 
-use corten_views::Pod;
+use corten_views::{Container, Pod};
 
-use crate::plan::restarts_after;
-use crate::status::{ContainerReport, State};
+use crate::restart;
+use crate::status::{ContainerReport, State, Terminated};
 
 /// The phase. `terminal`: no container will be started any more.
 pub(crate) fn phase(pod: &Pod, reports: &[&ContainerReport], terminal: bool, initialized: bool) -> &'static str {
@@ -28,14 +28,14 @@ pub(crate) fn phase(pod: &Pod, reports: &[&ContainerReport], terminal: bool, ini
             }
             continue;
         }
-        let code = match report.map(|r| (&r.state, &r.last)) {
+        let end = match report.map(|r| (&r.state, &r.last)) {
             None | Some((State::Running { .. }, _)) | Some((State::Waiting { .. }, None)) => {
                 pending_init += 1;
                 continue;
             }
-            Some((State::Terminated(end), _)) | Some((State::Waiting { .. }, Some(end))) => end.exit_code,
+            Some((State::Terminated(end), _)) | Some((State::Waiting { .. }, Some(end))) => end,
         };
-        if code != 0 && !restarts_after(pod, container, code) {
+        if end.exit_code != 0 && !restarts(pod, container, end) {
             return "Failed";
         }
     }
@@ -60,7 +60,7 @@ pub(crate) fn phase(pod: &Pod, reports: &[&ContainerReport], terminal: bool, ini
             Some((State::Waiting { .. }, Some(end))) => end,
         };
         stopped += 1;
-        final_stops += usize::from(!restarts_after(pod, container, end.exit_code));
+        final_stops += usize::from(!restarts(pod, container, end));
     }
     let result = if stopped == succeeded { "Succeeded" } else { "Failed" };
     if pending_init > 0 || (pending_sidecars > 0 && !initialized) || waiting > 0 {
@@ -75,4 +75,9 @@ pub(crate) fn phase(pod: &Pod, reports: &[&ContainerReport], terminal: bool, ini
     } else {
         "Pending"
     }
+}
+
+/// Whether a container is started again after an end; one that was removed for a restart of all is.
+fn restarts(pod: &Pod, container: &Container, end: &Terminated) -> bool {
+    end.reason == restart::REASON || restart::restarts_after(pod, container, end.exit_code)
 }

@@ -6,7 +6,7 @@ use corten_views::container::Probe;
 use corten_views::{Container, Pod, PodStatus};
 
 use crate::memory::after;
-use crate::{Lifecycle, Memory, Observed, ObservedContainer, ResizeStep, Run, resize, status, terminate};
+use crate::{Lifecycle, Memory, Observed, ObservedContainer, ResizeStep, Run, resize, restart, status, terminate};
 
 /// What the plan must know of the node.
 #[derive(Debug, Clone, Default)]
@@ -114,6 +114,8 @@ pub enum Action {
     RemoveContainer {
         /// The instance.
         id: String,
+        /// Whether its log stays until the pod goes.
+        keep_log: bool,
     },
     /// Take away sandbox, containers, network and volumes; logs stay.
     TearDown,
@@ -193,7 +195,7 @@ pub fn plan(
 pub(crate) struct Work<'w> {
     pub pod: &'w Pod,
     pub observed: &'w Observed,
-    previous: &'w PodStatus,
+    pub previous: &'w PodStatus,
     pub memory: &'w mut Memory,
     pub now: Timestamp,
     pub out: Plan,
@@ -251,6 +253,9 @@ impl Work<'_> {
     fn sync(&mut self) -> bool {
         if let Some(end) = self.sync_sandbox() {
             return end;
+        }
+        if restart::reset(self) {
+            return false;
         }
         resize::sync(self);
         for container in &self.pod.spec.ephemeral_containers {
@@ -477,7 +482,7 @@ impl Work<'_> {
             let newest = self.observed.latest(&container.name).map_or(0, |c| c.attempt);
             let ended = matches!(container.run, Run::Exited { .. } | Run::Created);
             if ended && container.attempt + 1 < newest {
-                self.out.actions.push(Action::RemoveContainer { id: container.id.clone() });
+                self.out.actions.push(Action::RemoveContainer { id: container.id.clone(), keep_log: false });
             }
         }
     }
@@ -533,24 +538,8 @@ pub(crate) fn should_restart(pod: &Pod, container: &Container, observed: &Observ
         Run::Running { .. } => false,
         Run::Created => true,
         Run::Exited { exit_code, .. } => {
-            memory.restart_wanted.contains(&found.id) || restarts_after(pod, container, exit_code)
+            memory.restart_wanted.contains(&found.id) || restart::restarts_after(pod, container, exit_code)
         }
-    }
-}
-
-/// What the restart policies and rules say after an exit code.
-pub(crate) fn restarts_after(pod: &Pod, container: &Container, exit_code: i32) -> bool {
-    let rule = container.restart_policy_rules.iter().find(|r| {
-        let codes = r.exit_codes.as_ref();
-        codes.is_some_and(|c| (c.operator == "In") == c.values.contains(&exit_code) && !c.operator.is_empty())
-    });
-    if container.restart_policy.is_some() && rule.is_some_and(|r| r.action == "Restart") {
-        return true;
-    }
-    match container.restart_policy.as_deref().unwrap_or(&pod.spec.restart_policy) {
-        "Never" => false,
-        "OnFailure" => exit_code != 0,
-        _ => true,
     }
 }
 

@@ -10,7 +10,9 @@ use corten_views::{Container, Pod, PodStatus};
 use crate::allotment::{list_tree, requirements_tree};
 use crate::plan::should_restart;
 use crate::resources::QosClass;
-use crate::{Lifecycle, Memory, NodeFacts, Observed, ObservedContainer, ProbeKind, Run, conditions, level, phase};
+use crate::{
+    Lifecycle, Memory, NodeFacts, Observed, ObservedContainer, ProbeKind, Run, conditions, level, phase, restart,
+};
 
 /// Prefix of container ids in the API.
 const RUNTIME: &str = "corten://";
@@ -42,7 +44,7 @@ pub(crate) enum State {
 pub(crate) struct Terminated {
     pub exit_code: i32,
     signal: i32,
-    reason: String,
+    pub reason: String,
     message: String,
     started_at: Option<Timestamp>,
     finished_at: Option<Timestamp>,
@@ -187,6 +189,17 @@ impl Inputs<'_> {
     /// The runtime knows nothing of the container.
     fn fill_unseen(&self, report: &mut ContainerReport, before: Option<&ContainerStatus>, sort: Sort) {
         let Some(before) = before else { return };
+        let all_restart = sort != Sort::Ephemeral && restart::all_restart(self.pod, self.observed, self.previous);
+        if all_restart && before.state.waiting.is_some() {
+            return;
+        }
+        if all_restart {
+            let (reason, message) = (restart::REASON.to_owned(), restart::MESSAGE.to_owned());
+            report.state = State::Waiting { reason: reason.clone(), message: message.clone() };
+            report.last = Some(Terminated { exit_code: 137, reason, message, ..Terminated::default() });
+            report.restart_count += 1;
+            return;
+        }
         if let Some(end) = &before.state.terminated {
             report.image_id.clone_from(&before.image_id);
             report.image.clone_from(&before.image);

@@ -154,6 +154,8 @@ const REASONS: &[(&str, &str)] = &[
     ("volumes.flexVolume", "this source was removed from Kubernetes"),
 ];
 
+const ACTIONS: [&str; 2] = ["Restart", "RestartAllContainers"];
+
 /// Paths that ask for SELinux labels. Where the kernel does not enforce them, runtimes ignore them; where it does, they must be set.
 const SELINUX: [&str; 4] = [
     "securityContext.seLinuxOptions",
@@ -173,8 +175,8 @@ pub fn refusals(pod: &Tree, selinux: bool) -> Vec<Refusal> {
     for (path, values, why) in [
         ("volumes.emptyDir.medium", &["", "Memory"][..], "only the medium Memory is implemented"),
         ("os.name", &["linux"][..], "this node runs Linux"),
-        ("containers.restartPolicyRules.action", &["Restart"][..], "only the action Restart is implemented"),
-        ("initContainers.restartPolicyRules.action", &["Restart"][..], "only the action Restart is implemented"),
+        ("containers.restartPolicyRules.action", &ACTIONS[..], "this action is not implemented"),
+        ("initContainers.restartPolicyRules.action", &ACTIONS[..], "this action is not implemented"),
     ] {
         check_values(spec, path, values, why, "spec", &mut out);
     }
@@ -296,7 +298,7 @@ mod tests {
         let pod = corten_tree::json::parse(
             br#"{"spec":{"hostUsers":false,"runtimeClassName":"kata","affinity":{"any":{"thing":1}},"os":{"name":"windows"},
             "containers":[{"name":"c","image":"i","resources":{"limits":{"cpu":"1"}},"restartPolicyRules":[
-            {"action":"RestartAllContainers"}],"env":[{"name":"a","valueFrom":{"fileKeyRef":{"key":"k"}}}],"securityContext":{"appArmorProfile":{"type":"Unconfined"}},"newField":true}],
+            {"action":"Reboot"}],"env":[{"name":"a","valueFrom":{"fileKeyRef":{"key":"k"}}}],"securityContext":{"appArmorProfile":{"type":"Unconfined"}},"newField":true}],
             "volumes":[{"name":"v","emptyDir":{"medium":"HugePages"}},{"name":"w","nfs":{"server":"s"}},{"name":"e","emptyDir":{}}]}}"#,
         )
         .unwrap();
@@ -309,7 +311,7 @@ mod tests {
             spec.volumes[1].nfs: NFS volumes are not implemented
             spec.volumes[0].emptyDir.medium: only the medium Memory is implemented
             spec.os.name: this node runs Linux
-            spec.containers[0].restartPolicyRules[0].action: only the action Restart is implemented"#]]
+            spec.containers[0].restartPolicyRules[0].action: this action is not implemented"#]]
         .assert_eq(&text.join("\n"));
     }
 

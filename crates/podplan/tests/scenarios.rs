@@ -138,8 +138,8 @@ impl Sim {
                     self.say(format!("  event {}: {}", event.reason, event.message));
                 }
             }
-            Action::RemoveContainer { id } => {
-                self.say(format!("  remove {id}"));
+            Action::RemoveContainer { id, keep_log } => {
+                self.say(format!("  remove {id}{}", if keep_log { ", not its log" } else { "" }));
                 self.observed.containers.retain(|c| c.id != id);
             }
             Action::TearDown => {
@@ -630,5 +630,40 @@ fn resize_state_survives_the_agent() {
           write a0 shares=204 quota=40000
         Running Ready=True | a R n=0 {"limits":{"cpu":"400m","memory":"300Mi"},"requests":{"cpu":"200m","memory":"150Mi"}} | b R n=0 {"limits":{"cpu":"200m","memory":"200Mi"},"requests":{"cpu":"100m","memory":"100Mi"}}
           event ResizeCompleted: Pod resize completed: {"containers":[{"name":"a","resources":{"limits":{"cpu":"400m","memory":"300Mi"},"requests":{"cpu":"200m","memory":"150Mi"}}},{"name":"b","resources":{"limits":{"cpu":"200m","memory":"200Mi"},"requests":{"cpu":"100m","memory":"100Mi"}}}],"generation":2}
+    "#]]);
+}
+
+#[test]
+fn restart_rule_restart_all_containers_removes_and_starts_them_all() {
+    let mut sim = Sim::new(
+        r#""initContainers":[{"name":"i","image":"i"}],"containers":[{"name":"c","image":"i"},{"name":"w","image":"i",
+        "restartPolicy":"Never","restartPolicyRules":[{"action":"RestartAllContainers","exitCodes":{"operator":"In","values":[42]}}]}]"#,
+    );
+    sim.pod.spec.restart_policy = "Never".into();
+    sim.settle().exit("i", 0).settle();
+    sim.log.clear();
+    sim.exit("w", 42).settle().exit("c", 137).settle().exit("i", 0).settle();
+    assert!(sim.previous.conditions.iter().any(|c| c.r#type == "AllContainersRestarting" && c.status == "False"));
+    sim.exit("w", 1).settle();
+    sim.check(expect![[r#"
+        w exits 42
+        Running Ready=False ContainersNotReady | i T Completed n=0 | c R n=0 | w T Error n=0
+          kill c grace 2: killing
+        c exits 137
+        Running Ready=False ContainersNotReady | i T Completed n=0 | c T Error n=0 | w T Error n=0
+          remove i0, not its log
+          remove c0, not its log
+        Running Ready=False ContainersNotReady | i W RestartingAllContainers <The container is removed because RestartAllContainers in place> n=1 last | c W RestartingAllContainers <The container is removed because RestartAllContainers in place> n=1 last | w T Error n=0
+          remove w0, not its log
+        Running Ready=False ContainersNotReady | i W PodInitializing n=1 last | c W PodInitializing n=1 last | w W RestartingAllContainers <The container is removed because RestartAllContainers in place> n=1 last
+          start i (init) 1
+        Pending Ready=False ContainersNotReady | i R n=1 last | c W PodInitializing n=1 last | w W PodInitializing n=1 last
+        i exits 0
+        Running Ready=False ContainersNotReady | i T Completed n=1 last | c W PodInitializing n=1 last | w W PodInitializing n=1 last
+          start c 1
+          start w 1
+        Running Ready=True | i T Completed n=1 last | c R n=1 last | w R n=1 last
+        w exits 1
+        Running Ready=False ContainersNotReady | i T Completed n=1 last | c R n=1 last | w T Error n=1 last
     "#]]);
 }

@@ -325,7 +325,7 @@ impl Worker {
                 }
             }
             Action::Resize { steps } => self.job(super::resize::run(self.ctx.clone(), steps)),
-            Action::RemoveContainer { id } => {
+            Action::RemoveContainer { id, keep_log } => {
                 self.containers.remove(&id);
                 let ctx = self.ctx.clone();
                 self.job(async move {
@@ -333,7 +333,9 @@ impl Worker {
                     let removed = ctx.shared.blocking(move |s| {
                         let log = s.runtime.container(&owned).map(|c| c.labels.get(crate::labels::LOG).cloned());
                         s.runtime.delete_container(&owned)?;
-                        if let Ok(Some(log)) = log {
+                        if let Ok(Some(log)) = log
+                            && !keep_log
+                        {
                             crate::logs::remove(std::path::Path::new(&log));
                         }
                         Ok::<(), corten_runtime::Error>(())
