@@ -1,7 +1,8 @@
 //! The immutable object.
 
 use std::any::{Any, TypeId};
-use std::sync::{Arc, OnceLock};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bytes::{BufMut, Bytes};
 use corten_tree::json::{JsonError, Kind, Reader};
@@ -25,10 +26,49 @@ pub enum ObjectError {
     },
 }
 
-/// A read-only typed view of an object: decoded at most once per revision and view type, and kept with the object.
+/// A read-only typed view of an object: decoded at most once per revision and view type for as long as somebody holds it, or it
+/// is among those that were decoded last.
 pub trait View: serde::de::DeserializeOwned + Send + Sync + 'static {}
 
-type Decoded = (TypeId, Arc<dyn Any + Send + Sync>);
+/// The view that an object was last asked for.
+#[derive(Default)]
+enum Viewed {
+    #[default]
+    Never,
+    As(TypeId, Weak<dyn Any + Send + Sync>),
+    Unfit(TypeId, Arc<serde_json::Error>),
+}
+
+/// Views are several times as large as the objects' bytes: of all objects together, only the newest stay that nobody holds.
+static NEWEST: Mutex<Newest> = Mutex::new(Newest { views: VecDeque::new(), bytes: 0 });
+/// How many bytes the objects of those views have.
+const NEWEST_BYTES_MAX: usize = 4 << 20;
+
+struct Newest {
+    views: VecDeque<(Arc<dyn Any + Send + Sync>, usize)>,
+    bytes: usize,
+}
+
+impl Newest {
+    /// Keeps a view, and returns those that it displaces.
+    fn push(
+        &mut self,
+        view: Arc<dyn Any + Send + Sync>,
+        bytes: usize,
+        bytes_max: usize,
+    ) -> Vec<Arc<dyn Any + Send + Sync>> {
+        self.views.push_back((view, bytes));
+        self.bytes += bytes;
+        let mut gone = Vec::new();
+        while self.bytes > bytes_max
+            && let Some((view, bytes)) = self.views.pop_front()
+        {
+            self.bytes -= bytes;
+            gone.push(view);
+        }
+        gone
+    }
+}
 
 /// One state of one object. Shared as `Arc<Object>`, never changed.
 pub struct Object {
@@ -41,7 +81,7 @@ pub struct Object {
     comma_before: bool,
     alone: bool,
     /// One slot: a kind has one view in practice.
-    view: OnceLock<Result<Decoded, Arc<serde_json::Error>>>,
+    view: Mutex<Viewed>,
 }
 
 impl Object {
@@ -61,7 +101,7 @@ impl Object {
             comma_before: parsed.comma_before,
             alone: parsed.alone,
             json,
-            view: OnceLock::new(),
+            view: Mutex::default(),
         })
     }
 
@@ -101,7 +141,7 @@ impl Object {
             insert_at: self.insert_at,
             comma_before: self.comma_before,
             alone: self.alone,
-            view: OnceLock::new(),
+            view: Mutex::default(),
         }
     }
 
@@ -142,19 +182,38 @@ impl Object {
         read(&self.to_json()).expect("an object's bytes were read when it was made")
     }
 
-    /// The typed view. The first type asked for is kept with the object; another is decoded anew.
+    /// The typed view.
     pub fn view<V: View>(&self) -> Result<Arc<V>, ObjectError> {
-        let decode = || serde_json::from_slice::<V>(&self.json).map(Arc::new).map_err(Arc::new);
-        let slot = self.view.get_or_init(|| decode().map(|v| (TypeId::of::<V>(), v as Arc<dyn Any + Send + Sync>)));
-        let found = match slot {
-            Ok((id, view)) if *id == TypeId::of::<V>() => view.clone().downcast::<V>().map_err(|_| None),
-            Ok(_) => decode().map_err(Some),
-            Err(error) => Err(Some(error.clone())),
+        let ty = TypeId::of::<V>();
+        let mut viewed = self.view.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = match &*viewed {
+            Viewed::As(found, view) if *found == ty => {
+                view.upgrade().and_then(|view| view.downcast::<V>().ok()).map(Ok)
+            }
+            Viewed::Unfit(found, error) if *found == ty => Some(Err(error.clone())),
+            _ => None,
         };
-        found.map_err(|source| ObjectError::View {
-            view: std::any::type_name::<V>(),
-            source: source.expect("a view of the type that the slot names downcasts to it"),
-        })
+        let (found, displaced) = match found {
+            Some(found) => (found, Vec::new()),
+            None => match serde_json::from_slice::<V>(&self.json) {
+                Ok(view) => {
+                    let view = Arc::new(view);
+                    let any: Arc<dyn Any + Send + Sync> = view.clone();
+                    *viewed = Viewed::As(ty, Arc::downgrade(&any));
+                    let mut newest = NEWEST.lock().unwrap_or_else(PoisonError::into_inner);
+                    (Ok(view), newest.push(any, self.json.len(), NEWEST_BYTES_MAX))
+                }
+                Err(error) => {
+                    let error = Arc::new(error);
+                    *viewed = Viewed::Unfit(ty, error.clone());
+                    (Err(error), Vec::new())
+                }
+            },
+        };
+        drop(viewed);
+        // Freed here, where nothing is locked.
+        drop(displaced);
+        found.map_err(|source| ObjectError::View { view: std::any::type_name::<V>(), source })
     }
 }
 
@@ -269,5 +328,22 @@ mod tests {
         let (a, b) = (o.view::<Named>().unwrap(), o.view::<Named>().unwrap());
         assert!(Arc::ptr_eq(&a, &b));
         assert_eq!(a.metadata.name, "x");
+        assert!(object(r#"{"metadata":{}}"#, &[]).view::<Named>().is_err());
+    }
+
+    #[test]
+    fn views_that_nobody_holds_are_bounded() {
+        let mut newest = Newest { views: VecDeque::new(), bytes: 0 };
+        let held = Arc::new(0_usize);
+        assert!(newest.push(held.clone(), 40, 100).is_empty());
+        for i in 1..10_usize {
+            newest.push(Arc::new(i), 40, 100);
+            assert!(newest.bytes <= 100 && newest.views.len() <= 2);
+        }
+        // It is among them no more.
+        assert_eq!(Arc::strong_count(&held), 1);
+        // One that is larger than all may be is not kept.
+        assert_eq!(newest.push(held, 1000, 100).len(), 3);
+        assert_eq!((newest.views.len(), newest.bytes), (0, 0));
     }
 }
