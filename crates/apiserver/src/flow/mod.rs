@@ -205,7 +205,7 @@ impl Flow {
                 }
             }
         };
-        self.wait(place, woken, asking.wait_max).await
+        Box::pin(self.wait(place, woken, asking.wait_max)).await
     }
 
     async fn wait(&self, mut place: Place, mut woken: oneshot::Receiver<()>, most: Duration) -> Result<Place, Refused> {

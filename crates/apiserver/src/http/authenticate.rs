@@ -12,7 +12,7 @@ use corten_object::Status;
 use hyper::{HeaderMap, header};
 
 use super::Peer;
-use super::impersonate::impersonate;
+use super::impersonate::{impersonate, wants_impersonation};
 use super::query::unescape;
 use crate::core::Core;
 
@@ -73,15 +73,19 @@ pub(super) async fn authenticate(
     if let Some(trail) = trail::current() {
         match &identified {
             Ok(user) => {
-                if !trail.decided(&Attributes { user, ..*request }, version).await {
+                if !Box::pin(trail.decided(&Attributes { user, ..*request }, version)).await {
                     return Err(Status::internal("failed to store audit event"));
                 }
             }
-            Err(_) => trail.unauthenticated(request, version, &attempted(peer, headers)).await,
+            Err(_) => Box::pin(trail.unauthenticated(request, version, &attempted(peer, headers))).await,
         }
     }
     let user = identified?;
-    let other = impersonate(core, &user, headers, &Attributes { user: &user, ..*request }).await?;
+    let about = Attributes { user: &user, ..*request };
+    let other = match wants_impersonation(headers) {
+        true => Box::pin(impersonate(core, &user, headers, &about)).await?,
+        false => None,
+    };
     Ok(other.map_or(user, Arc::new))
 }
 
@@ -105,7 +109,7 @@ async fn identify(core: &Core, peer: &Peer, headers: &HeaderMap, path: &str) -> 
         return Ok(user.clone());
     }
     if let Some(token) = bearer(headers) {
-        let found = core.whose_token(&token, &[]).await.map_err(|error| {
+        let found = Box::pin(core.whose_token(&token, &[])).await.map_err(|error| {
             tracing::debug!(%error, "a bearer token was refused");
             Status::unauthorized()
         })?;

@@ -244,7 +244,7 @@ async fn call_of(
 ) -> Result<Response<Body>, Status> {
     if let Some(service) = elsewhere(core, &route) {
         core.authorize(&attributes_of(&incoming, &route, verb)).await?;
-        return Ok(aggregation::pass(core, &incoming, &service, request).await);
+        return Ok(Box::pin(aggregation::pass(core, &incoming, &service, request)).await);
     }
     if let Route::Resource(r) = route {
         return resource::serve(core, incoming, r, verb, request).await;
@@ -253,9 +253,9 @@ async fn call_of(
     if let Route::OpenApi(path) = &route
         && let Some(service) = documented_elsewhere(core, path)
     {
-        return Ok(aggregation::pass(core, &incoming, &service, request).await);
+        return Ok(Box::pin(aggregation::pass(core, &incoming, &service, request)).await);
     }
-    other(core, &incoming, &route).await
+    Box::pin(other(core, &incoming, &route)).await
 }
 
 /// What a request does, for who decides whether it may.

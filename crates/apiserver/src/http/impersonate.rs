@@ -64,12 +64,13 @@ pub(super) async fn impersonate(
     }
 }
 
+/// Whether any header is about impersonation: as a rule there is none.
+pub(super) fn wants_impersonation(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| name.as_str().starts_with("impersonate-"))
+}
+
 /// Whom the headers name.
 fn wanted(headers: &HeaderMap) -> Result<Option<User>, Status> {
-    // As a rule there are none.
-    if !headers.keys().any(|name| name.as_str().starts_with("impersonate-")) {
-        return Ok(None);
-    }
     let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
     let texts = |name: &str| -> Vec<String> {
         headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).map(str::to_owned).collect()

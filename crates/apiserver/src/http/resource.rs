@@ -44,23 +44,23 @@ pub(super) async fn serve(
     request: HttpRequest<Incoming>,
 ) -> Result<Response<HttpBody>, Status> {
     let Some(kind) = core.registry.resource(&r.group, &r.version, &r.resource) else {
-        return unknown(core, &call, &r, verb).await;
+        return Box::pin(unknown(core, &call, &r, verb)).await;
     };
     let misplaced = kind.namespaced() && r.namespace.is_empty() && !r.name.is_empty();
     if misplaced || (!kind.namespaced() && !r.namespace.is_empty()) {
-        return unknown(core, &call, &r, verb).await;
+        return Box::pin(unknown(core, &call, &r, verb)).await;
     }
     let sub = match r.subresource.as_str() {
         "" => None,
         name => match kind.subresource_at(&r.version, name) {
             Some(sub) if !r.watch => Some(*sub),
-            _ => return unknown(core, &call, &r, verb).await,
+            _ => return Box::pin(unknown(core, &call, &r, verb)).await,
         },
     };
     if let Some(sub) = sub
         && sub.kind == SubresourceKind::Connect
     {
-        return streams::connect(core, call, &kind, r, request).await;
+        return Box::pin(streams::connect(core, call, &kind, r, request)).await;
     }
     let about = attributes(&call.user, verb, &kind, (&r.namespace, &r.name, &r.subresource));
     let verbs = sub.map_or(kind.verbs.names(), |s| s.verbs);
@@ -136,9 +136,9 @@ struct Exchange<'a> {
 impl Exchange<'_> {
     async fn run(mut self, verb: &'static str, http: HttpRequest<Incoming>) -> Result<Response<HttpBody>, Status> {
         match verb {
-            "watch" => return self.watch(http).await,
+            "watch" => return Box::pin(self.watch(http)).await,
             "list" => {
-                let mut response = self.list().await?;
+                let mut response = Box::pin(self.list()).await?;
                 // Its seats are taken until all of it is sent.
                 if let HttpBody::List(list) = response.body_mut() {
                     list.place = self.call.place.take();
@@ -146,8 +146,12 @@ impl Exchange<'_> {
                 return Ok(response);
             }
             "get" => return self.get().await,
-            _ => {}
+            // Writes need much more room than reads, which should not take it along.
+            _ => Box::pin(self.write(verb, http)).await,
         }
+    }
+
+    async fn write(&self, verb: &'static str, http: HttpRequest<Incoming>) -> Result<Response<HttpBody>, Status> {
         let media = negotiate::content_type(&self.call.headers).to_owned();
         let patch = match verb {
             "patch" => Some(self.allowed(verb, patch_kind(&media, &self.kind)).await?),
