@@ -68,6 +68,8 @@ import (
 	storagemigrationv1beta1 "k8s.io/api/storagemigration/v1beta1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
+	metricsv1 "k8s.io/metrics/pkg/apis/metrics/v1"
+	metricsv1beta1 "k8s.io/metrics/pkg/apis/metrics/v1beta1"
 )
 
 // newScheme registers every API package that v1.37 ships, served by default or not.
@@ -117,6 +119,8 @@ func newScheme() *runtime.Scheme {
 		flowcontrolv1beta3.AddToScheme,
 		imagepolicyv1alpha1.AddToScheme,
 		lifecyclev1alpha1.AddToScheme,
+		metricsv1.AddToScheme,
+		metricsv1beta1.AddToScheme,
 		networkingv1.AddToScheme,
 		networkingv1beta1.AddToScheme,
 		nodev1.AddToScheme,

@@ -283,7 +283,7 @@ func versions() []string {
 	var found []string
 	for _, dep := range info.Deps {
 		switch dep.Path {
-		case "k8s.io/api", "k8s.io/apimachinery", "k8s.io/apiextensions-apiserver", "k8s.io/kube-aggregator":
+		case "k8s.io/api", "k8s.io/apimachinery", "k8s.io/apiextensions-apiserver", "k8s.io/kube-aggregator", "k8s.io/metrics":
 			found = append(found, dep.Path+" "+dep.Version)
 		}
 	}

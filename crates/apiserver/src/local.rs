@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use corten_audit::{Asked, Trail, trail};
-use corten_auth::User;
+use corten_auth::{Attributes, User};
 use corten_base::{BoxFuture, Revision};
 use corten_cache::Transition;
 use corten_client::{
@@ -12,11 +12,14 @@ use corten_client::{
 use corten_flowcontrol::work::{of_list, of_write};
 use corten_flowcontrol::{Digest, What, Work};
 use corten_kinds::{Kind, SubresourceKind, Verbs};
-use corten_object::{KindId, Object, ObjectKey, Status};
+use corten_object::{FieldSelector, KindId, LabelSelector, Object, ObjectKey, Status};
+use corten_tree::{Tree, tree};
 use futures::stream::{self, BoxStream, StreamExt};
 
+use crate::aggregation;
 use crate::core::{Core, attributes};
 use crate::flow::{Asking, Place};
+use crate::http::{Query, Route, parse};
 use crate::pipeline::{
     Answer, Body, ListRequest, PatchBody, Request, RevisionMatch, WatchItem, WatchRequest, WatchStart, parameters_of,
 };
@@ -105,6 +108,39 @@ impl LocalApi {
             worked
         });
         trail.scope(working, |worked| worked.as_ref().map_or_else(|status| status.code, &answered)).await
+    }
+
+    /// Reads a path, here or where an APIService says.
+    async fn read_path(&self, path: &str) -> Result<Tree, Status> {
+        let (before, query) = path.split_once('?').unwrap_or((path, ""));
+        let Route::Resource(r) = parse(before) else { return Err(Status::no_such_resource()) };
+        let verb = if r.name.is_empty() { "list" } else { "get" };
+        if let Some(service) = self.core.served_elsewhere(&r.group, &r.version) {
+            self.core
+                .authorize(&Attributes {
+                    group: &r.group,
+                    version: &r.version,
+                    resource: &r.resource,
+                    subresource: &r.subresource,
+                    namespace: &r.namespace,
+                    name: &r.name,
+                    ..Attributes::resource(&self.user, verb)
+                })
+                .await?;
+            return aggregation::read(&self.core, &service, path, &self.user).await;
+        }
+        let kind = self.core.registry.resource(&r.group, &r.version, &r.resource);
+        let kind = kind.filter(|_| r.subresource.is_empty()).ok_or_else(Status::no_such_resource)?;
+        if verb == "get" {
+            let object = self.get(&ObjectKey::new(kind.id, &r.namespace, &r.name)).await?;
+            return Ok(object.to_tree());
+        }
+        let query = Query::parse(Some(query));
+        let labels = LabelSelector::parse(query.get("labelSelector")).map_err(Status::bad_request)?;
+        let fields = FieldSelector::parse(query.get("fieldSelector")).map_err(Status::bad_request)?;
+        let options = ListOptions { namespace: r.namespace.clone(), labels: Some(labels), fields };
+        let items = self.list(kind.id, options).await?.items;
+        Ok(tree!({"items": (items.iter().map(|object| object.to_tree()).collect::<Vec<_>>())}))
     }
 
     async fn do_write(&self, write: Write, options: &WriteOptions) -> Result<Answer, Status> {
@@ -254,6 +290,10 @@ impl Api for LocalApi {
             });
             Ok(events.boxed())
         })
+    }
+
+    fn read<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Tree, Status>> {
+        Box::pin(self.read_path(path))
     }
 
     fn write(&self, write: Write, options: WriteOptions) -> BoxFuture<'_, Result<Written, Failure>> {

@@ -6,8 +6,10 @@ use crate::Rule;
 
 const TABLE: &str = include_str!("../data/rbac.txt");
 
-/// What Corten's components need beyond upstream's: the service proxy is also the DNS server, which knows of namespaces.
+/// What Corten's components need beyond upstream's: the service proxy is also the DNS server, which knows of namespaces. And who may view pods may see what they use, as add-ons for that allow it.
 const OWN: &str = "\
+role system:aggregated-metrics-reader rbac.authorization.k8s.io/aggregate-to-admin=true rbac.authorization.k8s.io/aggregate-to-edit=true rbac.authorization.k8s.io/aggregate-to-view=true
+  allow get,list,watch metrics.k8s.io nodes,pods
 role corten:cluster-dns
   allow get,list,watch core namespaces
 bind corten:cluster-dns ClusterRole/corten:cluster-dns User:system:kube-proxy

@@ -199,6 +199,12 @@ pub trait Api: Send + Sync + 'static {
         after: Revision,
     ) -> BoxFuture<'_, Result<BoxStream<'static, Result<WatchEvent, Status>>, Status>>;
 
+    /// Reads the document at a path of the API, `/apis/GROUP/VERSION/…` with its query: also where another server answers.
+    fn read<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Tree, Status>> {
+        let _ = path;
+        Box::pin(async { Err(Status::no_such_resource()) })
+    }
+
     /// Writes.
     fn write(&self, write: Write, options: WriteOptions) -> BoxFuture<'_, Result<Written, Failure>>;
 }

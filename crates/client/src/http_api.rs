@@ -233,6 +233,10 @@ impl Api for HttpApi {
         })
     }
 
+    fn read<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Tree, Status>> {
+        Box::pin(self.client.json(Method::GET, path, JSON, None))
+    }
+
     fn write(&self, write: Write, options: WriteOptions) -> BoxFuture<'_, Result<Written, Failure>> {
         Box::pin(async move {
             let kind = match &write {

@@ -3,9 +3,11 @@
 //! In one process the node implements it directly; otherwise it is HTTPS to the node.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use corten_base::{BoxFuture, Timestamp};
+use corten_kinds::usage::NodeUsage;
 use corten_object::Status;
 use futures::stream::BoxStream;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -154,6 +156,11 @@ pub trait NodeApi: Send + Sync + 'static {
 
     /// Connects to a port of a pod.
     fn port_forward(&self, request: PortForwardRequest) -> BoxFuture<'_, Result<Pin<Box<dyn Duplex>>, Status>>;
+
+    /// What nodes and their containers use, as it was measured last.
+    fn usage(&self) -> Vec<Arc<NodeUsage>> {
+        Vec::new()
+    }
 
     /// Answers a request to the node's own server.
     fn http(&self, request: NodeRequest) -> BoxFuture<'_, Result<NodeAnswer, Status>> {

@@ -7,6 +7,7 @@
 //!
 //! Texts that `kubectl` and people read (conditions, reasons, events, annotations) are upstream's, `pkg/controller/*`.
 
+mod go_text;
 pub mod hash;
 pub mod history;
 mod names;
@@ -29,6 +30,7 @@ pub mod endpoint_slice_mirroring;
 pub mod endpoints;
 pub mod ephemeral_volume;
 pub mod garbage_collector;
+pub mod horizontal_pod_autoscaler;
 pub mod job;
 pub mod namespace;
 pub mod node_lifecycle;
@@ -48,7 +50,7 @@ pub mod volume_binder;
 pub mod volume_expand;
 pub mod volume_protection;
 
-pub use plan::{Action, EventKind, EventNote, Failed, Outcome, Plan, Verb, Write};
+pub use plan::{ASKS_MAX, Action, Answer, EventKind, EventNote, Failed, Kept, Outcome, Plan, Verb, Write};
 pub use watch::{Changed, Wake, Watch};
 pub use world::{Typed, World};
 
@@ -116,6 +118,7 @@ pub fn all(config: &Config) -> Vec<Box<dyn Controller>> {
         Box::new(job::JobController),
         Box::new(job::TtlController),
         Box::new(cron_job::CronJobController),
+        Box::new(horizontal_pod_autoscaler::Autoscaler),
         Box::new(garbage_collector::GarbageCollector),
         Box::new(resource_quota::ResourceQuotaController),
         Box::new(namespace::NamespaceController),

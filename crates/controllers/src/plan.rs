@@ -1,10 +1,15 @@
 //! What a reconcile wants written, and what became of it.
 
+use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
 use corten_object::{Object, ObjectKey, Revision, Status};
 use corten_tree::{Tree, tree};
+
+/// What the driver keeps of a key from one reconcile to the next, in memory only: what no object says and what may be forgotten
+/// at a restart (upstream's controllers keep the same in maps).
+pub type Kept = Arc<dyn Any + Send + Sync>;
 
 /// What a reconcile wants.
 #[derive(Debug, Clone, Default)]
@@ -16,7 +21,15 @@ pub struct Plan {
     pub events: Vec<EventNote>,
     /// When to reconcile again although nothing has changed.
     pub requeue: Option<Duration>,
+    /// Paths of the API to read once the writes are done (with their queries), at most [`ASKS_MAX`]. The key is reconciled again
+    /// at once, with the answers in [`Outcome::answers`].
+    pub asks: Vec<String>,
+    /// What to remember of the key until its next reconcile; `None` forgets.
+    pub keep: Option<Kept>,
 }
+
+/// The most paths that a plan may ask for; the rest is not read.
+pub const ASKS_MAX: usize = 64;
 
 impl Plan {
     /// Nothing to do.
@@ -46,7 +59,7 @@ impl Plan {
 
     /// Whether nothing is written.
     pub fn is_empty(&self) -> bool {
-        self.stages.is_empty() && self.events.is_empty()
+        self.stages.is_empty() && self.events.is_empty() && self.asks.is_empty()
     }
 }
 
@@ -281,6 +294,17 @@ impl EventNote {
 pub struct Outcome {
     /// The writes that failed. Deleting what is gone is no failure, nor is making something in a namespace that ends.
     pub failures: Vec<Failed>,
+    /// What was read at the paths that the plan asked for.
+    pub answers: Vec<Answer>,
+}
+
+/// What was read at a path of the API.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The path, with its query, as it was asked for.
+    pub path: String,
+    /// The document, or why there is none.
+    pub read: Result<Tree, Status>,
 }
 
 /// A write that failed.
@@ -295,6 +319,11 @@ pub struct Failed {
 }
 
 impl Outcome {
+    /// What was read at this path, if it was asked for.
+    pub fn answer(&self, path: &str) -> Option<&Result<Tree, Status>> {
+        self.answers.iter().find(|a| a.path == path).map(|a| &a.read)
+    }
+
     /// The first failure that is no conflict.
     pub fn first_error(&self, verb: Verb) -> Option<&Failed> {
         self.failures.iter().find(|f| f.verb == verb && !f.status.is_conflict() && !f.status.is_not_found())

@@ -8,7 +8,7 @@ use corten_cache::Objects;
 use corten_object::{Head, KindId, Object, ObjectKey, View};
 use corten_tree::Tree;
 
-use crate::Outcome;
+use crate::{Kept, Outcome};
 
 /// The objects of a kind in a namespace whose managing controller has this uid; with an empty uid those that have none.
 pub fn controlled<'o>(objects: &'o Objects, kind: KindId, namespace: &str, uid: &str) -> Vec<&'o Arc<Object>> {
@@ -21,6 +21,7 @@ pub fn controlled<'o>(objects: &'o Objects, kind: KindId, namespace: &str, uid: 
 }
 
 /// The input of a reconcile.
+#[derive(Clone, Copy)]
 pub struct World<'w> {
     /// All objects at one revision.
     pub state: &'w Objects,
@@ -30,6 +31,8 @@ pub struct World<'w> {
     pub entropy: &'w dyn Entropy,
     /// What became of the key's last plan; `None` when this process has not executed one yet, or it was empty.
     pub last: Option<&'w Outcome>,
+    /// What the key's last plan wanted remembered.
+    pub kept: Option<&'w Kept>,
 }
 
 impl<'w> World<'w> {
@@ -56,6 +59,11 @@ impl<'w> World<'w> {
     /// The objects of a kind with this value of an indexed fact.
     pub fn with_fact<V: View>(&self, kind: KindId, path: &str, value: &str) -> Vec<Typed<V>> {
         read(self.state.by_index(kind, path, value))
+    }
+
+    /// What the key's last plan wanted remembered, if it is of this type.
+    pub fn kept<T: 'static>(&self) -> Option<&'w T> {
+        self.kept?.downcast_ref()
     }
 
     /// A name with a random suffix, as the server makes them from `generateName`.

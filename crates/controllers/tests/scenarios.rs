@@ -1,6 +1,8 @@
 //! Worlds and the plans that controllers make of them, as text: `scenarios/*.scenario`.
 //!
 //! A scenario names the controller and the key, lists the objects as JSON (one per line), and after `plan:` what must come out.
+//! `waited:` gives the plan what the same world made the controller remember so many seconds before.
+//! What a plan asks to read is answered by `answer:` lines, in order; then the plan after the answers is shown.
 //! `UPDATE_EXPECT=1 cargo test` writes what does come out.
 #![expect(clippy::unwrap_used, reason = "writing to a String cannot fail")]
 
@@ -11,7 +13,7 @@ use std::sync::Arc;
 use corten_base::entropy::SeededEntropy;
 use corten_base::{Revision, Timestamp};
 use corten_cache::Objects;
-use corten_controllers::{Action, Config, EventNote, Failed, Outcome, Plan, Verb, World, Write};
+use corten_controllers::{Action, Answer, Config, EventNote, Failed, Outcome, Plan, Verb, World, Write};
 use corten_kinds::Registry;
 use corten_object::{Object, ObjectKey, Status};
 use corten_tree::{Map, Tree, json};
@@ -71,6 +73,9 @@ fn show(registry: &Registry, plan: &Plan) -> String {
         stage.iter().for_each(|a| action(&mut out, registry, a));
     }
     plan.events.iter().for_each(|n| note(&mut out, "event:", n));
+    for path in &plan.asks {
+        writeln!(out, "ask {path}").unwrap();
+    }
     if let Some(after) = plan.requeue {
         writeln!(out, "again after {after:?}").unwrap();
     }
@@ -104,11 +109,34 @@ fn plan_of(head: &str) -> String {
             _ => (Verb::Create, "replicasets"),
         };
         let key = ObjectKey::new(registry.by_name(kind).expect("a kind").id, namespace, name);
-        Outcome { failures: vec![Failed { verb, key, status }] }
+        Outcome { failures: vec![Failed { verb, key, status }], ..Outcome::default() }
     });
-    let world = World { state: &objects, now, entropy: &SeededEntropy::new(1), last: outcome.as_ref() };
-    let plan = controller.reconcile(&world, &ObjectKey::new(kind, namespace, name));
-    show(&registry, &plan)
+    let entropy = SeededEntropy::new(1);
+    let world = World { state: &objects, now, entropy: &entropy, last: outcome.as_ref(), kept: None };
+    let key = ObjectKey::new(kind, namespace, name);
+    // What was remembered so many seconds ago, when the world was the same.
+    let kept = field("waited:").map(|s| s.parse().expect("seconds")).and_then(|seconds| {
+        let now = now - jiff::SignedDuration::from_secs(seconds);
+        controller.reconcile(&World { now, ..world }, &key).keep
+    });
+    let world = World { kept: kept.as_ref(), ..world };
+    let plan = controller.reconcile(&world, &key);
+    let answers: Vec<&str> = head.lines().filter_map(|l| l.strip_prefix("answer: ")).collect();
+    if answers.is_empty() {
+        return show(&registry, &plan);
+    }
+    let answer = |(path, text): (&String, &&str)| {
+        let read = match json::parse(text.as_bytes()) {
+            Ok(tree) => Ok(tree),
+            Err(_) if text.is_empty() => Err(Status::no_such_resource()),
+            Err(_) => Err(Status::internal(*text)),
+        };
+        Answer { path: path.clone(), read }
+    };
+    let answers = plan.asks.iter().zip(&answers).map(answer).collect();
+    let last = Outcome { answers, ..Outcome::default() };
+    let world = World { last: Some(&last), kept: plan.keep.as_ref(), ..world };
+    show(&registry, &controller.reconcile(&world, &key))
 }
 
 #[test]

@@ -440,6 +440,10 @@ impl NodeApi for LateNode {
         Box::pin(async move { self.get()?.port_forward(request).await })
     }
 
+    fn usage(&self) -> Vec<Arc<corten_kinds::usage::NodeUsage>> {
+        self.0.get().map(|node| node.usage()).unwrap_or_default()
+    }
+
     fn http(&self, request: NodeRequest) -> BoxFuture<'_, Result<NodeAnswer, Status>> {
         Box::pin(async move { self.get()?.http(request).await })
     }

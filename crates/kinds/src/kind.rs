@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use corten_object::managed::Ownable;
-use corten_object::{GroupVersionKind, KindId, Object};
+use corten_object::{GroupVersionKind, KindId, LabelSelector, Object};
 use corten_schema::{Options, Schema, TypeId, UnknownFields, canonicalise};
 use corten_tree::Tree;
 
@@ -93,6 +93,23 @@ pub struct ScalePaths {
     pub status: Arc<str>,
     /// The selector: a LabelSelector, a label map or a text; empty if there is none.
     pub selector: Arc<str>,
+}
+
+impl ScalePaths {
+    /// The selector of an object as the text that a scale shows; empty if there is none.
+    pub fn selector_text(&self, object: &Tree) -> String {
+        match object.path(&self.selector) {
+            Some(Tree::Str(text)) => text.to_string(),
+            // A label selector has matchLabels or matchExpressions; anything else is a plain map of labels.
+            Some(Tree::Map(map)) if map.keys().all(|k| k == "matchLabels" || k == "matchExpressions") => {
+                LabelSelector::from_tree(Some(&Tree::Map(map.clone()))).map(|s| s.to_string()).unwrap_or_default()
+            }
+            Some(Tree::Map(map)) => {
+                LabelSelector::from_labels(map.iter().filter_map(|(k, v)| Some((k, v.as_str()?)))).to_string()
+            }
+            _ => String::new(),
+        }
+    }
 }
 
 /// A fact as the registry has it, of a row or of a definition's selectable field. Its path stands in [`Kind::fact_paths`].

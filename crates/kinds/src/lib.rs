@@ -20,6 +20,7 @@ pub mod quota;
 mod registry;
 mod spec;
 pub mod table;
+pub mod usage;
 pub mod validate;
 mod warnings;
 mod write;

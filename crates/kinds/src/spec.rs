@@ -7,6 +7,7 @@ use corten_tree::Tree;
 
 use crate::Column;
 use crate::quota::Counting;
+use crate::usage::Measured;
 use crate::validate::names::{self, NameCheck};
 
 /// Whether objects of a kind live in namespaces.
@@ -381,6 +382,8 @@ pub struct KindSpec {
     pub pod_spec: &'static str,
     /// How many seconds after its last write the server removes an object; `None`: never.
     pub ttl_seconds: Option<i64>,
+    /// For a kind that is read only: how its objects are made of what nodes measure.
+    pub measured: Option<Measured>,
     /// What is special about writes.
     pub hooks: Hooks,
 }
@@ -418,6 +421,7 @@ impl KindSpec {
         sealed: false,
         pod_spec: "",
         ttl_seconds: None,
+        measured: None,
         hooks: Hooks::NONE,
     };
 

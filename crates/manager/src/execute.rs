@@ -8,7 +8,7 @@ use std::sync::Arc;
 use corten_base::Revision;
 use corten_cache::Cache;
 use corten_client::{Api, DeleteOptions, PatchKind, Propagation, Target, WriteOptions};
-use corten_controllers::{Action, Failed, Outcome, Plan, Verb, Write};
+use corten_controllers::{ASKS_MAX, Action, Answer, Failed, Outcome, Plan, Verb, Write};
 use corten_kinds::id;
 use corten_object::Status;
 use corten_object::patch::merge_patch;
@@ -43,7 +43,19 @@ pub(crate) async fn plan(context: &Context, plan: &Plan) -> (Outcome, Revision) 
             break;
         }
     }
+    if outcome.failures.is_empty() {
+        outcome.answers = answers(context, &plan.asks).await;
+    }
     (outcome, barrier)
+}
+
+/// What is at the paths that a plan asks for.
+async fn answers(context: &Context, asks: &[String]) -> Vec<Answer> {
+    let read = |path: &String| {
+        let path = path.clone();
+        async move { Answer { read: context.api.read(&path).await, path } }
+    };
+    futures::stream::iter(asks.iter().take(ASKS_MAX).map(read)).buffered(WRITES_MAX).collect().await
 }
 
 /// Creates in batches of 1, 2, 4, …; a batch with a failure is the last (`slowStartBatch` in `replica_set.go`).

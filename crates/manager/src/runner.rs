@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use corten_base::{Clock, Entropy};
 use corten_cache::{Cursor, Event, Scope};
 use corten_client::Api;
-use corten_controllers::{Changed, Controller, Key, Outcome, Plan, World};
+use corten_controllers::{Changed, Controller, Kept, Key, Outcome, Plan, World};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -27,6 +28,8 @@ pub(crate) struct Runner {
     queue: Queue<Key>,
     /// What became of the last plan of keys whose next reconcile has not been empty yet.
     outcomes: HashMap<Key, Outcome>,
+    /// What plans wanted remembered. Bounded by the keys whose last plan wanted something.
+    kept: HashMap<Key, Kept>,
 }
 
 type Runs = FuturesUnordered<BoxFuture<'static, (Key, Outcome, Plan)>>;
@@ -40,6 +43,7 @@ impl Runner {
             controller,
             queue: Queue::new(),
             outcomes: HashMap::new(),
+            kept: HashMap::new(),
         }
     }
 
@@ -110,7 +114,11 @@ impl Runner {
             for note in &plan.events {
                 self.context.recorder.record(note.clone());
             }
-            if plan.stages.is_empty() {
+            match &plan.keep {
+                Some(kept) => drop(self.kept.insert(key.clone(), kept.clone())),
+                None => drop(self.kept.remove(&key)),
+            }
+            if plan.stages.is_empty() && plan.asks.is_empty() {
                 self.outcomes.remove(&key);
                 self.queue.succeeded(key, plan.requeue, self.clock.now());
                 continue;
@@ -129,15 +137,21 @@ impl Runner {
 
     fn reconcile(&self, key: &Key) -> Plan {
         let objects = self.context.cache.read();
-        let world =
-            World { state: &objects, now: self.clock.now(), entropy: &*self.entropy, last: self.outcomes.get(key) };
+        let world = World {
+            state: &objects,
+            now: self.clock.now(),
+            entropy: &*self.entropy,
+            last: self.outcomes.get(key),
+            kept: self.kept.get(key),
+        };
         self.controller.reconcile(&world, key)
     }
 
     fn finish(&mut self, key: Key, outcome: Outcome, plan: &Plan) {
         let now = self.clock.now();
         if outcome.failures.is_empty() {
-            self.queue.succeeded(key.clone(), plan.requeue, now);
+            let requeue = if plan.asks.is_empty() { plan.requeue } else { Some(Duration::ZERO) };
+            self.queue.succeeded(key.clone(), requeue, now);
         } else {
             for failed in &outcome.failures {
                 tracing::debug!(controller = self.controller.name(), %key, target = %failed.key, error = %failed.status, "write failed");

@@ -15,6 +15,7 @@ use crate::admission::Ledger;
 use crate::events::{About, Recorder};
 use crate::eviction::{self, Conditions};
 use crate::images::ImageSource;
+use crate::measured::{self, Measured};
 use crate::node_api::LocalNode;
 use crate::pod::Mailboxes;
 use crate::pods::{self, PodTable};
@@ -108,6 +109,7 @@ impl Agent {
             conditions: Conditions::default(),
             mailboxes: Mailboxes::default(),
             started: tasks.clock().now(),
+            measured: Measured::default(),
             clock: tasks.clock(),
             runtime: Arc::new(runtime),
             config,
@@ -152,6 +154,11 @@ impl Agent {
                 .tasks
                 .clone()
                 .run("node-lease", OnError::Restart, OnStop::Abort, move || node_object::renew_lease(shared.clone()));
+        }
+        {
+            let shared = shared.clone();
+            let tasks = shared.tasks.clone();
+            tasks.run("node-usage", OnError::Restart, OnStop::Abort, move || measured::run(shared.clone()));
         }
         {
             let (shared, proxy) = (shared.clone(), self.proxy.clone());

@@ -20,6 +20,7 @@ mod images;
 mod labels;
 mod local_volumes;
 mod logs;
+mod measured;
 mod node_api;
 mod node_object;
 mod pod;

@@ -190,6 +190,10 @@ impl NodeApi for LocalNode {
         })
     }
 
+    fn usage(&self) -> Vec<Arc<corten_kinds::usage::NodeUsage>> {
+        self.shared.measured.last().into_iter().collect()
+    }
+
     fn http(&self, request: NodeRequest) -> BoxFuture<'_, Result<NodeAnswer, Status>> {
         Box::pin(server::answer(self, request))
     }

@@ -14,6 +14,7 @@ use crate::events::Recorder;
 use crate::eviction::Conditions;
 use crate::facts::Facts;
 use crate::images::ImageSource;
+use crate::measured::Measured;
 use crate::pod::Mailboxes;
 use crate::services::ServiceTable;
 use crate::sources::SourceCache;
@@ -45,6 +46,8 @@ pub struct Shared {
     pub mailboxes: Mailboxes,
     /// When the agent started.
     pub started: Timestamp,
+    /// What they use.
+    pub measured: Measured,
 }
 
 impl Shared {

@@ -59,6 +59,18 @@ pub fn replace(status: &mut Tree, condition: &NewCondition<'_>, now: Timestamp, 
     push(status, made);
 }
 
+/// Sets a condition where it stands, or at the end if it is new; the time of transition stays while the status stays.
+pub fn set_in_place(status: &mut Tree, condition: &NewCondition<'_>, now: Timestamp) {
+    let place = status.list_at("conditions").iter().position(|c| c.str_at("type") == condition.kind);
+    replace(status, condition, now, "");
+    if let Some(place) = place
+        && let Some(Tree::List(items)) = status.path_mut("conditions")
+        && let Some(set) = items.pop()
+    {
+        items.insert(place, set);
+    }
+}
+
 /// Puts a condition at the end, in place of one of the same type.
 pub fn push(status: &mut Tree, condition: Tree) {
     remove(status, condition.str_at("type"));

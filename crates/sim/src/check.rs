@@ -209,7 +209,7 @@ impl Checker {
     /// Every controller, asked about everything, has nothing to do.
     fn nothing_left(&mut self, now: Timestamp) {
         let entropy = SeededEntropy::new(0);
-        let world = World { state: &self.objects, now, entropy: &entropy, last: None };
+        let world = World { state: &self.objects, now, entropy: &entropy, last: None, kept: None };
         let mut faults = Vec::new();
         for controller in corten_controllers::all(&config()) {
             let mut keys = Vec::new();

@@ -14,6 +14,7 @@ use hyper::{HeaderMap, Request};
 use super::{ApiService, Backend, Document};
 use crate::core::Core;
 use crate::proxy::as_user;
+use corten_object::{Reason, Status};
 use corten_schema::openapi::merge;
 use corten_tree::{Tree, json, tree};
 
@@ -60,6 +61,19 @@ pub(super) async fn get(
     headers: &[(header::HeaderName, &str)],
     limit: Duration,
 ) -> Result<Answer, String> {
+    let aggregator =
+        User { name: "system:kube-aggregator".into(), groups: vec![group::MASTERS.into()], ..User::default() };
+    get_as(core, to, path, (headers, &aggregator), limit).await
+}
+
+/// Reads a path of a server as this user.
+async fn get_as(
+    core: &Core,
+    to: &Destination,
+    path: &str,
+    (headers, user): (&[(header::HeaderName, &str)], &User),
+    limit: Duration,
+) -> Result<Answer, String> {
     let mut request = Request::get(path).body(body(Empty::new())).map_err(|e| e.to_string())?;
     let all = request.headers_mut();
     for (name, value) in headers.iter().filter(|(_, value)| !value.is_empty()) {
@@ -67,9 +81,7 @@ pub(super) async fn get(
     }
     all.insert(header::HOST, HeaderValue::from_str(&to.authority).map_err(|e| e.to_string())?);
     all.insert(header::USER_AGENT, HeaderValue::from_static("kube-aggregator"));
-    let aggregator =
-        User { name: "system:kube-aggregator".into(), groups: vec![group::MASTERS.into()], ..User::default() };
-    as_user(all, &aggregator);
+    as_user(all, user);
     let exchange = async {
         let answer = core.caller.send(to, request).await?;
         let (parts, content) = answer.into_parts();
@@ -82,6 +94,24 @@ pub(super) async fn get(
         Either::Right(_) => {
             Err("context deadline exceeded (Client.Timeout exceeded while awaiting headers)".to_owned())
         }
+    }
+}
+
+/// Reads the document at a path of the server of a group version, as a user.
+pub(crate) async fn read(core: &Core, service: &ApiService, path: &str, user: &User) -> Result<Tree, Status> {
+    let unavailable = |why: String| Status::new(Reason::ServiceUnavailable, why);
+    let backend = service.backend.as_ref().filter(|b| b.available);
+    let backend = backend.ok_or_else(|| unavailable("the server is currently unable to handle the request".into()))?;
+    let to = destination(core, backend).map_err(unavailable)?;
+    let headers = [(header::ACCEPT, "application/json")];
+    let answer = get_as(core, &to, path, (&headers, user), ANSWER_MAX).await.map_err(unavailable)?;
+    let body = json::parse(&answer.body);
+    match (answer.code, body) {
+        (200, Ok(tree)) => Ok(tree),
+        (200, Err(why)) => Err(Status::internal(why)),
+        (_, Ok(tree)) if tree.str_at("kind") == "Status" => Err(Status::from_tree(&tree)),
+        (404, _) => Err(Status::no_such_resource()),
+        (code, _) => Err(unavailable(format!("the server answered {code}"))),
     }
 }
 

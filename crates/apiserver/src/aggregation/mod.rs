@@ -12,6 +12,7 @@ mod served;
 mod table;
 mod watch;
 
+pub(crate) use backend::read;
 pub(crate) use forward::pass;
 pub(crate) use served::{Group, Served};
 pub(crate) use table::{ApiService, Backend, Table};

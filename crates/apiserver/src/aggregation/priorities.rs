@@ -25,6 +25,8 @@ const PRIORITIES: &[(&str, i64, &[(&str, i64)])] = &[
     ("flowcontrol.apiserver.k8s.io", 16100, &[("v1", 21), ("v1beta3", 18)]),
     ("internal.apiserver.k8s.io", 16000, &[("v1alpha1", 9)]),
     ("storagemigration.k8s.io", 15800, &[("v1", 15), ("v1beta1", 9)]),
+    // An add-on's upstream: where its manifests put it.
+    ("metrics.k8s.io", 100, &[("v1", 200), ("v1beta1", 100)]),
 ];
 
 /// The group with which no APIService can compete (`kube-aggregator/pkg/apiserver/handler_discovery.go`).

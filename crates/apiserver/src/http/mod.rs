@@ -41,6 +41,7 @@ pub(crate) use options::delete as delete_parameters;
 pub(crate) use query::{Query, unescape};
 pub(crate) use respond::{respond, text};
 pub(crate) use route::{Resource, resource_of};
+pub(crate) use route::{Route, parse};
 
 use crate::StartError;
 use crate::core::Core;

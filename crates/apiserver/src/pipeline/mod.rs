@@ -12,6 +12,7 @@ mod decode;
 mod delete;
 mod guard;
 mod managed;
+mod measured;
 mod metadata;
 mod read;
 mod replace;

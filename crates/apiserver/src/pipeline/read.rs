@@ -74,6 +74,9 @@ impl Core {
     pub async fn get(&self, request: Request<'_>, revision: RevisionMatch) -> Result<Arc<Object>, Status> {
         let names = (request.namespace, request.name, request.subresource);
         self.authorize(&attributes(request.user, "get", request.kind, names)).await?;
+        if let Some(measured) = self.get_measured(&request) {
+            return measured;
+        }
         self.wait_for(revision).await?;
         let stored = self.stored(request.kind);
         let namespace = if stored.namespaced() { request.namespace } else { "" };
@@ -106,6 +109,9 @@ impl Core {
         (kind, version): (&Arc<Kind>, &str),
         list: &ListRequest,
     ) -> Result<Listed, Status> {
+        if let Some(measured) = self.list_measured(kind, list) {
+            return measured;
+        }
         if let Some((late, early)) = self.late_filter((kind, version), list)? {
             let mut listed = Box::pin(self.list_authorized((kind, version), &early)).await?;
             listed.items = self.objects_at(kind, version, listed.items).await?;

@@ -4,7 +4,7 @@ use corten_admission::Operation;
 use corten_audit::trail;
 use corten_client::{PatchKind, WriteOptions};
 use corten_kinds::ScalePaths;
-use corten_object::{FieldError, LabelSelector, Reason, Status};
+use corten_object::{FieldError, Reason, Status};
 use corten_tree::{FieldPath, Tree, tree};
 
 use super::read::RevisionMatch;
@@ -141,17 +141,7 @@ fn scale(object: &Tree, paths: &ScalePaths) -> Tree {
             metadata.insert(key, value.clone());
         }
     }
-    let selector = match object.path(&paths.selector) {
-        Some(Tree::Str(text)) => text.clone(),
-        // A label selector has matchLabels or matchExpressions; anything else is a plain map of labels.
-        Some(Tree::Map(map)) if map.keys().all(|k| k == "matchLabels" || k == "matchExpressions") => {
-            LabelSelector::from_tree(Some(&Tree::Map(map.clone()))).map(|s| s.to_string()).unwrap_or_default()
-        }
-        Some(Tree::Map(map)) => {
-            LabelSelector::from_labels(map.iter().filter_map(|(k, v)| Some((k, v.as_str()?)))).to_string()
-        }
-        _ => String::new(),
-    };
+    let selector = paths.selector_text(object);
     let mut spec = Tree::map();
     if let Some(replicas) = object.i64_at(&paths.spec).filter(|n| *n != 0) {
         spec.insert("replicas", replicas);

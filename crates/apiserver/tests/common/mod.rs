@@ -18,6 +18,7 @@ use corten_client::{
     Api, ByteStream, Duplex, ExecExit, ExecRequest, ExecSession, LogRequest, NodeApi, PortForwardRequest,
 };
 use corten_kinds::Registry;
+use corten_kinds::usage::{ContainerUsage, NodeUsage, Used};
 use corten_object::{Reason, Status};
 use corten_store::{MemoryStore, Store};
 use corten_tree::{Tree, json};
@@ -27,7 +28,7 @@ use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-/// Logs one line; a command gets back what is written to it, and exits with 3.
+/// Logs one line; a command gets back what is written to it, and exits with 3. Pods `a`, `b` and `gone` use something.
 struct EchoNode;
 
 impl NodeApi for EchoNode {
@@ -48,6 +49,20 @@ impl NodeApi for EchoNode {
                 exit: Box::pin(async { ExecExit::Code(3) }),
             })
         })
+    }
+
+    fn usage(&self) -> Vec<Arc<NodeUsage>> {
+        let used = Used { cpu_nanocores: 250_000_000, memory_bytes: 64 << 20 };
+        let window = jiff::SignedDuration::from_secs(15);
+        let container = |pod: &str| ContainerUsage {
+            namespace: "default".into(),
+            pod: pod.into(),
+            container: "c".into(),
+            window,
+            used,
+        };
+        let containers = vec![container("a"), container("b"), container("gone")];
+        vec![Arc::new(NodeUsage { node: "n1".into(), at: SystemClock.now(), window, used, containers })]
     }
 
     fn port_forward(

@@ -42,6 +42,7 @@ pub mod horizontal_pod_autoscaler;
 pub mod ingress;
 pub mod job;
 pub mod lease;
+pub mod metrics;
 pub mod namespace;
 pub mod network_policy;
 pub mod networking;
@@ -137,4 +138,6 @@ kinds! {
     reviews::SELF_SUBJECT_ACCESS_REVIEW,
     reviews::SELF_SUBJECT_RULES_REVIEW,
     reviews::SUBJECT_ACCESS_REVIEW,
+    metrics::NODE_METRICS,
+    metrics::POD_METRICS,
 }
