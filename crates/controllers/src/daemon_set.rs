@@ -1,8 +1,10 @@
 //! DaemonSet: one pod on each node that fits (`pkg/controller/daemon`).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use corten_base::Timestamp;
 use corten_kinds::id;
 use corten_tree::{Tree, tree};
 use corten_views::meta::compile;
@@ -15,8 +17,10 @@ use crate::{Action, Changed, Controller, EventNote, Key, Plan, Typed, Watch, Wor
 /// The controller.
 pub struct DaemonSetController;
 
-/// How long a failed pod stays before it is replaced (upstream: a growing back-off in memory).
-const FAILED_WAIT: Duration = Duration::from_secs(10);
+/// How long the next failed pod of a node stays before it is replaced: from the first, doubling to the second
+/// (`failedPodsBackoff`).
+const FAILED_WAIT_MIN: Duration = Duration::from_secs(1);
+const FAILED_WAIT_MAX: Duration = Duration::from_secs(15 * 60);
 /// The most pods made or deleted in one plan.
 const BURST: usize = 250;
 const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
@@ -97,8 +101,11 @@ impl Controller for DaemonSetController {
         };
         let hash = history.revisions[history.update].head().labels.get(label).unwrap_or_default().to_owned();
         let tolerations = tolerations(&set);
-        let mut daemons =
-            Daemons { world, set, tree, history, hash, tolerations, on: BTreeMap::new(), plan: Plan::empty() };
+        let generation = set.head().generation;
+        let known = world.kept::<Failures>().filter(|known| known.generation == generation).cloned();
+        let failures = known.unwrap_or(Failures { generation, of: BTreeMap::new() });
+        let (on, plan) = (BTreeMap::new(), Plan::empty());
+        let mut daemons = Daemons { world, set, tree, history, hash, tolerations, on, failures, plan };
         daemons.sort_by_node(claimed.owned);
         daemons.reconcile()
     }
@@ -131,6 +138,28 @@ fn node_of(pod: &Pod) -> Option<&str> {
     field.values.first().map(String::as_str)
 }
 
+/// How long failed pods stay, by node; of one generation of a set.
+#[derive(Debug, Clone, Default)]
+struct Failures {
+    generation: i64,
+    /// When a failed pod was replaced last, and how long the next one stays.
+    of: BTreeMap<String, (Timestamp, Duration)>,
+}
+
+impl Failures {
+    /// How long the failed pod of a node has to stay; if it has not to, the next one will.
+    fn wait(&mut self, node: &str, now: Timestamp) -> Option<Duration> {
+        let passed = |at: Timestamp| Duration::try_from(now.duration_since(at)).unwrap_or_default();
+        let known = self.of.get(node).filter(|(at, _)| passed(*at) <= 2 * FAILED_WAIT_MAX).copied();
+        if let Some(left) = known.map(|(at, wait)| wait.saturating_sub(passed(at))).filter(|left| !left.is_zero()) {
+            return Some(left);
+        }
+        let wait = known.map_or(FAILED_WAIT_MIN, |(_, wait)| (2 * wait).min(FAILED_WAIT_MAX));
+        self.of.insert(node.to_owned(), (now, wait));
+        None
+    }
+}
+
 struct Daemons<'d> {
     world: &'d World<'d>,
     set: Typed<DaemonSet>,
@@ -140,6 +169,7 @@ struct Daemons<'d> {
     tolerations: Vec<Toleration>,
     /// Pods by node, the oldest first.
     on: BTreeMap<String, Vec<Typed<Pod>>>,
+    failures: Failures,
     plan: Plan,
 }
 
@@ -199,6 +229,10 @@ impl Daemons<'_> {
             self.plan.requeue_after(wait);
         }
         self.plan.stage(actions);
+        self.failures.of.retain(|node, _| nodes.iter().any(|n| n.name() == node));
+        if !self.failures.of.is_empty() {
+            self.plan.keep = Some(Arc::new(self.failures));
+        }
         self.plan
     }
 
@@ -273,10 +307,8 @@ impl Daemons<'_> {
         let (namespace, name) = (pod.namespace(), pod.name());
         match pod.status.phase.as_str() {
             "Failed" => {
-                let since = pod.head().created.unwrap_or(self.world.now);
-                let age = Duration::try_from(self.world.now.duration_since(since)).unwrap_or(Duration::ZERO);
-                if age < FAILED_WAIT {
-                    self.plan.requeue_after(FAILED_WAIT - age);
+                if let Some(left) = self.failures.wait(node, self.world.now) {
+                    self.plan.requeue_after(left);
                     return true;
                 }
                 let message = format!("Found failed daemon pod {namespace}/{name} on node {node}, will try to kill it");

@@ -32,7 +32,50 @@ const PRESSURES: &[(&str, &str)] = &[
 ];
 const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 
-const WATCHES: &[Watch] = &[Watch::itself(id::NODE), Watch::by(id::LEASE, renewed)];
+/// A zone in which more than this share of the nodes, and more than two, are not ready is disrupted as a whole
+/// (`--unhealthy-zone-threshold`).
+const UNHEALTHY_SHARE: f64 = 0.55;
+const UNHEALTHY_MIN: usize = 2;
+/// In a disrupted zone of up to so many nodes no pods are evicted (`--large-cluster-size-threshold`).
+const SMALL_ZONE: usize = 50;
+const ZONE: &str = "topology.kubernetes.io/zone";
+
+const WATCHES: &[Watch] =
+    &[Watch::itself(id::NODE), Watch::by(id::LEASE, renewed), Watch::by(id::NODE, readiness_changed)];
+
+/// Whether pods leave a node depends on the state of the others.
+fn readiness_changed(change: &Changed<'_>, out: &mut Vec<Key>) {
+    let ready = |o| Typed::<Node>::read(o).is_some_and(|n| n.is_ready());
+    if change.old.map(ready) != change.new.map(ready) {
+        out.extend(change.state.list(id::NODE).map(|node| node.key()));
+    }
+}
+
+/// What is done about pods on nodes that are not ready (`handleDisruption`).
+#[derive(Clone, Copy, PartialEq)]
+enum Eviction {
+    /// They are evicted.
+    Goes,
+    /// No further ones are: so much of the zone is not ready that something else must be wrong.
+    Halts,
+    /// None are: nothing in the cluster is ready, so it is more likely that the nodes are not heard than that all are broken.
+    Never,
+}
+
+fn eviction(world: &World<'_>, node: &Typed<Node>) -> Eviction {
+    let nodes = world.list::<Node>(id::NODE, "");
+    if nodes.iter().all(|n| !n.is_ready()) {
+        return Eviction::Never;
+    }
+    let zone = |n: &Typed<Node>| n.head().labels.get(ZONE).unwrap_or_default().to_owned();
+    let own = zone(node);
+    let zone: Vec<_> = nodes.iter().filter(|n| zone(n) == own).collect();
+    let unready = zone.iter().filter(|n| !n.is_ready()).count();
+    let disrupted = unready > UNHEALTHY_MIN && unready as f64 / zone.len() as f64 >= UNHEALTHY_SHARE;
+    // A zone that is down as a whole is left by its pods: there are others.
+    let halts = disrupted && unready < zone.len() && zone.len() <= SMALL_ZONE;
+    if halts { Eviction::Halts } else { Eviction::Goes }
+}
 
 fn renewed(change: &Changed<'_>, out: &mut Vec<Key>) {
     let lease = &change.object().head;
@@ -133,6 +176,12 @@ fn taints(world: &World<'_>, node: &Typed<Node>) -> Plan {
     };
     let now = time::format(world.now);
     let before = node.tree().list_at("spec.taints").to_vec();
+    let there = |w: &(&str, &str)| before.iter().any(|t| t.str_at("key") == w.0 && t.str_at("effect") == w.1);
+    match eviction(world, node) {
+        Eviction::Goes => {}
+        Eviction::Halts => wanted.retain(|w| w.1 != "NoExecute" || there(w)),
+        Eviction::Never => wanted.retain(|w| w.1 != "NoExecute"),
+    }
     let mut after: Vec<Tree> = Vec::new();
     for taint in &before {
         let same = |w: &(&str, &str)| w.0 == taint.str_at("key") && w.1 == taint.str_at("effect");

@@ -1,10 +1,14 @@
 //! Pods that nobody looks after any more (`pkg/controller/podgc`): on nodes that are gone, ending without a node, ended and too
 //! many.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use corten_base::Timestamp;
 use corten_kinds::id;
 use corten_object::ObjectKey;
 use corten_tree::Tree;
-use corten_views::Pod;
+use corten_views::{Node, Pod};
 
 use crate::{Action, Changed, Controller, Key, Plan, Typed, Watch, World, Write, status};
 use corten_object::conditions::{self, NewCondition};
@@ -15,7 +19,12 @@ pub struct PodGc {
     pub terminated_max: usize,
 }
 
-const WATCHES: &[Watch] = &[Watch::by(id::POD, changed), Watch::by(id::NODE, node_gone)];
+/// How long a node must have been gone until its pods go (upstream's `quarantineTime`): it may register again.
+const QUARANTINE: Duration = Duration::from_secs(40);
+/// The taint that somebody sets on a node that is off for good: its pods need not be heard of again.
+const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
+
+const WATCHES: &[Watch] = &[Watch::by(id::POD, changed), Watch::by(id::NODE, node_changed)];
 
 /// Stands for all ended pods together.
 fn everything() -> Key {
@@ -34,11 +43,18 @@ fn changed(change: &Changed<'_>, out: &mut Vec<Key>) {
     }
 }
 
-fn node_gone(change: &Changed<'_>, out: &mut Vec<Key>) {
-    if change.new.is_none() {
+/// A node that is gone, or is out of service now, wakes its pods.
+fn node_changed(change: &Changed<'_>, out: &mut Vec<Key>) {
+    let off = |node| Typed::<Node>::read(node).is_some_and(|n| is_out_of_service(&n));
+    let began = |new| off(new) && !change.old.is_some_and(off);
+    if change.new.is_none_or(began) {
         let name = &change.object().head.name;
         out.extend(change.state.by_index(id::POD, "spec.nodeName", name).map(|pod| pod.key()));
     }
+}
+
+fn is_out_of_service(node: &Node) -> bool {
+    !node.is_ready() && node.spec.taints.iter().any(|t| t.key == OUT_OF_SERVICE)
 }
 
 impl Controller for PodGc {
@@ -64,14 +80,18 @@ impl Controller for PodGc {
         }
         let Some(pod) = world.get::<Pod>(key) else { return Plan::empty() };
         if !pod.is_scheduled() {
-            return if pod.is_terminating() { Plan::of(vec![force(&pod)]) } else { Plan::empty() };
+            return if pod.is_terminating() { end(world, &pod, None) } else { Plan::empty() };
         }
-        if world.state.find(id::NODE, "", &pod.spec.node_name).is_some() {
-            return Plan::empty();
+        if let Some(node) = world.find::<Node>(id::NODE, "", &pod.spec.node_name) {
+            let end_now = pod.is_terminating() && is_out_of_service(&node);
+            return if end_now { end(world, &pod, None) } else { Plan::empty() };
         }
-        let mut plan = Plan::of(fail(world, &pod).into_iter().collect());
-        plan.stage([force(&pod)]);
-        plan
+        let since = world.kept::<Timestamp>().copied().unwrap_or(world.now);
+        let passed = Duration::try_from(world.now.duration_since(since)).unwrap_or_default();
+        match QUARANTINE.saturating_sub(passed) {
+            Duration::ZERO => end(world, &pod, Some("PodGC: node no longer exists")),
+            left => Plan { requeue: Some(left), keep: Some(Arc::new(since)), ..Plan::empty() },
+        }
     }
 }
 
@@ -88,21 +108,23 @@ impl PodGc {
     }
 }
 
-/// The pod counts as failed before it goes, so that its controller can tell why.
-fn fail(world: &World<'_>, pod: &Typed<Pod>) -> Option<Action> {
+/// The pod counts as failed before it goes, so that its controller can tell; with `disrupted` a condition says why
+/// (`markFailedAndDeletePodWithCondition`).
+fn end(world: &World<'_>, pod: &Typed<Pod>, disrupted: Option<&str>) -> Plan {
     let before = status::of(&pod.tree());
     let mut after: Tree = before.clone();
     if !pod.is_terminal() {
         after.insert("phase", "Failed");
-        let condition = NewCondition {
-            kind: "DisruptionTarget",
-            status: "True",
-            reason: "DeletionByPodGC",
-            message: String::from("PodGC: node no longer exists"),
-        };
-        conditions::set(&mut after, &condition, world.now, "");
+        if let Some(message) = disrupted {
+            let message = message.to_owned();
+            let condition =
+                NewCondition { kind: "DisruptionTarget", status: "True", reason: "DeletionByPodGC", message };
+            conditions::set(&mut after, &condition, world.now, "");
+        }
     }
-    status::write(&pod.object, &before, &after)
+    let mut plan = Plan::of(status::write(&pod.object, &before, &after).into_iter().collect());
+    plan.stage([force(pod)]);
+    plan
 }
 
 fn force(pod: &Typed<Pod>) -> Action {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use corten_base::Timestamp;
 use corten_kinds::id;
 use corten_views::{Node, Pod, Taint};
 use jiff::SignedDuration;
@@ -64,14 +65,16 @@ impl Controller for TaintEviction {
 
 /// How long the pod may stay; `None`: for ever.
 fn time_left(world: &World<'_>, pod: &Typed<Pod>, taints: &[&Taint]) -> Option<Duration> {
+    let placed_at = pod.condition("PodScheduled").filter(|c| c.is_true()).and_then(|c| c.last_transition_time);
+    let placed_at = placed_at.or(pod.head().created);
     let one = |taint: &&Taint| -> Option<Duration> {
         let tolerations: Vec<_> = pod.spec.tolerations.iter().filter(|t| t.tolerates(taint)).collect();
         if tolerations.is_empty() {
             return Some(Duration::ZERO);
         }
         let seconds = tolerations.iter().filter_map(|t| t.toleration_seconds).min()?;
-        // A taint without a time gets one soon (node lifecycle), which wakes this again.
-        let since = taint.time_added.unwrap_or(world.now);
+        // A taint without a time gets one soon (node lifecycle), which wakes this again. A pod that came later has its whole time.
+        let since = taint.time_added.unwrap_or(world.now).max(placed_at.unwrap_or(Timestamp::MIN));
         let left = SignedDuration::from_secs(seconds.max(0)) - world.now.duration_since(since);
         Some(Duration::try_from(left).unwrap_or(Duration::ZERO))
     };
