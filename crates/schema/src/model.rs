@@ -305,6 +305,11 @@ impl Field {
         self.rules.split(';').filter(|rule| !rule.is_empty())
     }
 
+    /// Whether there are any such rules.
+    pub fn has_rules(&self) -> bool {
+        !self.rules.is_empty()
+    }
+
     /// The values upstream declares for an enumerated string, sorted.
     pub fn enum_values(&self) -> impl Iterator<Item = &'static str> + use<> {
         let text = self.enum_values;

@@ -85,6 +85,9 @@ impl Hooks {
             return Ok(());
         }
         let hooks = hooks_of(&self.mutating, request, id::MUTATING_WEBHOOK_CONFIGURATION);
+        if hooks.is_empty() {
+            return Ok(());
+        }
         round.hooks.begin(round.second, object.as_deref());
         for (index, hook) in hooks.iter().enumerate() {
             let objects = Objects { object: object.as_deref(), old };

@@ -83,7 +83,7 @@ impl Core {
         let mut attempts = if generate { NAME_ATTEMPTS } else { 1 };
         loop {
             attempts -= 1;
-            let mut tree = tree.clone();
+            let mut tree = if attempts == 0 { std::mem::take(&mut tree) } else { tree.clone() };
             if generate {
                 let cut = base.char_indices().map(|(i, c)| i + c.len_utf8()).take_while(|i| *i <= GENERATED_BASE_MAX);
                 let kept = &base[..cut.last().unwrap_or(0)];

@@ -221,7 +221,8 @@ impl Core {
             stored.rename_version(tree, &stored.versions[0]);
         }
         let ty = stored.type_for(tree).ok_or_else(Status::no_such_resource)?;
-        Ok(corten_schema::encode_json(&stored.schema, ty, tree).into())
+        // These bytes stay for as long as the object does: without the room that they grew in.
+        Ok(corten_schema::encode_json(&stored.schema, ty, tree).into_boxed_slice().into())
     }
 }
 

@@ -37,6 +37,13 @@ impl Walk {
         let schema = self.schema;
         self.union(ty, spot);
         for field in schema.members(ty) {
+            // Most fields have no rules, and most of those have nothing below them that could.
+            if !field.has_rules()
+                && (!matches!(field.ty.leaf(), FieldType::Struct(_))
+                    || spot.tree.get(&field.name).is_none_or(Tree::is_null))
+            {
+                continue;
+            }
             let child = spot.child(&field.name);
             let old_child = old.map(|old| old.get(&field.name).unwrap_or(&super::NULL));
             if self.update && old_child.is_some_and(|old| child.tree.semantically_equal(old)) {
@@ -184,7 +191,7 @@ impl Walk {
     /// Exactly one member of the union is set.
     fn union(&mut self, ty: TypeId, spot: &Spot<'_>) {
         let members: Vec<&Field> =
-            self.schema.members(ty).filter(|f| f.rules().any(|rule| rule == "unionMember")).collect();
+            self.schema.members(ty).filter(|f| f.has_rules() && f.rules().any(|rule| rule == "unionMember")).collect();
         if members.is_empty() {
             return;
         }
