@@ -45,9 +45,7 @@ impl Authorizer for Asking<'_> {
                 fields: &[],
             },
         };
-        match self.request.cluster.may(&attributes) {
-            Some(reason) => Decision { allowed: true, reason, error: None },
-            None => Decision::default(),
-        }
+        let decision = self.request.cluster.decide(&attributes);
+        Decision { allowed: decision.allowed, reason: decision.reason, error: decision.error }
     }
 }

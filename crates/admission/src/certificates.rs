@@ -20,7 +20,7 @@ fn may(request: &Request<'_>, verb: &str, signer: &str) -> bool {
             name,
             ..Attributes::resource(request.user, verb)
         };
-        request.cluster.may(&attributes).is_some()
+        request.cluster.decide(&attributes).allowed
     })
 }
 

@@ -9,6 +9,7 @@ pub mod asking;
 mod certificates;
 pub mod chain;
 mod cidr;
+mod declared_features;
 mod hooks;
 mod limits;
 mod namespace;

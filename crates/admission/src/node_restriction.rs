@@ -345,7 +345,7 @@ fn may(request: &Request<'_>, verb: &str, resource: &str, name: &str) -> bool {
         name,
         ..Attributes::resource(request.user, verb)
     };
-    request.cluster.may(&attributes).is_some()
+    request.cluster.decide(&attributes).allowed
 }
 
 /// Whether a pod's volumes name an audience, themselves or through their CSI driver.

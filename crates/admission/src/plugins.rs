@@ -4,8 +4,8 @@ use corten_object::Status;
 use corten_tree::Tree;
 
 use crate::{
-    Request, certificates, limits, namespace, node, node_restriction, pod, pod_resize, pod_security, runtime_class,
-    service_account, storage,
+    Request, certificates, declared_features, limits, namespace, node, node_restriction, pod, pod_resize, pod_security,
+    runtime_class, service_account, storage,
 };
 
 type Mutate = fn(&Request<'_>, &mut Tree, Option<&Tree>) -> Result<(), Status>;
@@ -54,6 +54,7 @@ pub(crate) static PLUGINS: &[Plugin] = &[
     validating("CertificateSubjectRestriction", certificates::subject),
     mutating("DefaultIngressClass", storage::default_ingress_class),
     mutating("PodTopologyLabels", pod::topology_labels),
+    validating("NodeDeclaredFeatureValidator", declared_features::validate),
     validating("PodResizeValidator", pod_resize::validate),
 ];
 

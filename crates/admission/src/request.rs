@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use corten_auth::{Attributes, Source, User};
+use corten_auth::{Attributes, Decision, Source, User};
 use corten_base::{BoxFuture, Entropy, Timestamp};
 use corten_kinds::{Kind, Registry};
 use corten_object::{GroupVersionKind, KindId, Object, ObjectKey, Status};
@@ -62,8 +62,8 @@ pub trait Cluster: Source {
     /// Decodes a body that is no object of a kind (a Scale, an Eviction, PodExecOptions).
     fn decode_body(&self, body: &GroupVersionKind, tree: &Tree) -> Result<Tree, Status>;
 
-    /// Whether something is allowed, and why.
-    fn may(&self, attributes: &Attributes<'_>) -> Option<String>;
+    /// Whether something is allowed, and why or why not.
+    fn decide(&self, attributes: &Attributes<'_>) -> Decision;
 
     /// The client for webhooks.
     fn caller(&self) -> &Caller;

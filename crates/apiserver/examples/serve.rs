@@ -84,6 +84,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         tasks: tasks.clone(),
         node_api: Arc::new(EchoNode),
         flow: corten_apiserver::FlowLimits::default(),
+        event_ttl: None,
         authentication: corten_apiserver::Authentication::default(),
         authorization: corten_apiserver::AuthorizationOptions::default(),
         audit: corten_apiserver::AuditOptions::default(),

@@ -16,15 +16,15 @@ use crate::pipeline::{Commit, CommitError};
 /// The shortest pause between two looks.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Starts the task.
-pub(crate) fn start(core: &Arc<Core>) {
+/// Starts the task; objects live so long in place of what their rows say.
+pub(crate) fn start(core: &Arc<Core>, life: Option<Duration>) {
     let core = core.clone();
     core.tasks.clone().run("expiry", OnError::Restart, OnStop::Abort, move || {
         let core = core.clone();
         async move {
             loop {
                 let now = core.clock.now();
-                let Some(next) = core.expire(now).await else { return Ok::<(), std::convert::Infallible>(()) };
+                let Some(next) = core.expire(now, life).await else { return Ok::<(), std::convert::Infallible>(()) };
                 core.clock.sleep_until(next.max(now + PAUSE)).await;
             }
         }
@@ -39,14 +39,15 @@ fn written(object: &Object) -> Option<Timestamp> {
 }
 
 impl Core {
-    /// Removes what is due; returns when the next object is, at the earliest. `None` if no kind's objects expire.
-    async fn expire(&self, now: Timestamp) -> Option<Timestamp> {
+    /// Removes what is due; returns when the next object is, at the earliest. `None` if no kind's objects expire. `life` is the time to
+    /// live in place of that of the rows.
+    async fn expire(&self, now: Timestamp, life: Option<Duration>) -> Option<Timestamp> {
         let mut next = None;
         for kind in self.registry.now().iter() {
             let Some(seconds) = kind.spec.filter(|row| row.stored_as.is_none()).and_then(|row| row.ttl_seconds) else {
                 continue;
             };
-            let life = Duration::from_secs(seconds.unsigned_abs());
+            let life = life.unwrap_or(Duration::from_secs(seconds.unsigned_abs()));
             let mut first = now + life;
             let objects: Vec<Arc<Object>> = self.cache.read().list(kind.id).cloned().collect();
             for object in objects {

@@ -21,6 +21,7 @@ mod openapi;
 mod own;
 mod pipeline;
 mod portforward;
+mod process;
 mod proxy;
 mod reviews;
 mod server;

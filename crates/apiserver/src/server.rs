@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use corten_admission::{Cidr, ServiceAllocator};
 use corten_audit::{Backends, Environment};
@@ -56,6 +57,8 @@ pub struct ServerConfig {
     pub sealer: Option<Arc<Sealer>>,
     /// How much is done at once, and for how long.
     pub flow: FlowLimits,
+    /// How long Events are kept after their last write (`--event-ttl`); `None`: as long as their row says.
+    pub event_ttl: Option<Duration>,
 }
 
 /// How callers prove who they are, besides client certificates and service account tokens.
@@ -167,7 +170,7 @@ impl Server {
         bootstrap::ensure(&core, config.advertise, port).await?;
         aggregation::start(&core);
         settings::start(&core);
-        crate::expiry::start(&core);
+        crate::expiry::start(&core, config.event_ttl);
         http::serve(&core, listeners, Arc::new(config.material.server_tls()?));
         Ok(Server { core, addresses })
     }

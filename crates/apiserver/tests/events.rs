@@ -60,3 +60,26 @@ async fn warnings_are_kept_on_refused_requests() {
     let response = client.send(Method::PUT, "/api/v1/namespaces/default/configmaps/c", &[], body.as_bytes()).await;
     assert_eq!((response.status().as_u16(), response.headers().get_all("warning").iter().count()), (422, 1));
 }
+
+#[tokio::test]
+async fn event_ttl_can_be_set() {
+    let clock = AheadClock::new();
+    let given = clock.clone();
+    let fixture = Fixture::with_config(corten_cache::CacheOptions::default(), move |config, _| {
+        config.clock = Arc::new(given);
+        config.event_ttl = Some(Duration::from_secs(10));
+    })
+    .await;
+    let api = fixture.admin();
+    let start = fixture.cache.revision();
+    let mut client = Client::connect(&fixture, true).await;
+    let event = r#"{"metadata":{"name":"e"},"involvedObject":{"kind":"Pod","name":"p","namespace":"default"},"reason":"R","type":"Normal"}"#;
+    assert_eq!(client.post("/api/v1/namespaces/default/events", event).await.0, 201);
+    let mut changes = api.watch(corten_kinds::id::EVENT, corten_client::ListOptions::default(), start).await.unwrap();
+    clock.advance(Duration::from_secs(11));
+    let mut kinds = Vec::new();
+    while kinds.len() < 2 {
+        kinds.push(changes.next().await.unwrap().unwrap().kind);
+    }
+    assert_eq!(kinds[1], corten_client::WatchEventKind::Deleted);
+}

@@ -82,6 +82,9 @@ async fn policy_validating_denies_with_its_message_and_reason() {
     let line = "apiserver_validating_admission_policy_check_total{enforcement_action=\"deny\",error_type=\"invalid_error\",\
                 policy=\"p\",policy_binding=\"p-binding\"} 3";
     assert!(metrics.as_str().is_some_and(|text| text.contains(line)), "{metrics}");
+    let line = "apiserver_validating_admission_policy_check_duration_seconds_count{enforcement_action=\"deny\",\
+                error_type=\"invalid_error\",policy=\"p\",policy_binding=\"p-binding\"} 3";
+    assert!(metrics.as_str().is_some_and(|text| text.contains(line)), "{metrics}");
     // Other kinds and operations are not its business.
     let key = ObjectKey::new(id::CONFIG_MAP, "default", "fine");
     write(api, Write::Delete { key, options: DeleteOptions::default() }).await.unwrap();
@@ -264,4 +267,77 @@ async fn policy_mutating_applies_configurations() {
         let delete = Write::Delete { key, options: DeleteOptions::default() };
         write(api, delete).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn policy_writers_must_be_able_to_read_param_kind_and_param_ref() {
+    let fixture = Fixture::start().await;
+    let admin = &*fixture.admin();
+    let rules = tree!([{"apiGroups": ["admissionregistration.k8s.io"], "resources": ["*"], "verbs": ["*"]}]);
+    create(admin, id::CLUSTER_ROLE, tree!({"metadata": {"name": "policies"}, "rules": (rules)})).await.unwrap();
+    let bind = tree!({"metadata": {"name": "policies"}, "subjects": [{"kind": "User", "name": "eve"}],
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "policies"}});
+    create(admin, id::CLUSTER_ROLE_BINDING, bind).await.unwrap();
+    let eve = &*fixture.server.api_as(corten_auth::User::new("eve", &["devs"]));
+    let policy = |kind: Tree| {
+        tree!({"metadata": {"name": "p"}, "spec": {"paramKind": (kind), "matchConstraints": (constraints()),
+            "validations": [{"expression": "true"}]}})
+    };
+    let secrets = || tree!({"apiVersion": "v1", "kind": "Secret"});
+    let refused = create(eve, id::VALIDATING_ADMISSION_POLICY, policy(secrets())).await.unwrap_err();
+    assert_eq!(refused.code, 422);
+    assert_eq!(
+        refused.message,
+        "ValidatingAdmissionPolicy.admissionregistration.k8s.io \"p\" is invalid: spec.paramKind: Forbidden: user &{eve  [devs system:authenticated] \
+         map[]} must have \"get\" permission on all objects of the referenced paramKind (kind=Secret, apiVersion=v1)"
+    );
+    create(eve, id::VALIDATING_ADMISSION_POLICY, policy(Tree::Null)).await.unwrap();
+    let mut other = policy(secrets());
+    other.set("metadata.name", "q");
+    create(admin, id::VALIDATING_ADMISSION_POLICY, other).await.unwrap();
+    let binding = |policy: &str| {
+        tree!({"metadata": {"name": "b"}, "spec": {"policyName": policy, "validationActions": ["Deny"],
+            "paramRef": {"name": "s", "namespace": "default", "parameterNotFoundAction": "Deny"}}})
+    };
+    for (of, why) in [
+        (
+            "q",
+            "user &{eve  [devs system:authenticated] map[]} does not have \"get\" permission on the object referenced by paramRef",
+        ),
+        (
+            "absent",
+            "unable to get policy absent to determine minimum required permissions and user &{eve  [devs system:authenticated] map[]} does not have \
+             \"get\" permission for all groups, versions and resources",
+        ),
+    ] {
+        let refused = create(eve, id::VALIDATING_ADMISSION_POLICY_BINDING, binding(of)).await.unwrap_err();
+        assert!(refused.message.ends_with(&format!("spec.paramRef: Forbidden: {why}")), "{}", refused.message);
+    }
+    create(admin, id::VALIDATING_ADMISSION_POLICY_BINDING, binding("q")).await.unwrap();
+}
+
+#[tokio::test]
+async fn policy_authorizer_decisions_have_a_reason() {
+    let fixture = Fixture::start().await;
+    let api = &*fixture.admin();
+    let check =
+        "authorizer.serviceAccount('default', 'x').group('').resource('pods').namespace('default').check('list')";
+    let said = format!("string({check}.allowed()) + ': ' + {check}.reason() + '|' + {check}.error()");
+    let spec = tree!({"variables": [{"name": "said", "expression": said}],
+        "validations": [{"expression": "variables.said == ''", "messageExpression": "variables.said"}]});
+    validating(api, "p", spec, tree!({})).await;
+    let bind = |role: &str| {
+        tree!({"metadata": {"name": role, "namespace": "default"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+            "subjects": [{"kind": "ServiceAccount", "name": "x", "namespace": "default"}]})
+    };
+    create(api, id::ROLE_BINDING, bind("none")).await.unwrap();
+    let status = create(api, id::CONFIG_MAP, config_map("c", tree!({}))).await.unwrap_err();
+    let reason = "RBAC: clusterrole.rbac.authorization.k8s.io \"none\" not found";
+    assert!(status.message.ends_with(&format!(" false: {reason}|")), "{status}");
+    create(api, id::ROLE_BINDING, bind("view")).await.unwrap();
+    let status = create(api, id::CONFIG_MAP, config_map("c", tree!({}))).await.unwrap_err();
+    let reason =
+        "RBAC: allowed by RoleBinding \"view/default\" of ClusterRole \"view\" to ServiceAccount \"x/default\"";
+    assert!(status.message.ends_with(&format!(" true: {reason}|")), "{status}");
 }

@@ -15,6 +15,7 @@ mod pki;
 mod rbac;
 mod seal;
 mod token;
+mod token_keys;
 mod user;
 
 pub use authn::{Authenticated, Authenticator, AuthnError, user_of_certificate};

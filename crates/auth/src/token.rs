@@ -1,4 +1,4 @@
-//! Service account tokens: JWTs signed with ES256.
+//! Service account tokens: JWTs signed with ES256, ES384 or RS256.
 //!
 //! Claims as `pkg/serviceaccount/claims.go`: a token is bound to its account and, if asked for, to a pod, secret or node, and
 //! is worth nothing once that object is gone.
@@ -9,10 +9,10 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use corten_base::Timestamp;
 use corten_tree::{Tree, tree};
-use rcgen::PublicKeyData;
 use ring::rand::SystemRandom;
-use ring::signature::{self, ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::token_keys::{SigningKey, VerifyingKey};
 
 /// The issuer of the cluster's tokens, which is also the API server's audience.
 pub const DEFAULT_ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
@@ -115,26 +115,39 @@ fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>
 
 /// Signs and verifies.
 pub struct TokenSigner {
-    key: EcdsaKeyPair,
-    key_id: String,
+    key: SigningKey,
+    /// Those that verify; the first is the one that signs.
+    keys: Vec<VerifyingKey>,
     issuer: Arc<str>,
     random: SystemRandom,
 }
 
 impl TokenSigner {
-    /// A signer with the P-256 key in PKCS#8 PEM.
+    /// A signer with the first private key of a PEM text: P-256, P-384 or RSA.
+    ///
+    /// # Errors
+    /// If there is none.
     pub fn from_pem(pem: &str, issuer: &str) -> Result<TokenSigner, TokenError> {
-        let pair = rcgen::KeyPair::from_pem(pem).map_err(|e| TokenError::Key(e.to_string()))?;
-        let random = SystemRandom::new();
-        let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pair.serialized_der(), &random)
-            .map_err(|e| TokenError::Key(e.to_string()))?;
-        let digest = ring::digest::digest(&ring::digest::SHA256, &pair.subject_public_key_info());
-        Ok(TokenSigner { key, key_id: URL_SAFE_NO_PAD.encode(digest), issuer: issuer.into(), random })
+        let (key, public) = SigningKey::from_pem(pem)?;
+        Ok(TokenSigner { key, keys: vec![public], issuer: issuer.into(), random: SystemRandom::new() })
     }
 
-    /// The key's id in a token's header.
+    /// Believes what these keys (PEM: public keys, certificates or private keys) have signed, too.
+    ///
+    /// # Errors
+    /// If there are none.
+    pub fn trust(&mut self, pem: &str) -> Result<(), TokenError> {
+        for key in VerifyingKey::all(pem)? {
+            if !self.keys.iter().any(|known| known.id == key.id) {
+                self.keys.push(key);
+            }
+        }
+        Ok(())
+    }
+
+    /// The signing key's id in a token's header.
     pub fn key_id(&self) -> &str {
-        &self.key_id
+        &self.keys[0].id
     }
 
     /// Who signs.
@@ -146,14 +159,13 @@ impl TokenSigner {
     pub fn sign(&self, claims: &Claims) -> Result<String, TokenError> {
         let claims = Claims { iss: self.issuer.to_string(), ..claims.clone() };
         let body = serde_json::to_vec(&claims).map_err(|e| TokenError::Key(e.to_string()))?;
-        let header = format!(r#"{{"alg":"ES256","kid":"{}"}}"#, self.key_id);
+        let header = format!(r#"{{"alg":"{}","kid":"{}"}}"#, self.keys[0].algorithm, self.key_id());
         let mut token = URL_SAFE_NO_PAD.encode(header);
         token.push('.');
         URL_SAFE_NO_PAD.encode_string(body, &mut token);
-        let signed =
-            self.key.sign(&self.random, token.as_bytes()).map_err(|_| TokenError::Key("signing failed".into()))?;
+        let signed = self.key.sign(&self.random, token.as_bytes())?;
         token.push('.');
-        URL_SAFE_NO_PAD.encode_string(signed.as_ref(), &mut token);
+        URL_SAFE_NO_PAD.encode_string(signed, &mut token);
         Ok(token)
     }
 
@@ -164,27 +176,34 @@ impl TokenSigner {
             #[serde(default)]
             iss: String,
         }
+        #[derive(Deserialize)]
+        struct Header {
+            #[serde(default)]
+            alg: String,
+            #[serde(default)]
+            kid: String,
+        }
         let (signed, mac) = token.rsplit_once('.').ok_or(TokenError::Foreign)?;
-        let (_, body) = signed.split_once('.').ok_or(TokenError::Foreign)?;
+        let (header, body) = signed.split_once('.').ok_or(TokenError::Foreign)?;
         let body = URL_SAFE_NO_PAD.decode(body).map_err(|_| TokenError::Foreign)?;
         let issuer: Issuer = serde_json::from_slice(&body).map_err(|_| TokenError::Foreign)?;
         if issuer.iss != *self.issuer {
             return Err(TokenError::Foreign);
         }
+        let header = URL_SAFE_NO_PAD.decode(header).map_err(|_| TokenError::Malformed)?;
+        let header: Header = serde_json::from_slice(&header).map_err(|_| TokenError::Malformed)?;
         let mac = URL_SAFE_NO_PAD.decode(mac).map_err(|_| TokenError::Malformed)?;
-        signature::UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, self.key.public_key().as_ref())
-            .verify(signed.as_bytes(), &mac)
-            .map_err(|_| TokenError::Malformed)?;
+        // A token without a key's name is tried with all.
+        let mut keys = self.keys.iter().filter(|key| header.kid.is_empty() || key.id == header.kid);
+        if !keys.any(|key| key.algorithm == header.alg && key.verifies(signed.as_bytes(), &mac)) {
+            return Err(TokenError::Malformed);
+        }
         serde_json::from_slice(&body).map_err(|_| TokenError::Malformed)
     }
 
-    /// The public key as a JSON Web Key Set.
+    /// The public keys as a JSON Web Key Set.
     pub fn key_set(&self) -> Tree {
-        let point = self.key.public_key().as_ref();
-        let (x, y) = (URL_SAFE_NO_PAD.encode(&point[1..33]), URL_SAFE_NO_PAD.encode(&point[33..65]));
-        tree!({"keys": [{
-            "use": "sig", "kty": "EC", "kid": (self.key_id.as_str()), "crv": "P-256", "alg": "ES256", "x": x, "y": y
-        }]})
+        tree!({"keys": (Tree::List(self.keys.iter().map(VerifyingKey::jwk).collect()))})
     }
 }
 
@@ -227,5 +246,30 @@ mod tests {
         assert!(matches!(signer.verify("abc"), Err(TokenError::Foreign)));
         assert!(read.check_time(Timestamp::from_second(159).unwrap()).is_ok());
         assert!(matches!(read.check_time(Timestamp::from_second(161).unwrap()), Err(TokenError::Expired)));
+    }
+
+    #[test]
+    fn service_account_keys_may_be_rsa_and_ec_and_several() {
+        let (rsa, p384) = (include_str!("../testdata/rsa.pem"), include_str!("../testdata/p384.pem"));
+        let claims = Claims { sub: "s".into(), exp: 100, ..Claims::default() };
+        let mut own = signer();
+        for (pem, algorithm, kind) in [(rsa, "RS256", "RSA"), (p384, "ES384", "EC")] {
+            let other = TokenSigner::from_pem(pem, DEFAULT_ISSUER).unwrap();
+            let token = other.sign(&claims).unwrap();
+            assert_eq!(other.verify(&token).unwrap().sub, "s");
+            assert!(matches!(own.verify(&token), Err(TokenError::Malformed)), "not believed yet");
+            own.trust(pem).unwrap();
+            assert_eq!(own.verify(&token).unwrap().sub, "s", "{algorithm}");
+            let (signed, _) = token.rsplit_once('.').unwrap();
+            assert!(own.verify(&format!("{signed}.AAAA")).is_err());
+            let key = other.key_set().list_at("keys")[0].clone();
+            assert_eq!((key.str_at("alg"), key.str_at("kty"), key.str_at("kid")), (algorithm, kind, other.key_id()));
+        }
+        assert_eq!(own.key_set().list_at("keys").len(), 3);
+        let certificate = rcgen::generate_simple_self_signed(vec!["a".to_owned()]).unwrap();
+        own.trust(&certificate.cert.pem()).unwrap();
+        let made = TokenSigner::from_pem(&certificate.signing_key.serialize_pem(), DEFAULT_ISSUER).unwrap();
+        assert!(own.verify(&made.sign(&claims).unwrap()).is_ok(), "the key of a certificate");
+        assert!(own.trust("nothing").is_err() && TokenSigner::from_pem("nothing", DEFAULT_ISSUER).is_err());
     }
 }

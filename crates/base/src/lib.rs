@@ -10,6 +10,7 @@ pub mod fd;
 pub mod intern;
 pub mod revision;
 pub mod task;
+pub mod workqueue;
 
 pub use backoff::Backoff;
 pub use clock::{Clock, SystemClock, Timestamp};

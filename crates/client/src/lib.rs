@@ -5,6 +5,7 @@
 
 mod api;
 pub mod config_file;
+pub mod events;
 pub mod exec;
 pub mod http;
 mod http_api;

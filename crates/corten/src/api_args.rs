@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::{ArgAction, Args, Command, ValueHint};
 use corten_apiserver::audit::{BatchOptions, LogOptions, Mode, Options, TruncateOptions, WebhookOptions};
 use corten_apiserver::{
     Anonymous, Authentication, AuthenticationOptions, AuthorizationOptions, OidcFlags, TokenReviewOptions,
 };
 
+use crate::assembly::TokenKeys;
 use crate::flow_args::FlowArgs;
 use crate::node_args::NodeArgs;
 
@@ -119,6 +120,12 @@ pub struct AuthenticationArgs {
     /// File with OIDC issuers and who may come without proof (apiserver.config.k8s.io/v1 AuthenticationConfiguration)
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     authentication_config: Option<PathBuf>,
+    /// File with the private key (RSA, P-256 or P-384) that signs service account tokens [default: a key in DATA-DIR]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    service_account_signing_key_file: Option<PathBuf>,
+    /// File with keys (RSA, P-256 or P-384) whose service account tokens are believed, too; may be given several times
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    service_account_key_file: Vec<PathBuf>,
     /// Whether anybody may ask without proof [default: true]
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     anonymous_auth: Option<bool>,
@@ -200,6 +207,12 @@ pub struct ApiArgs {
     flow: FlowArgs,
     #[command(flatten)]
     node: NodeArgs,
+    /// How long events are kept after they were last seen [default: 1h]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    event_ttl: Option<Duration>,
+    /// How long a server that is told to stop goes on answering, not ready any more [default: 0s]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    shutdown_delay_duration: Option<Duration>,
 }
 
 /// A duration as Go writes it, not a negative one.
@@ -369,9 +382,31 @@ impl ApiArgs {
         self.authorization.options()
     }
 
+    /// The keys of service account tokens, besides the cluster's own.
+    ///
+    /// # Errors
+    /// If a file cannot be read.
+    pub fn token_keys(&self) -> Result<TokenKeys> {
+        let read = |file: &PathBuf| std::fs::read_to_string(file).with_context(|| file.display().to_string());
+        Ok(TokenKeys {
+            signing: self.authentication.service_account_signing_key_file.as_ref().map(read).transpose()?,
+            trusted: self.authentication.service_account_key_file.iter().map(read).collect::<Result<_>>()?,
+        })
+    }
+
     /// What is recorded of requests.
     pub fn audit(&self) -> Options {
         self.audit.options()
+    }
+
+    /// How long a server that is told to stop goes on answering.
+    pub fn shutdown_delay(&self) -> Duration {
+        self.shutdown_delay_duration.unwrap_or_default()
+    }
+
+    /// How long Events are kept, if it was said.
+    pub fn event_ttl(&self) -> Option<Duration> {
+        self.event_ttl
     }
 
     /// How much is done at once, and for how long.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow, bail};
 use corten_admission::Cidr;
 use corten_apiserver::{Server, ServerConfig};
-use corten_auth::{Material, PkiNames, Sealer, User};
+use corten_auth::{Material, PkiNames, Sealer, TokenSigner, User};
 use corten_base::{Clock as _, OnError, OnStop, SystemClock, SystemEntropy, Tasks};
 use corten_cache::{Cache, CacheOptions, Unseal};
 use corten_client::{
@@ -65,6 +65,32 @@ pub struct Plan {
     pub flow: corten_apiserver::FlowLimits,
     /// When the node evicts pods.
     pub eviction: corten_node::EvictionSettings,
+    /// How long Events are kept; `None`: as usual.
+    pub event_ttl: Option<Duration>,
+    /// The keys of service account tokens, besides the cluster's own.
+    pub token_keys: TokenKeys,
+    /// How long the API server goes on when it is told to stop, not ready any more.
+    pub shutdown_delay: Duration,
+}
+
+/// Keys of service account tokens as PEM.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TokenKeys {
+    /// Signs, in place of the cluster's own.
+    pub signing: Option<String>,
+    /// What these have signed is believed, too.
+    pub trusted: Vec<String>,
+}
+
+impl TokenKeys {
+    fn used_by(&self, material: &mut Material) -> Result<()> {
+        if let Some(pem) = &self.signing {
+            let signer = TokenSigner::from_pem(pem, corten_auth::DEFAULT_ISSUER);
+            material.signer = Arc::new(signer.context("--service-account-signing-key-file")?);
+        }
+        let signer = Arc::get_mut(&mut material.signer).context("the signer is in use already")?;
+        self.trusted.iter().try_for_each(|pem| signer.trust(pem).context("--service-account-key-file"))
+    }
 }
 
 /// A running server.
@@ -75,6 +101,7 @@ pub struct Running {
     part_tasks: Tasks,
     agent: Option<Agent>,
     store: Option<SqliteStore>,
+    shutdown_delay: Duration,
 }
 
 /// What begins a stage's text that is a warning about the host.
@@ -102,7 +129,9 @@ pub async fn start(plan: Plan, mut stage: impl FnMut(&str)) -> Result<Running> {
     let unseal: Unseal = Arc::new(move |_, place, kept| opener.open(place, kept));
     let cache = Cache::new(registry, CacheOptions { unseal: Some(unseal), ..CacheOptions::default() });
     feed(&cache, &store, &feed_tasks).await?;
-    let material = Arc::new(material(&plan, &ranges)?);
+    let mut material = material(&plan, &ranges)?;
+    plan.token_keys.used_by(&mut material)?;
+    let material = Arc::new(material);
     let node_api = Arc::new(LateNode::default());
     let server = Server::start(ServerConfig {
         store,
@@ -117,6 +146,7 @@ pub async fn start(plan: Plan, mut stage: impl FnMut(&str)) -> Result<Running> {
         tasks: api_tasks.clone(),
         node_api: node_api.clone(),
         flow: plan.flow,
+        event_ttl: plan.event_ttl,
         authentication: plan.authentication.clone(),
         authorization: plan.authorization.clone(),
         audit: plan.audit.clone(),
@@ -182,6 +212,8 @@ impl Running {
     /// Stops the parts, then the API, then the store. Containers go on.
     pub async fn stop(self) {
         self.server.begin_shutdown();
+        // Load balancers see that it is not ready, and it goes on answering meanwhile.
+        tokio::time::sleep(self.shutdown_delay).await;
         if let Some(agent) = self.agent {
             // The node's pods go on; it is only for a moment that nobody looks after them.
             drop(agent);

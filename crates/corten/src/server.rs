@@ -47,6 +47,9 @@ pub fn run(args: ServerArgs) -> Result<u8> {
         audit: args.api.audit(),
         flow: args.api.flow()?,
         eviction: args.api.eviction()?,
+        event_ttl: args.api.event_ttl(),
+        token_keys: args.api.token_keys()?,
+        shutdown_delay: args.api.shutdown_delay(),
         addresses,
     };
     let ready = args.ready_fd.map(ready_pipe).transpose()?;

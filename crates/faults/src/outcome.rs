@@ -96,7 +96,16 @@ pub(crate) fn whole(object: &Value) -> Vec<String> {
 
 /// A value with what differs from run to run replaced.
 pub(crate) fn masked(value: &Value) -> String {
-    shown("", value)
+    let Some(text) = value.as_str() else { return shown("", value) };
+    // `80:30123/TCP`
+    let port = |part: &str| match part.split_once('/') {
+        Some((number, rest)) if number.parse::<u32>().is_ok_and(|n| (30_000..32_768).contains(&n)) => {
+            format!("<port>/{rest}")
+        }
+        _ => part.to_owned(),
+    };
+    let parts: Vec<String> = text.split(':').map(port).collect();
+    shown("", &Value::from(parts.join(":")))
 }
 
 fn ignored(path: &str) -> bool {

@@ -94,6 +94,7 @@ pub async fn start(material: Arc<Material>) -> Result<Alone> {
         tasks: tasks.clone(),
         node_api: Arc::new(NoNode),
         flow: corten_apiserver::FlowLimits::default(),
+        event_ttl: None,
     })
     .await?;
     let api = server.api_as(User::admin());

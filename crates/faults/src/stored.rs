@@ -13,6 +13,9 @@ use crate::case::{Base, Line, Section, Verb};
 use crate::outcome;
 use crate::recorded::Answers;
 
+/// How often a status is looked for that the server writes by itself.
+const STATUS_READS: u32 = 100;
+
 const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io";
 
 impl Asker {
@@ -47,7 +50,14 @@ impl Asker {
             return Ok(lines.join("\n"));
         };
         let object = format!("{collection}/{name}");
-        let read = self.send(Method::GET, &object, "", Bytes::new()).await?;
+        let mut read = self.send(Method::GET, &object, "", Bytes::new()).await?;
+        for _ in 0..STATUS_READS {
+            if is_settled(&base.kind, &read.body) {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            read = self.send(Method::GET, &object, "", Bytes::new()).await?;
+        }
         lines.push(format!("read {}", read.code));
         if read.code == 200 {
             lines.extend(outcome::whole(&read.body).into_iter().map(|line| format!("read {line}")));
@@ -69,6 +79,16 @@ impl Asker {
         let free = json!({"metadata": {"finalizers": null}}).to_string();
         self.send(Method::PATCH, object, "application/merge-patch+json", Bytes::from(free)).await?;
         Ok(())
+    }
+}
+
+/// Whether the server has said of an object what it says by itself, soon after it was made.
+fn is_settled(kind: &str, object: &Value) -> bool {
+    let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    match kind {
+        "FlowSchema" | "APIService" => !conditions.is_empty(),
+        "CustomResourceDefinition" => conditions.iter().any(|c| c["type"] == "Established" && c["status"] == "True"),
+        _ => true,
     }
 }
 

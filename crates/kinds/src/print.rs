@@ -80,7 +80,7 @@ pub fn selector(selector: Option<&Tree>) -> Tree {
 /// A list of which the first `shown` items show, with a note of how many more there are.
 pub fn with_more(items: &[String], shown: usize) -> String {
     match items.len() {
-        0 => "<unset>".into(),
+        _ if items.iter().all(String::is_empty) && items.len() <= 1 => "<unset>".into(),
         n if n > shown => format!("{} + {} more...", items[..shown].join(","), n - shown),
         _ => items.join(","),
     }

@@ -1,11 +1,12 @@
 //! Which keys are to be reconciled, and when.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::Hash;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use corten_base::Timestamp;
 use corten_base::backoff::Backoff;
+use corten_base::workqueue::QueueMetrics;
 
 /// Upstream's `DefaultTypedControllerRateLimiter`.
 const BACKOFF_MIN: Duration = Duration::from_millis(5);
@@ -13,10 +14,11 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1000);
 
 /// A queue in which a key waits at most once, and is with one worker at a time. Bounded by the number of objects.
 pub(crate) struct Queue<K> {
+    metrics: QueueMetrics,
     ready: VecDeque<K>,
-    waiting: HashSet<K>,
-    /// True: it was added again while it ran.
-    running: HashMap<K, bool>,
+    /// Since when.
+    waiting: HashMap<K, Instant>,
+    running: HashMap<K, Run>,
     /// Keys to add at a time; the number tells equal times apart.
     timers: BTreeMap<(Timestamp, u64), K>,
     timer_of: HashMap<K, (Timestamp, u64)>,
@@ -24,11 +26,19 @@ pub(crate) struct Queue<K> {
     backoff: Backoff<K>,
 }
 
+/// A key that is being worked on.
+struct Run {
+    begun: Instant,
+    /// It was added again while it ran.
+    again: bool,
+}
+
 impl<K: Hash + Eq + Clone> Queue<K> {
-    pub fn new() -> Queue<K> {
+    pub fn new(metrics: QueueMetrics) -> Queue<K> {
         Queue {
+            metrics,
             ready: VecDeque::new(),
-            waiting: HashSet::new(),
+            waiting: HashMap::new(),
             running: HashMap::new(),
             timers: BTreeMap::new(),
             timer_of: HashMap::new(),
@@ -39,9 +49,11 @@ impl<K: Hash + Eq + Clone> Queue<K> {
 
     /// Wants a key reconciled.
     pub fn add(&mut self, key: K) {
-        if let Some(again) = self.running.get_mut(&key) {
-            *again = true;
-        } else if self.waiting.insert(key.clone()) {
+        if let Some(run) = self.running.get_mut(&key) {
+            run.again = true;
+        } else if !self.waiting.contains_key(&key) {
+            self.metrics.added();
+            self.waiting.insert(key.clone(), Instant::now());
             self.ready.push_back(key);
         }
     }
@@ -80,8 +92,8 @@ impl<K: Hash + Eq + Clone> Queue<K> {
     /// The next key; it is running until [`Queue::done`].
     pub fn take(&mut self) -> Option<K> {
         let key = self.ready.pop_front()?;
-        self.waiting.remove(&key);
-        self.running.insert(key.clone(), false);
+        let since = self.waiting.remove(&key).unwrap_or_else(Instant::now);
+        self.running.insert(key.clone(), Run { begun: self.metrics.taken(since), again: false });
         Some(key)
     }
 
@@ -100,6 +112,7 @@ impl<K: Hash + Eq + Clone> Queue<K> {
     /// A key's run is over and has failed: it comes back after a growing wait.
     pub fn failed(&mut self, key: K, now: Timestamp) {
         let wait = self.backoff.fail(key.clone(), now);
+        self.metrics.retried();
         if let Ok(at) = now.checked_add(wait) {
             self.add_at(key.clone(), at);
         }
@@ -107,7 +120,9 @@ impl<K: Hash + Eq + Clone> Queue<K> {
     }
 
     fn done(&mut self, key: K) {
-        if self.running.remove(&key) == Some(true) {
+        let Some(run) = self.running.remove(&key) else { return };
+        self.metrics.done(run.begun);
+        if run.again {
             self.add(key);
         }
     }
@@ -128,7 +143,7 @@ mod tests {
 
     #[test]
     fn a_key_waits_once_and_runs_alone() {
-        let mut q = Queue::new();
+        let mut q = Queue::new(QueueMetrics::default());
         q.add("a");
         q.add("a");
         q.add("b");
@@ -147,7 +162,7 @@ mod tests {
 
     #[test]
     fn failures_wait_longer_and_longer() {
-        let mut q = Queue::new();
+        let mut q = Queue::new(QueueMetrics::default());
         let mut waits = Vec::new();
         for _ in 0..4 {
             q.add("a");

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use corten_base::workqueue::QueueMetrics;
 use corten_base::{Clock, Entropy};
 use corten_cache::{Cursor, Event, Scope};
 use corten_client::Api;
@@ -40,8 +41,8 @@ impl Runner {
             context: execute::Context { api, cache: manager.cache.clone(), recorder },
             clock: manager.clock.clone(),
             entropy: manager.entropy.clone(),
+            queue: Queue::new(QueueMetrics::of(controller.name())),
             controller,
-            queue: Queue::new(),
             outcomes: HashMap::new(),
             kept: HashMap::new(),
         }

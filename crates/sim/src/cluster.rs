@@ -119,6 +119,7 @@ impl Cluster {
             tasks: tasks.clone(),
             node_api: Arc::new(NoNode),
             flow: corten_apiserver::FlowLimits::default(),
+            event_ttl: None,
             authentication: corten_apiserver::Authentication::default(),
             authorization: corten_apiserver::AuthorizationOptions::default(),
             audit: corten_apiserver::AuditOptions::default(),

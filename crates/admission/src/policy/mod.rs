@@ -110,7 +110,7 @@ impl Policies {
 
     /// Prometheus' text of what has been counted.
     pub(crate) fn metrics_text(&self) -> String {
-        let mutations = self.mutations.text("apiserver_mutating_admission_policy_check_total");
-        mutations + &self.validations.text("apiserver_validating_admission_policy_check_total")
+        let mutations = self.mutations.text("apiserver_mutating_admission_policy");
+        mutations + &self.validations.text("apiserver_validating_admission_policy")
     }
 }

@@ -1,6 +1,7 @@
 //! MutatingAdmissionPolicy (`policy/mutating/dispatcher.go`, `policy/mutating/patch`).
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use corten_cel::{StructValue, Type, Value};
 use corten_object::{Cause, Reason, Status, managed, patch};
@@ -63,14 +64,15 @@ pub(crate) async fn mutate(
         let mut changed = false;
         if let Some(object) = object.as_deref_mut() {
             for mutation in &call.policy.mutations {
+                let begun = Instant::now();
                 match mutate_one(call, mutation, request, object, old).await {
                     Ok(new) => {
-                        counts.add(&call.policy.name, &call.binding.name, "no_error", "allow");
+                        counts.add(&call.policy.name, &call.binding.name, "no_error", "", begun.elapsed());
                         changed |= !object.semantically_equal(&new);
                         *object = new;
                     }
                     Err(message) => {
-                        counts.add(&call.policy.name, &call.binding.name, error_type(&message), "deny");
+                        counts.add(&call.policy.name, &call.binding.name, error_type(&message), "", begun.elapsed());
                         fault(&mut faults, &call.policy, Some(&call.binding), Fault { message, invalid: true });
                     }
                 }

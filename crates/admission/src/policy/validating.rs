@@ -1,5 +1,7 @@
 //! ValidatingAdmissionPolicy (`policy/validating/dispatcher.go`, `validator.go`).
 
+use std::time::{Duration, Instant};
+
 use corten_object::{Cause, Reason, Status};
 use corten_tree::{Tree, tree};
 
@@ -24,6 +26,8 @@ struct Denial {
     reason: String,
     /// It is an error, and the policy's failures do not matter.
     ignored: bool,
+    /// How long it took to find.
+    took: Duration,
 }
 
 /// What a policy says of a request with one set of parameters.
@@ -51,7 +55,7 @@ impl Collected {
         }
         let what = if binding.is_some() { "binding" } else { "policy" };
         let message = format!("failed to configure {what}: {why}");
-        let denial = Denial { message, reason: String::new(), ignored: false };
+        let denial = Denial { message, reason: String::new(), ignored: false, took: Duration::ZERO };
         self.denied.push((policy.name.clone(), binding.map(|binding| binding.name.clone()), denial));
     }
 }
@@ -153,12 +157,12 @@ fn count(policy: &Policy, binding: &Binding, verdict: &Verdict, counts: &Counts)
             _ => "warn",
         });
         match denial.ignored {
-            true => counts.add(&policy.name, &binding.name, error, "allow"),
-            false => actions.for_each(|action| counts.add(&policy.name, &binding.name, error, action)),
+            true => counts.add(&policy.name, &binding.name, error, "allow", denial.took),
+            false => actions.for_each(|action| counts.add(&policy.name, &binding.name, error, action, denial.took)),
         }
     }
     for message in &verdict.errors {
-        counts.add(&policy.name, &binding.name, error_type(message), "deny");
+        counts.add(&policy.name, &binding.name, error_type(message), "deny", Duration::ZERO);
     }
 }
 
@@ -177,7 +181,7 @@ fn heed(
             match action.as_str() {
                 "Deny" => {
                     let (message, reason) = (denial.message.clone(), denial.reason.clone());
-                    let denial = Denial { message, reason, ignored: false };
+                    let denial = Denial { message, reason, ignored: false, took: denial.took };
                     all.denied.push((policy.name.clone(), Some(binding.name.clone()), denial));
                 }
                 "Audit" => all.failures.push(tree!({
@@ -192,7 +196,7 @@ fn heed(
         }
     }
     for message in verdict.errors {
-        let denial = Denial { message, reason: String::new(), ignored: false };
+        let denial = Denial { message, reason: String::new(), ignored: false, took: Duration::ZERO };
         all.denied.push((policy.name.clone(), Some(binding.name.clone()), denial));
     }
     for (key, value) in verdict.annotations {
@@ -206,34 +210,38 @@ fn heed(
 
 /// What the policy says (`validator.Validate`).
 fn judge(policy: &Policy, documents: &Documents, params: Option<&Tree>, request: &Request<'_>) -> Verdict {
-    let failed = |message: String| Some(Denial { message, reason: String::new(), ignored: policy.ignore_failure });
+    let failed =
+        |message: String, took| Some(Denial { message, reason: String::new(), ignored: policy.ignore_failure, took });
     match conditions_hold(&policy.conditions, documents, params, request) {
         Ok(true) => {}
         Ok(false) => return Verdict::default(),
         // With failurePolicy Ignore a condition that cannot be decided counts as not met.
-        Err(why) => return Verdict { decisions: vec![failed(why)], ..Verdict::default() },
+        Err(why) => return Verdict { decisions: vec![failed(why, Duration::ZERO)], ..Verdict::default() },
     }
     let asker = Asking { request };
     let input = Input::new(documents, params, &asker, &policy.variables);
     let mut budget = COST_BUDGET;
     let mut answers = Vec::with_capacity(policy.validations.len());
     for validation in &policy.validations {
+        let begun = Instant::now();
         match validation.expression.evaluate(&input, &mut budget) {
-            Ok(answer) => answers.push(answer),
-            Err(why) => return Verdict { decisions: vec![failed(why)], ..Verdict::default() },
+            Ok(answer) => answers.push((answer, begun.elapsed())),
+            Err(why) => {
+                return Verdict { decisions: vec![failed(why, begun.elapsed())], ..Verdict::default() };
+            }
         }
     }
     let messages = messages(policy, &input, budget);
     let mut verdict = Verdict::default();
-    for (index, (validation, answer)) in policy.validations.iter().zip(answers).enumerate() {
+    for (index, (validation, (answer, took))) in policy.validations.iter().zip(answers).enumerate() {
         verdict.decisions.push(match (answer, &messages) {
-            (Err(why), _) => failed(why),
-            (Ok(_), Err(why)) => failed(format!("failed messageExpression: {why}")),
+            (Err(why), _) => failed(why, took),
+            (Ok(_), Err(why)) => failed(format!("failed messageExpression: {why}"), took),
             (Ok(value), Ok(_)) if value.as_bool() == Some(true) => None,
             (Ok(_), Ok(messages)) => {
                 let reason = if validation.reason.is_empty() { "Invalid" } else { &validation.reason };
                 let message = message(validation, messages[index].as_deref());
-                Some(Denial { message, reason: reason.to_owned(), ignored: false })
+                Some(Denial { message, reason: reason.to_owned(), ignored: false, took })
             }
         });
     }

@@ -398,6 +398,8 @@ fn metrics(core: &Core) -> String {
     let mut text = core.metrics.text(stored.map(|(kind, count)| (&*kind.group, &*kind.plural, count)));
     text.push_str(&core.flow.text());
     text.push_str(&core.admission.metrics_text());
+    text.push_str(&corten_base::workqueue::text());
+    text.push_str(&crate::process::text());
     if let Some(audit) = &core.audit {
         text.push_str(&audit.metrics_text());
     }

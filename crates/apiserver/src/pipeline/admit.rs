@@ -5,7 +5,7 @@ use std::sync::Arc;
 use corten_admission::quota::Booking;
 use corten_admission::{self as admission, Notes, Operation};
 use corten_audit::{Level, trail};
-use corten_auth::Attributes;
+use corten_auth::{Attributes, Decision};
 use corten_base::{BoxFuture, Timestamp};
 use corten_kinds::{Kind, Registry};
 use corten_object::{GroupVersionKind, KindId, Object, Status};
@@ -229,9 +229,8 @@ impl admission::Cluster for Core {
         canonicalise(self.schema, ty, tree, options).map(|decoded| decoded.tree).map_err(Status::internal)
     }
 
-    fn may(&self, attributes: &Attributes<'_>) -> Option<String> {
-        let decision = self.decide_now(attributes);
-        decision.allowed.then_some(decision.reason)
+    fn decide(&self, attributes: &Attributes<'_>) -> Decision {
+        self.decide_now(attributes)
     }
 
     fn caller(&self) -> &Caller {

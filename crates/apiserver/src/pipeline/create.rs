@@ -188,6 +188,9 @@ impl Core {
         self.check_escalation(request, stored, tree, None)?;
         let mut errors = self.namespace_faults(stored, tree, None);
         errors.extend(stored.create_faults(request.kind, tree));
+        if errors.is_empty() {
+            errors = self.unreadable_params(request, stored, tree, None);
+        }
         if !errors.is_empty() {
             return Err(Status::invalid(&stored.group, &stored.kind, key.name.as_str(), &errors));
         }

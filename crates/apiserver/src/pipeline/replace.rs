@@ -401,6 +401,9 @@ impl Core {
             Some(SubresourceKind::Status) => stored.status_faults(new, old, &WriteContext { now }, warnings),
             Some(_) => stored.metadata_faults(new, old),
         });
+        if part.is_none() && errors.is_empty() {
+            errors = self.unreadable_params(request, stored, new, Some(old));
+        }
         if !errors.is_empty() {
             stored.show_as_upstream(new, &mut errors);
             return Err(invalid(&errors));

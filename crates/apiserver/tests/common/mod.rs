@@ -255,6 +255,7 @@ impl Fixture {
             tasks,
             node_api: Arc::new(EchoNode),
             flow: corten_apiserver::FlowLimits::default(),
+            event_ttl: None,
             authentication: corten_apiserver::Authentication::default(),
             authorization: corten_apiserver::AuthorizationOptions::default(),
             audit: corten_apiserver::AuditOptions::default(),

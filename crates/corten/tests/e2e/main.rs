@@ -5,6 +5,7 @@
 
 mod apply;
 mod crash;
+mod drain;
 mod faults;
 mod helm;
 mod kubectl;
@@ -45,6 +46,7 @@ const CASES: &[Case] = &[
     ("failing_pods", faults::failing_pods),
     ("rolling_update_drops_nothing", traffic::rolling_update_drops_nothing),
     ("postgres_keeps_its_data", postgres::keeps_its_data),
+    ("shutdown_delay", drain::shutdown_delay),
     ("containers_survive_the_server", crash::containers_survive_the_server),
 ];
 

@@ -5,7 +5,7 @@ use corten_tree::Tree;
 use crate::print;
 use crate::spec::{Generation, Hooks, KindSpec, Subresource};
 use crate::validate::{Spot, conditions, labels, names, quantity, volume};
-use crate::{Column, Count, Errors, Of, RowContext, TextOr, column};
+use crate::{Column, Count, Errors, Of, RowContext, column};
 
 const GROUP: &str = "storage.k8s.io";
 
@@ -61,11 +61,8 @@ pub(crate) const CSI_STORAGE_CAPACITY: KindSpec = KindSpec {
     kind: "CSIStorageCapacity",
     unconditional_update: false,
     plural: "csistoragecapacities",
-    columns: &[
-        Column::NAME,
-        column("StorageClassName", &TextOr("storageClassName", "")),
-        column("Capacity", &TextOr("capacity", "<unset>")),
-    ],
+    // Upstream has columns for it, but serves the general ones.
+    columns: &[Column::NAME, Column::CREATED_AT],
     immutable: &["nodeTopology", "storageClassName"],
     hooks: Hooks { validate_create: Some(capacity_validate), ..Hooks::NONE },
     ..KindSpec::NAMESPACED

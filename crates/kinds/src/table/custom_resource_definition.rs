@@ -7,8 +7,9 @@ use corten_tree::{Tree, tree};
 
 use crate::custom::definition;
 use crate::defaults;
+use crate::print;
 use crate::spec::{Generation, Hooks, KindSpec, Subresource};
-use crate::{Column, Errors, WriteContext};
+use crate::{Column, Errors, Of, RowContext, TextOr, WriteContext, column, wide};
 
 /// Holds a definition until all objects of its kind are gone.
 pub const CLEANUP_FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
@@ -24,7 +25,16 @@ pub(crate) const CUSTOM_RESOURCE_DEFINITION: KindSpec = KindSpec {
     generation: Generation::OnChangeOf(&["spec"]),
     // It owns no metadata by that, but writes some: its finalizer goes this way.
     subresources: &[Subresource::STATUS.owning(Ownable::Except(&["metadata", "spec"]))],
-    columns: &[Column::NAME, Column::CREATED_AT],
+    columns: &[
+        Column::NAME,
+        column("Scope", &TextOr("spec.scope", "")),
+        column("Versions", &Of(served)),
+        Column::CREATED_AT,
+        wide("Group", &TextOr("spec.group", "")),
+        wide("Kind", &TextOr("spec.names.kind", "")),
+        wide("ShortNames", &Of(|o, _| short_names(o))),
+        wide("Established", &Of(established)).boolean(),
+    ],
     served_by: Some("custom-resource-definition"),
     defines_kinds: true,
     hooks: Hooks {
@@ -40,6 +50,24 @@ pub(crate) const CUSTOM_RESOURCE_DEFINITION: KindSpec = KindSpec {
     },
     ..KindSpec::CLUSTER
 };
+
+/// The versions that are served, the storage version marked.
+fn served(definition: &Tree, _: &RowContext) -> Tree {
+    let versions = definition.list_at("spec.versions").iter().filter(|v| v.bool_at("served"));
+    let mut shown: Vec<String> = versions
+        .map(|v| format!("{}{}", v.str_at("name"), if v.bool_at("storage") { "(storage)" } else { "" }))
+        .collect();
+    shown.sort();
+    Tree::from(shown.join(","))
+}
+
+fn short_names(definition: &Tree) -> Tree {
+    Tree::from(print::joined(definition.list_at("spec.names.shortNames"), ","))
+}
+
+fn established(definition: &Tree, _: &RowContext) -> Tree {
+    Tree::Bool(print::condition_is(definition, "status.conditions", "Established", "True"))
+}
 
 /// `pkg/apis/apiextensions/v1/defaults.go`.
 fn default(definition: &mut Tree) {

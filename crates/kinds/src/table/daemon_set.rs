@@ -47,6 +47,12 @@ pub(crate) const DAEMON_SET: KindSpec = KindSpec {
 
 /// `SetDefaults_DaemonSet` in `pkg/apis/apps/v1/defaults.go`.
 fn default(set: &mut Tree) {
+    // In memory upstream has a number, which `apps/v1` always shows (`pkg/apis/apps/v1/conversion.go`).
+    if !set.map_at("metadata.annotations").contains(TEMPLATE_GENERATION) {
+        let annotations = set.make_map_at("metadata.annotations");
+        annotations.insert(TEMPLATE_GENERATION, "0");
+        annotations.sort_keys();
+    }
     defaults::at(set, "spec", |spec| {
         defaults::text(spec, "updateStrategy.type", "RollingUpdate");
         if spec.str_at("updateStrategy.type") == "RollingUpdate" {

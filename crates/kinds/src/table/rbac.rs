@@ -80,7 +80,7 @@ fn role(binding: &Tree, _: &RowContext) -> Tree {
 fn subjects(binding: &Tree, _: &RowContext, kind: &str) -> Tree {
     let of_kind = binding.list_at("subjects").iter().filter(|s| s.str_at("kind") == kind);
     let names = of_kind.map(|s| match s.str_at("namespace") {
-        namespace if kind == "ServiceAccount" && !namespace.is_empty() => format!("{namespace}/{}", s.str_at("name")),
+        namespace if kind == "ServiceAccount" => format!("{namespace}/{}", s.str_at("name")),
         _ => s.str_at("name").to_owned(),
     });
     Tree::from(names.collect::<Vec<_>>().join(", "))

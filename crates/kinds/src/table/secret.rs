@@ -22,7 +22,6 @@ pub(crate) const SECRET: KindSpec = KindSpec {
     sealed: true,
     hooks: Hooks {
         default: Some(default),
-        prepare_create: Some(|secret, _| string_data(secret)),
         prepare_update: Some(prepare_update),
         validate: Some(validate),
         validate_update: Some(validate_update),
@@ -32,8 +31,11 @@ pub(crate) const SECRET: KindSpec = KindSpec {
     ..KindSpec::NAMESPACED
 };
 
+/// With it, what is written only becomes what is read (`Convert_v1_Secret_To_core_Secret`): managed fields and admission know of
+/// `data` alone.
 fn default(secret: &mut Tree) {
     defaults::text(secret, "type", "Opaque");
+    string_data(secret);
 }
 
 /// `stringData` is written only: its texts become `data`.
@@ -51,7 +53,6 @@ fn string_data(secret: &mut Tree) {
 
 /// An update that says nothing of the type keeps it.
 fn prepare_update(secret: &mut Tree, old: &Tree, _: &WriteContext) {
-    string_data(secret);
     if secret.str_at("type").is_empty() {
         secret.set("type", old.str_at("type"));
     }
