@@ -14,6 +14,13 @@ use jiff::SignedDuration;
 use crate::shared::Shared;
 use crate::{KUBELET_VERSION, write};
 
+/// What of upstream's newer features this node has: admission and the scheduler ask (`component-helpers/nodedeclaredfeatures`).
+const DECLARED_FEATURES: [&str; 3] = [
+    "InPlacePodLevelResourcesVerticalScaling",
+    "InPlacePodVerticalScalingInitContainers",
+    "RestartAllContainersOnContainerExits",
+];
+
 /// How often the lease is renewed; it lasts 40 s.
 const RENEW: Duration = Duration::from_secs(10);
 const LEASE_SECONDS: i64 = 40;
@@ -101,6 +108,7 @@ pub async fn write_status(shared: &Arc<Shared>, ready: bool) -> Result<bool, Str
     status.set("daemonEndpoints.kubeletEndpoint.Port", 10250_i64);
     status.insert("nodeInfo", node_info(shared));
     status.insert("images", images(shared).await);
+    status.insert("declaredFeatures", DECLARED_FEATURES.map(Tree::from).to_vec());
     let mut body = Tree::map();
     body.insert("status", status);
     write::merge_status(&shared.api, key, body).await.map_err(text)?;

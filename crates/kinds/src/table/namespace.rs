@@ -28,6 +28,7 @@ pub(crate) const NAMESPACE: KindSpec = KindSpec {
         default: Some(default),
         prepare_create: Some(prepare_create),
         prepare_update: Some(prepare_update),
+        validate: Some(validate),
         validate_status: Some(validate_status),
         subresource: Some(finalize),
         ..Hooks::NONE
@@ -44,6 +45,20 @@ fn default(namespace: &mut Tree) {
         labels.sort_keys();
     }
     defaults::text(namespace, "status.phase", "Active");
+}
+
+/// `ValidateNamespace`
+fn validate(namespace: &Tree, errors: &mut Errors) {
+    let spec = Spot::of(namespace, "spec");
+    for name in spec.list("finalizers").iter().filter_map(Tree::as_str) {
+        for why in names::label_key(name) {
+            spec.invalid_as("finalizers", name, why, errors);
+        }
+        if !name.contains('/') && !matches!(name, "kubernetes" | "orphan" | "foregroundDeletion") {
+            let detail = "name is neither a standard finalizer name nor is it fully qualified";
+            spec.invalid_as("finalizers", name, detail, errors);
+        }
+    }
 }
 
 /// The finalizer of a namespace's contents.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use corten_schema::internal;
 use corten_tree::Tree;
 
 use crate::Errors;
@@ -35,6 +36,8 @@ pub(crate) const NODE: KindSpec = KindSpec {
     served_by: Some("node"),
     hooks: Hooks {
         default: Some(default),
+        prepare_create: Some(|node, _| drop_config(node, None)),
+        prepare_status: Some(|node, old, _| drop_config(node, Some(old))),
         validate: Some(validate),
         validate_update: Some(validate_update),
         validate_status: Some(validate_status),
@@ -96,7 +99,28 @@ fn kernel(node: &Tree, _: &RowContext) -> Tree {
     }
 }
 
+/// What `v1` has two fields for is one list in memory; the older field wins. (`Convert_v1_NodeSpec_To_core_NodeSpec`)
+fn pod_cidrs(node: &mut Tree) {
+    let one = node.str_at("spec.podCIDR").to_owned();
+    let first = node.list_at("spec.podCIDRs").first().and_then(Tree::as_str).unwrap_or_default().to_owned();
+    if !one.is_empty() && one != first {
+        node.set("spec.podCIDRs", Tree::List(vec![one.into()]));
+    } else if one.is_empty() && !first.is_empty() {
+        node.set("spec.podCIDR", first);
+    }
+}
+
+/// What is gone for good may stay where it was. (`dropDisabledFields`)
+fn drop_config(node: &mut Tree, old: Option<&Tree>) {
+    for field in ["spec.configSource", "status.config"] {
+        if old.is_none_or(|old| old.path(field).is_none_or(Tree::is_null)) {
+            node.remove(field);
+        }
+    }
+}
+
 fn default(node: &mut Tree) {
+    pod_cidrs(node);
     for list in ["status.capacity", "status.allocatable"] {
         defaults::resource_list(node, list);
     }
@@ -120,11 +144,14 @@ fn validate(node: &Tree, errors: &mut Errors) {
         taint.one_of("effect", &["NoSchedule", "PreferNoSchedule", "NoExecute"], errors);
         let pair = (taint.str("key"), taint.str("effect"));
         if seen.contains(&pair) {
-            let body = format!("Duplicate value: {}: taints must be unique by key and effect pair", taint.tree);
+            let shown = internal::shown_as(corten_schema::builtin(), "core.v1.Taint", taint.tree);
+            let body = format!("Duplicate value: {shown}: taints must be unique by key and effect pair");
             errors.push(crate::validate::fault(&taint.path, corten_object::CauseKind::Duplicate, body));
         }
         seen.push(pair);
     }
+    avoided_pods(node, errors);
+    validate_pod_cidrs(&Spot::of(node, "spec"), errors);
     for list in ["capacity", "allocatable"] {
         let list = Spot::of(node, "status").child(list);
         for (name, value) in list.map("").iter() {
@@ -133,6 +160,31 @@ fn validate(node: &Tree, errors: &mut Errors) {
                 resources::quantity_value(&at, name, &amount, errors);
             }
         }
+    }
+}
+
+/// `ValidateAvoidPodsInNodeAnnotations`, as far as the annotation must be JSON.
+fn avoided_pods(node: &Tree, errors: &mut Errors) {
+    const KEY: &str = "scheduler.alpha.kubernetes.io/preferAvoidPods";
+    let annotations = Spot::of(node, "metadata.annotations");
+    let text = annotations.map("").get(KEY).and_then(Tree::as_str).unwrap_or_default();
+    if let Some(error) =
+        Some(text).filter(|text| !text.is_empty()).and_then(|text| corten_tree::json::parse(text.as_bytes()).err())
+    {
+        annotations.invalid_as("AvoidPods", KEY, error.message, errors);
+    }
+}
+
+fn validate_pod_cidrs(spec: &Spot<'_>, errors: &mut Errors) {
+    let ranges = spec.items("podCIDRs");
+    for range in &ranges {
+        range.each("", names::cidr(range.str("")), errors);
+    }
+    let of_six = ranges.iter().filter(|range| range.str("").contains(':')).count();
+    let dual = of_six > 0 && of_six < ranges.len();
+    if ranges.len() > 2 || (ranges.len() == 2 && !dual) {
+        let detail = "may specify no more than one CIDR for each IP family";
+        spec.invalid_as("podCIDRs", spec.list("podCIDRs").to_vec(), detail, errors);
     }
 }
 
