@@ -499,3 +499,16 @@ async fn status_writes_keep_a_deployments_labels_and_generation() {
     let annotated = merged(&mut caller, DEPLOYMENT, "u", tree!({"metadata": {"annotations": {"z": "1"}}})).await;
     assert_eq!(annotated.i64_at("metadata.generation"), Some(2), "annotations of a Deployment count");
 }
+
+#[tokio::test]
+async fn apply_field_validation_tells_conflicts_before_repeated_fields() {
+    let (_fixture, mut caller) = start().await;
+    applied(&mut caller, MAP, "a", &config(tree!({"k": "1"}))).await;
+    let body = "apiVersion: v1\nkind: ConfigMap\ndata:\n  k: \"2\"\n  k: \"3\"\n";
+    let path = format!("{MAP}?fieldManager=b&fieldValidation=Strict");
+    let (code, _, told) = caller.send(Method::PATCH, &path, APPLY, body).await;
+    assert_eq!((code, told.str_at("reason")), (409, "Conflict"), "{told}");
+    let (code, _, told) = caller.send(Method::PATCH, &format!("{path}&force=true"), APPLY, body).await;
+    assert_eq!(code, 400, "{told}");
+    assert!(told.str_at("message").starts_with("error strict decoding patch: "), "{told}");
+}

@@ -175,7 +175,15 @@ pub async fn start(plan: Plan, mut stage: impl FnMut(&str)) -> Result<Running> {
         ..corten_controllers::Config::default()
     };
     manager.start(&part_tasks, &config);
-    let mut running = Running { server: server.clone(), feed_tasks, api_tasks, part_tasks, agent: None, store: sqlite };
+    let mut running = Running {
+        server: server.clone(),
+        feed_tasks,
+        api_tasks,
+        part_tasks,
+        agent: None,
+        store: sqlite,
+        shutdown_delay: plan.shutdown_delay,
+    };
     if let Some(name) = &plan.node_name {
         let api = server.api_as(User::node(name));
         let of = |account: &str| server.api_as(User::service_account("kube-system", account));

@@ -10,6 +10,7 @@ use corten_object::{Object, Reason, Status};
 use corten_schema::{Options, canonicalise};
 use corten_tree::Tree;
 
+use super::apply::Applied;
 use super::commit::{Commit, CommitError};
 use super::create::Fields;
 use super::{Answer, Body, Request, managed, metadata, unstored};
@@ -46,7 +47,7 @@ pub(super) enum Change {
     /// A patch of the state at the request's version.
     Patch(PatchBody),
     /// A configuration to merge into the state at the request's version.
-    Apply(Tree),
+    Apply(Applied),
 }
 
 /// What goes through admission.
@@ -244,8 +245,9 @@ impl Core {
                 warnings.extend(decoded.warnings);
                 decoded.tree
             }
-            Change::Apply(body) => {
+            Change::Apply(Applied { body, refusal }) => {
                 let tree = self.applied(request, Some(&shown), body, self.clock.now())?;
+                refusal.clone().map_or(Ok(()), Err)?;
                 let options =
                     corten_client::WriteOptions { field_validation: "Ignore".into(), ..request.options.clone() };
                 self.decode(&Request { options: &options, ..*request }, Body::Tree(tree))?.tree
