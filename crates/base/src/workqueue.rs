@@ -140,7 +140,8 @@ fn text_of(queues: &[(&str, Arc<Mutex<Seen>>)]) -> String {
         }),
         ("workqueue_retries_total", "counter", |seen| seen.retries as f64),
         ("workqueue_unfinished_work_seconds", "gauge", |seen| {
-            seen.running.iter().map(|(begun, count)| begun.elapsed().as_secs_f64() * f64::from(*count)).sum()
+            // The sum of nothing is -0 in Rust.
+            0.0 + seen.running.iter().map(|(begun, n)| begun.elapsed().as_secs_f64() * f64::from(*n)).sum::<f64>()
         }),
     ];
     let mut out = String::new();
