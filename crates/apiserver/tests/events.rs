@@ -63,11 +63,8 @@ async fn warnings_are_kept_on_refused_requests() {
 
 #[tokio::test]
 async fn event_ttl_can_be_set() {
-    let clock = AheadClock::new();
-    let given = clock.clone();
-    let fixture = Fixture::with_config(corten_cache::CacheOptions::default(), move |config, _| {
-        config.clock = Arc::new(given);
-        config.event_ttl = Some(Duration::from_secs(10));
+    let fixture = Fixture::with_config(corten_cache::CacheOptions::default(), |config, _| {
+        config.event_ttl = Some(std::time::Duration::from_secs(10));
     })
     .await;
     let api = fixture.admin();
@@ -76,7 +73,7 @@ async fn event_ttl_can_be_set() {
     let event = r#"{"metadata":{"name":"e"},"involvedObject":{"kind":"Pod","name":"p","namespace":"default"},"reason":"R","type":"Normal"}"#;
     assert_eq!(client.post("/api/v1/namespaces/default/events", event).await.0, 201);
     let mut changes = api.watch(corten_kinds::id::EVENT, corten_client::ListOptions::default(), start).await.unwrap();
-    clock.advance(Duration::from_secs(11));
+    fixture.clock.advance(11);
     let mut kinds = Vec::new();
     while kinds.len() < 2 {
         kinds.push(changes.next().await.unwrap().unwrap().kind);

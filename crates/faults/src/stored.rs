@@ -6,7 +6,7 @@
 use anyhow::Result;
 use bytes::Bytes;
 use hyper::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::ask::Asker;
 use crate::case::{Base, Line, Section, Verb};

@@ -2,6 +2,7 @@
 
 use corten_tree::{Tree, tree};
 
+use super::horizontal_pod_autoscaler_v1::{drop_annotations, from_v1, to_v1};
 use crate::print;
 use crate::spec::{Generation, Hooks, KindSpec, Subresource, Version};
 use crate::validate::hpa;
@@ -90,98 +91,9 @@ fn target(spec: &Tree, status: Option<&Tree>) -> String {
     }
 }
 
-/// Where `v1` keeps what it has no fields for.
-const METRICS: &str = "autoscaling.alpha.kubernetes.io/metrics";
-const BEHAVIOR: &str = "autoscaling.alpha.kubernetes.io/behavior";
-const CURRENT: &str = "autoscaling.alpha.kubernetes.io/current-metrics";
-const CONDITIONS: &str = "autoscaling.alpha.kubernetes.io/conditions";
-
-/// Whether a metric is what `v1` has a field for: average utilisation of cpu.
-fn is_cpu(metric: &Tree) -> bool {
-    metric.str_at("type") == "Resource" && metric.str_at("resource.name") == "cpu"
-}
-
-/// `v2` as `v1` (`pkg/apis/autoscaling/v1/conversion.go`): the cpu target becomes a field, the rest annotations.
-fn to_v1(hpa: &mut Tree) {
-    let annotate = |hpa: &mut Tree, key: &'static str, value: &Tree| {
-        let annotations = hpa.make_map_at("metadata.annotations");
-        annotations.insert(key, value.to_json_string());
-        annotations.sort_keys();
-    };
-    let mut metrics = take_list(hpa, "spec.metrics");
-    let cpu = metrics.iter().position(|m| is_cpu(m) && m.i64_at("resource.target.averageUtilization").is_some());
-    if let Some(at) = cpu {
-        let metric = metrics.remove(at);
-        hpa.set("spec.targetCPUUtilizationPercentage", metric.path("resource.target.averageUtilization").cloned());
-    }
-    if !metrics.is_empty() {
-        annotate(hpa, METRICS, &Tree::List(metrics));
-    }
-    if let Some(behavior) = hpa.remove("spec.behavior").filter(|b| !b.is_null()) {
-        annotate(hpa, BEHAVIOR, &behavior);
-    }
-    let mut current = take_list(hpa, "status.currentMetrics");
-    let cpu = current.iter().position(|m| is_cpu(m) && m.i64_at("resource.current.averageUtilization").is_some());
-    if let Some(at) = cpu {
-        let percentage = current[at].path("resource.current.averageUtilization").cloned();
-        hpa.set("status.currentCPUUtilizationPercentage", percentage);
-        current.remove(at);
-    }
-    if !current.is_empty() {
-        annotate(hpa, CURRENT, &Tree::List(current));
-    }
-    let conditions = take_list(hpa, "status.conditions");
-    if !conditions.is_empty() {
-        annotate(hpa, CONDITIONS, &Tree::List(conditions));
-    }
-}
-
-fn take_list(hpa: &mut Tree, path: &str) -> Vec<Tree> {
-    match hpa.remove(path) {
-        Some(Tree::List(items)) => items,
-        _ => Vec::new(),
-    }
-}
-
-/// `v1` as `v2`.
-fn from_v1(hpa: &mut Tree) {
-    let mut metrics = Vec::new();
-    if let Some(Tree::Int(percentage)) = hpa.remove("spec.targetCPUUtilizationPercentage") {
-        metrics.push(tree!({"type": "Resource", "resource": {"name": "cpu",
-            "target": {"type": "Utilization", "averageUtilization": percentage}}}));
-    }
-    let mut current = Vec::new();
-    if let Some(Tree::Int(percentage)) = hpa.remove("status.currentCPUUtilizationPercentage") {
-        current.push(tree!({"type": "Resource", "resource": {"name": "cpu",
-            "current": {"averageUtilization": percentage}}}));
-    }
-    let mut take = |key: &str| {
-        let annotations = hpa.path_mut("metadata.annotations")?.as_map_mut()?;
-        let text = annotations.remove(key)?;
-        corten_tree::json::parse(text.as_str()?.as_bytes()).ok()
-    };
-    let (more, behavior, more_current, conditions) = (take(METRICS), take(BEHAVIOR), take(CURRENT), take(CONDITIONS));
-    for (list, extra) in [(&mut metrics, more), (&mut current, more_current)] {
-        if let Some(Tree::List(items)) = extra {
-            list.extend(items);
-        }
-    }
-    if !metrics.is_empty() {
-        hpa.set("spec.metrics", Tree::List(metrics));
-    }
-    if let Some(behavior) = behavior {
-        hpa.set("spec.behavior", behavior);
-    }
-    if !current.is_empty() {
-        hpa.set("status.currentMetrics", Tree::List(current));
-    }
-    if let Some(conditions) = conditions {
-        hpa.set("status.conditions", conditions);
-    }
-}
-
 /// `pkg/apis/autoscaling/v2/defaults.go`: one replica, 80 % cpu, and full scaling rules once there is a behavior.
 fn default(hpa: &mut Tree) {
+    drop_annotations(hpa);
     hpa.set_default("spec.minReplicas", 1);
     if hpa.list_at("spec.metrics").is_empty() {
         hpa.set(

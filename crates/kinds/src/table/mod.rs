@@ -39,6 +39,7 @@ pub mod event;
 pub mod flow_control;
 pub mod flow_mandatory;
 pub mod horizontal_pod_autoscaler;
+mod horizontal_pod_autoscaler_v1;
 pub mod ingress;
 pub mod job;
 pub mod lease;
