@@ -106,6 +106,7 @@ impl Agent {
             facts: facts::observe(&config.data_dir),
             ledger: Ledger::default(),
             samples: Samples::default(),
+            probes: crate::metrics::ProbeCounts::default(),
             conditions: Conditions::default(),
             mailboxes: Mailboxes::default(),
             started: tasks.clock().now(),

@@ -21,6 +21,7 @@ mod labels;
 mod local_volumes;
 mod logs;
 mod measured;
+mod metrics;
 mod node_api;
 mod node_object;
 mod pod;

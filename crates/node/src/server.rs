@@ -7,9 +7,11 @@ use corten_client::{LogRequest, NodeAnswer, NodeApi as _, NodeRequest, PodTarget
 use corten_object::Status;
 use corten_tree::{Tree, tree};
 
+use crate::Config;
+use crate::metrics;
 use crate::node_api::LocalNode;
 use crate::shared::Shared;
-use crate::usage::{Usage, Used, observe};
+use crate::usage::observe;
 
 /// The host's logs.
 const LOGS: &str = "/var/log";
@@ -39,10 +41,15 @@ pub async fn answer(node: &LocalNode, request: NodeRequest) -> Result<NodeAnswer
         ["pods"] => NodeAnswer::whole(200, JSON, pods(node, false)),
         ["runningpods"] => NodeAnswer::whole(200, JSON, pods(node, true)),
         ["configz"] => NodeAnswer::whole(200, JSON, configz(&node.shared)),
-        ["metrics"] => NodeAnswer::whole(200, METRICS, metrics(&observe(&node.shared).await?)),
-        ["metrics", "cadvisor"] => NodeAnswer::whole(200, METRICS, cadvisor(&observe(&node.shared).await?)),
-        ["metrics", "resource"] => NodeAnswer::whole(200, METRICS, resource(&observe(&node.shared).await?)),
-        ["metrics", "probes" | "slis"] => NodeAnswer::whole(200, METRICS, ""),
+        ["metrics"] => NodeAnswer::whole(200, METRICS, metrics::kubelet(&observe(&node.shared).await?)),
+        ["metrics", "cadvisor"] => {
+            let (usage, pods) = (observe(&node.shared).await?, node.pods.all());
+            let made = node.shared.blocking(move |s| metrics::cadvisor(s, &usage, &pods)).await;
+            NodeAnswer::whole(200, METRICS, made.map_err(Status::internal)?)
+        }
+        ["metrics", "resource"] => NodeAnswer::whole(200, METRICS, metrics::resource(&observe(&node.shared).await?)),
+        ["metrics", "probes"] => NodeAnswer::whole(200, METRICS, node.shared.probes.text()),
+        ["metrics", "slis"] => NodeAnswer::whole(200, METRICS, ""),
         ["stats", "summary"] => {
             let (usage, pods) = (observe(&node.shared).await?, node.pods.all());
             let only = matches!(parameter(&request.query, "only_cpu_and_memory"), Some("true" | "1"));
@@ -92,8 +99,17 @@ fn configz(shared: &Shared) -> Vec<u8> {
     tree!({"kubeletconfig": {"kind": "KubeletConfiguration", "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "clusterDomain": (config.cluster_domain.as_str()), "clusterDNS": (Tree::List(dns)),
         "maxPods": (i64::from(config.pods_max)), "cgroupsPerQOS": true, "enableServer": true,
-        "podCIDR": (format!("{}/{}", config.pod_cidr.0, config.pod_cidr.1))}})
+        "podCIDR": (format!("{}/{}", config.pod_cidr.0, config.pod_cidr.1)),
+        "evictionHard": (thresholds(config, true)), "evictionSoft": (thresholds(config, false)),
+        "evictionPressureTransitionPeriod": (format!("{}s", config.eviction.transition_seconds)),
+        "evictionMaxPodGracePeriod": (config.eviction.pod_grace_seconds_max)}})
     .to_json()
+}
+
+/// Eviction thresholds by signal.
+fn thresholds(config: &Config, hard: bool) -> Tree {
+    let chosen = config.eviction.thresholds.iter().filter(|t| (t.grace_seconds == 0) == hard);
+    Tree::Map(chosen.map(|t| (t.signal.name().into(), t.value.to_string().into())).collect())
 }
 
 /// A directory of the host's logs as a page, or a file of them. What links lead out of it is not there.
@@ -125,64 +141,8 @@ fn host_logs(root: &Path, wanted: &str, slash: bool) -> NodeAnswer {
     NodeAnswer::whole(200, "text/html; charset=utf-8", page)
 }
 
-fn seconds(nanoseconds: u64) -> f64 {
-    nanoseconds as f64 / 1e9
-}
-
-/// `/metrics`
-fn metrics(usage: &Usage) -> String {
-    format!(
-        "# TYPE kubelet_running_pods gauge\nkubelet_running_pods {}\n# TYPE kubelet_running_containers gauge\n\
-         kubelet_running_containers{{container_state=\"running\"}} {}\n",
-        usage.sandboxes,
-        usage.containers.len()
-    )
-}
-
-/// One metric with a value for each container.
-fn each(out: &mut String, name: &str, kind: &str, usage: &Usage, value: impl Fn(&Used) -> f64) {
-    let _ = writeln!(out, "# TYPE {name} {kind}");
-    for used in &usage.containers {
-        let (container, namespace, pod) = (&used.container, &used.namespace, &used.pod);
-        let _ = writeln!(
-            out,
-            "{name}{{container=\"{container}\",namespace=\"{namespace}\",pod=\"{pod}\"}} {} {}",
-            value(used),
-            used.stats.at / 1_000_000
-        );
-    }
-}
-
-/// `/metrics/cadvisor`
-fn cadvisor(usage: &Usage) -> String {
-    let mut out = String::new();
-    each(&mut out, "container_cpu_usage_seconds_total", "counter", usage, |u| seconds(u.stats.cpu_usage));
-    each(&mut out, "container_memory_usage_bytes", "gauge", usage, |u| u.stats.memory_usage as f64);
-    each(&mut out, "container_memory_working_set_bytes", "gauge", usage, |u| u.stats.memory_working_set as f64);
-    each(&mut out, "container_memory_rss", "gauge", usage, |u| u.stats.memory_rss as f64);
-    each(&mut out, "container_start_time_seconds", "gauge", usage, |u| seconds(u.started_at).floor());
-    each(&mut out, "container_processes", "gauge", usage, |u| u.stats.pids as f64);
-    out
-}
-
-/// `/metrics/resource`: what a metrics server reads.
-fn resource(usage: &Usage) -> String {
-    let at = usage.node.at / 1_000_000;
-    let mut out = format!(
-        "# TYPE node_cpu_usage_seconds_total counter\nnode_cpu_usage_seconds_total {} {at}\n\
-         # TYPE node_memory_working_set_bytes gauge\nnode_memory_working_set_bytes {} {at}\n",
-        seconds(usage.node.cpu_usage),
-        usage.node.memory_working_set
-    );
-    each(&mut out, "container_cpu_usage_seconds_total", "counter", usage, |u| seconds(u.stats.cpu_usage));
-    each(&mut out, "container_memory_working_set_bytes", "gauge", usage, |u| u.stats.memory_working_set as f64);
-    each(&mut out, "container_start_time_seconds", "gauge", usage, |u| seconds(u.started_at));
-    out
-}
-
 #[cfg(test)]
 mod tests {
-    use corten_runtime::Stats;
     use futures::TryStreamExt as _;
 
     use super::*;
@@ -190,33 +150,6 @@ mod tests {
     async fn text(answer: NodeAnswer) -> (u16, String) {
         let chunks: Vec<bytes::Bytes> = answer.body.try_collect().await.unwrap();
         (answer.code, String::from_utf8(chunks.concat()).unwrap())
-    }
-
-    fn usage() -> Usage {
-        let stats = Stats {
-            at: 1_767_323_045_000_000_000,
-            cpu_usage: 1_500_000_000,
-            memory_working_set: 4096,
-            ..Stats::default()
-        };
-        let used = |pod: &str, container: &str| Used {
-            namespace: "n".into(),
-            pod: pod.into(),
-            uid: format!("uid-{pod}"),
-            container: container.into(),
-            started_at: 1_767_323_000_000_000_000,
-            pid: 1,
-            stats,
-        };
-        Usage { node: stats, containers: vec![used("a", "x"), used("a", "y"), used("b", "x")], sandboxes: 2 }
-    }
-
-    #[test]
-    fn nodes_proxy_metrics_have_upstreams_names() {
-        let line = "container_cpu_usage_seconds_total{container=\"y\",namespace=\"n\",pod=\"a\"} 1.5 1767323045000\n";
-        assert!(cadvisor(&usage()).contains(line) && resource(&usage()).contains(line));
-        assert!(resource(&usage()).contains("node_memory_working_set_bytes 4096 1767323045000\n"));
-        assert!(metrics(&usage()).contains("kubelet_running_pods 2\n"));
     }
 
     #[tokio::test]

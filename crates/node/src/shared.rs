@@ -15,6 +15,7 @@ use crate::eviction::Conditions;
 use crate::facts::Facts;
 use crate::images::ImageSource;
 use crate::measured::Measured;
+use crate::metrics::ProbeCounts;
 use crate::pod::Mailboxes;
 use crate::services::ServiceTable;
 use crate::sources::SourceCache;
@@ -40,6 +41,8 @@ pub struct Shared {
     pub ledger: Ledger,
     /// What was measured before.
     pub samples: Samples,
+    /// How probes went.
+    pub probes: ProbeCounts,
     /// Of what the node runs short.
     pub conditions: Conditions,
     /// How the pods' workers are reached.

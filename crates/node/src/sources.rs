@@ -8,7 +8,7 @@ use corten_base::{Clock, OnStop, Tasks, Timestamp};
 use corten_client::{Api, ListOptions};
 use corten_kinds::id;
 use corten_object::selector::FieldTerm;
-use corten_object::{FieldSelector, KindId, Object, ObjectKey};
+use corten_object::{FieldSelector, KindId, Object, ObjectKey, time};
 use corten_podplan::env::{Sources, decode_secret};
 use corten_tree::Tree;
 use corten_views::{ConfigMap, Pod, Secret};
@@ -146,7 +146,7 @@ impl SourceCache {
         receiver
     }
 
-    /// A service account token for a pod, made anew when 80 % of its life are over. With it the time to ask again.
+    /// A service account token for a pod, made anew in time ([`refresh_time`]). With it the time to ask again.
     pub async fn token(
         &self,
         pod: &Pod,
@@ -180,7 +180,8 @@ impl SourceCache {
         if text.is_empty() {
             return Err("failed to fetch token: the answer has none".into());
         }
-        let refresh_at = now + SignedDuration::from_secs(seconds * 8 / 10);
+        let told = time::parse(answer.str_at("status.expirationTimestamp"));
+        let refresh_at = refresh_time(told.unwrap_or(now + SignedDuration::from_secs(seconds)), seconds);
         let token = Token { text: text.clone(), refresh_at };
         self.0.tokens.lock().unwrap_or_else(PoisonError::into_inner).insert(slot, token);
         Ok((text, refresh_at))
@@ -264,6 +265,13 @@ impl Reader {
     }
 }
 
+/// When a token that ends at `expires` and lasts so many seconds is replaced: a fifth of its life before its end, and at the age of
+/// a day at the latest (`pkg/kubelet/token/token_manager.go` `requiresRefresh`).
+fn refresh_time(expires: Timestamp, seconds: i64) -> Timestamp {
+    let issued = expires - SignedDuration::from_secs(seconds);
+    (issued + SignedDuration::from_secs(seconds - seconds / 5)).min(issued + SignedDuration::from_hours(24))
+}
+
 impl Changes {
     /// Completes when one of the objects has changed.
     pub async fn changed(&mut self) {
@@ -283,5 +291,22 @@ impl Changes {
 impl Drop for Hold {
     fn drop(&mut self) {
         self.cache.release(self.holder, self.slots.iter().map(|(slot, _)| slot.clone()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn token_rotation_comes_before_the_end_and_within_a_day() {
+        let issued = Timestamp::from_second(1_767_225_600).unwrap();
+        let after = |seconds: i64| {
+            let expires = issued + SignedDuration::from_secs(seconds);
+            refresh_time(expires, seconds).duration_since(issued).as_secs()
+        };
+        assert_eq!(after(3600), 2880);
+        assert_eq!(after(600), 480);
+        assert_eq!(after(7 * 86_400), 86_400);
     }
 }

@@ -97,7 +97,19 @@ impl Amount {
             Amount::Part(part) => (capacity as f64 * part) as i64,
         }
     }
+}
 
+impl std::fmt::Display for Amount {
+    /// As options are written: `100Mi`, `10%`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Amount::Absolute(quantity) => f.write_str(quantity.as_str()),
+            Amount::Part(part) => write!(f, "{}%", (part * 10_000.0).round() / 100.0),
+        }
+    }
+}
+
+impl Amount {
     fn text(&self, capacity: i64) -> String {
         match self {
             Amount::Absolute(quantity) => quantity.as_str().to_owned(),

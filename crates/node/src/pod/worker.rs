@@ -118,6 +118,7 @@ impl Worker {
             if self.gone && self.memory.lifecycle() == Lifecycle::Cleaned {
                 teardown::purge(&self.ctx).await;
                 self.ctx.shared.sources.forget(self.ctx.uid());
+                self.ctx.shared.probes.forget(self.ctx.uid());
                 return;
             }
             self.wait(wake_at).await;
@@ -624,6 +625,7 @@ impl Worker {
         if !self.probes.contains_key(&(id.to_owned(), kind)) {
             return;
         }
+        self.ctx.shared.probes.note(&self.ctx.pod, container, kind, ok);
         if !ok {
             self.ctx.event(container, true, "Unhealthy", probes::failed_message(kind, &output));
         }

@@ -16,6 +16,8 @@ pub struct FakeApi {
     registry: Registry,
     state: Mutex<State>,
     feed: broadcast::Sender<(WatchEventKind, Arc<Object>)>,
+    /// How many tokens were made.
+    tokens: std::sync::atomic::AtomicU8,
 }
 
 #[derive(Default)]
@@ -27,7 +29,7 @@ struct State {
 impl FakeApi {
     pub fn new() -> Arc<FakeApi> {
         let (registry, feed) = (Registry::builtin(), broadcast::channel(4096).0);
-        Arc::new(FakeApi { registry, state: Mutex::default(), feed })
+        Arc::new(FakeApi { registry, state: Mutex::default(), feed, tokens: 0.into() })
     }
 
     pub fn put(&self, key: &ObjectKey, mut tree: Tree) -> Arc<Object> {
@@ -96,7 +98,8 @@ impl FakeApi {
         match write {
             Write::Create { target, .. } if target.subresource == "token" => {
                 let mut answer = Tree::map();
-                answer.set("status.token", "a-token");
+                let made = self.tokens.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                answer.set("status.token", format!("{}-token", char::from(b'a' + made)));
                 Ok(self.written(None, Some(answer)))
             }
             Write::Create { target, body } => {
