@@ -220,6 +220,7 @@ pub async fn mount_modes(cluster: Cluster) {
         containers.join(",")
     );
     cluster.create("p", &spec);
+    cluster.running("p").await;
     cluster
         .until("p", "ready", |pod| pod.list_at("status.conditions").iter().all(|c| c.str_at("status") == "True"))
         .await;
