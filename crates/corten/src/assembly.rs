@@ -22,7 +22,7 @@ use corten_controllers::certificate_signing::SharedAuthority;
 use corten_kinds::{Registry, id};
 use corten_manager::Manager;
 use corten_net::Severity;
-use corten_node::{Agent, Apis, StoreImages};
+use corten_node::{Agent, Apis};
 use corten_object::{FieldSelector, Object, ObjectKey, Reason, Status};
 use corten_store::{MemoryStore, SqliteOptions, SqliteStore, Store};
 use corten_tree::tree;
@@ -390,7 +390,8 @@ async fn start_agent(plan: &Plan, ranges: &Ranges, name: &str, apis: Apis, tasks
         host_netns: None,
         eviction: plan.eviction.clone(),
     };
-    let images = Arc::new(StoreImages::new(images));
+    let (data, clock) = (plan.cluster.data.clone(), tasks.clock());
+    let images = tokio::task::spawn_blocking(move || image::of_node(images, &data, clock)).await?;
     let api = apis.node.clone();
     let agent = Agent::start(config, apis, images, tasks.clone()).await.map_err(|e| anyhow!("the node: {e}"))?;
     until_ready(api, name).await?;

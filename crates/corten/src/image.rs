@@ -1,9 +1,12 @@
 //! `corten image`: the image store below the data directory, also while a server runs on it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use corten_images::{BuildOptions, Builtin, BuiltinImage, ImageConfig, ImageStore};
+use corten_base::Clock;
+use corten_images::{BuildOptions, Builtin, BuiltinImage, Hosts, ImageConfig, ImageStore, Registry};
+use corten_node::StoreImages;
 use corten_toolbox::APPLETS;
 
 use crate::args::ImageCommand;
@@ -29,6 +32,30 @@ pub fn ensure_builtin(store: &ImageStore) -> Result<()> {
     let builtin = Builtin { executable: &executable, applets: &applets, images: BUILTIN };
     store.ensure_builtin(&builtin).context("the built-in images")?;
     Ok(())
+}
+
+/// The node's images: those that were brought along, then what registries have. Configuration is looked for beside the data and in
+/// `/etc/corten`: `registries/HOST/hosts.toml` for mirrors, `registries/config.json` for the node's own logins.
+pub fn of_node(store: ImageStore, data: &Path, clock: Arc<dyn Clock>) -> Arc<StoreImages> {
+    match store.preload(&data.join("preload-images")) {
+        Ok(done) => {
+            for (path, outcome) in done {
+                match outcome {
+                    Ok(images) => {
+                        tracing::info!(archive = %path.display(), images = images.len(), "images were imported")
+                    }
+                    Err(error) => {
+                        tracing::error!(archive = %path.display(), %error, "an archive of images was left out")
+                    }
+                }
+            }
+        }
+        Err(error) => tracing::error!(%error, "the images that were brought along cannot be read"),
+    }
+    let dirs = vec![data.join("registries"), PathBuf::from("/etc/corten/registries")];
+    let logins = dirs.iter().map(|dir| dir.join("config.json")).collect();
+    let registry = Registry::new(Hosts { dirs }, clock.clone());
+    Arc::new(StoreImages::new(store, registry, logins, clock))
 }
 
 /// Runs an image command.

@@ -12,6 +12,8 @@ mod elf;
 mod error;
 mod import;
 mod oci;
+mod preload;
+mod records;
 mod reference;
 mod registry;
 mod store;

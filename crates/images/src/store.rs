@@ -5,6 +5,8 @@
 //! images/blobs/sha256/HEX      manifests, configurations, layers as they came
 //! images/layers/HEX            layers by diffID, unpacked, each a lower directory of overlay; complete if it is there
 //! images/leases/ID             the image and the layers that something (a container, a volume) stands on, one per line
+//! images/pulls/ID              with which secrets an image was pulled
+//! images/preloaded.json        the archives that were imported at the start
 //! images/tmp/                  what is not complete yet
 //! images/index.lock            held while the index is changed
 //! images/content.lock          shared by those who add or use content, exclusive for who removes it
@@ -40,6 +42,10 @@ pub struct Image {
     pub manifest: Digest,
     /// What the name resolved to in its registry: of an index, if there is one; else as `manifest`.
     pub source: Digest,
+    /// Whether it came from a registry; else it was imported or built here.
+    pub pulled: bool,
+    /// Whether it was made on this machine and can be had nowhere else: the built-in image.
+    pub pinned: bool,
     /// The digest of the configuration: the image's own id.
     pub id: Digest,
     pub config: ImageConfig,
@@ -93,7 +99,7 @@ impl ImageStore {
     /// The store below a data directory; makes it if it is not there.
     pub fn open(data_dir: &Path) -> Result<ImageStore> {
         let store = ImageStore { root: data_dir.join("images"), index: Arc::default(), unpacking: Arc::default() };
-        for dir in ["blobs/sha256", "layers", "leases", "tmp"] {
+        for dir in ["blobs/sha256", "layers", "leases", "pulls", "tmp"] {
             let path = store.root.join(dir);
             fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).at("create", &path)?;
         }
@@ -176,14 +182,17 @@ impl ImageStore {
     pub fn collect_garbage(&self) -> Result<Freed> {
         let _alone = self.lock("content.lock", true)?;
         let (mut blobs, mut layers) = (HashSet::new(), self.leased()?);
+        let mut ids = HashSet::new();
         for entry in &self.index()?.manifests {
             let image = self.read_image(entry)?;
+            ids.insert(image.id.hex().to_owned());
             blobs.extend([image.manifest.hex().to_owned(), image.id.hex().to_owned()]);
             for layer in image.layers {
                 blobs.insert(layer.blob.hex().to_owned());
                 layers.insert(layer.diff_id.hex().to_owned());
             }
         }
+        self.forget_records(|id| ids.contains(id))?;
         let sweep = |dir: &str, keep: &HashSet<String>| -> Result<usize> {
             let dir = self.root.join(dir);
             let mut removed = 0;
@@ -433,6 +442,8 @@ impl ImageStore {
             name: name_of(entry).to_owned(),
             manifest: entry.digest.clone(),
             source: source_of(entry).unwrap_or_else(|| entry.digest.clone()),
+            pulled: source_of(entry).is_some(),
+            pinned: manifest.layers.iter().any(|layer| layer.media_type == oci::MEDIA_DIRECTORY),
             id: manifest.config.digest,
             config: file.config,
             size: entry.size + manifest.config.size + manifest.layers.iter().map(|layer| layer.size).sum::<u64>(),
@@ -463,7 +474,7 @@ impl ImageStore {
         OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).at("open", &path)
     }
 
-    fn lock(&self, name: &str, exclusive: bool) -> Result<File> {
+    pub(crate) fn lock(&self, name: &str, exclusive: bool) -> Result<File> {
         let file = self.open_lock(name)?;
         let locked = if exclusive { file.lock() } else { file.lock_shared() };
         locked.at("lock", &self.root.join(name))?;
@@ -471,7 +482,7 @@ impl ImageStore {
     }
 
     /// Replaces a file as a whole, durably.
-    fn replace(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+    pub(crate) fn replace(&self, path: &Path, bytes: &[u8]) -> Result<()> {
         let partial = self.temporary();
         let written = File::create(&partial).and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
         let moved = written.and_then(|()| fs::rename(&partial, path));

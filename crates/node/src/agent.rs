@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use crate::admission::Ledger;
 use crate::events::{About, Recorder};
 use crate::eviction::{self, Conditions};
+use crate::image_gc::{ImageCollector, ImagePolicy};
 use crate::images::ImageSource;
 use crate::measured::{self, Measured};
 use crate::node_api::LocalNode;
@@ -98,6 +99,7 @@ impl Agent {
             host_netns: config.host_netns.clone(),
         })
         .await?;
+        let image_collector = ImageCollector::new(ImagePolicy::default(), tasks.clock().now());
         let shared = Arc::new(Shared {
             events: Recorder::start(api.clone(), &tasks, &config.node_name),
             sources: SourceCache::new(api.clone(), &config.node_name, tasks.clone()),
@@ -119,6 +121,7 @@ impl Agent {
             entropy,
             network,
             images,
+            image_collector,
         });
         let targets = if shared.config.serve_services { Some(serve(&shared).await?) } else { None };
         let proxy = targets.as_ref().map(|t| t.proxy.clone());
@@ -164,6 +167,12 @@ impl Agent {
         {
             let (shared, proxy) = (shared.clone(), self.proxy.clone());
             shared.tasks.clone().spawn("node-network-repair", OnStop::Abort, repair_network(shared, proxy));
+        }
+        {
+            let shared = shared.clone();
+            shared.tasks.clone().spawn("node-images", OnStop::Abort, async move {
+                shared.image_collector.run(shared.clone()).await;
+            });
         }
         let shared = shared.clone();
         shared.tasks.clone().run("node-pods", OnError::Restart, OnStop::Abort, move || {

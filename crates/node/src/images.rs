@@ -1,10 +1,11 @@
 //! What a container's start needs of an image.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use corten_base::BoxFuture;
-use corten_images::{ImageError, ImageStore, Reference};
+use corten_images::{Progress, SecretRef};
 
 /// What an image says of its containers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,6 +33,17 @@ pub struct PreparedImage {
     pub size: i64,
 }
 
+/// A secret of the API with logins for registries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PullSecret {
+    /// Which secret.
+    pub secret: SecretRef,
+    /// The content of its `.dockerconfigjson`, or of its `.dockercfg`.
+    pub config: Vec<u8>,
+    /// Whether it is a `.dockercfg`.
+    pub legacy: bool,
+}
+
 /// Which image, and how.
 #[derive(Clone, Debug, Default)]
 pub struct PullRequest {
@@ -39,10 +51,32 @@ pub struct PullRequest {
     pub image: String,
     /// `Always`, `IfNotPresent`, `Never`.
     pub policy: String,
-    /// Contents of `.dockerconfigjson` secrets, in order.
-    pub credentials: Vec<Vec<u8>>,
-    /// The container that the image is for: its layers stay until [`ImageSource::release`].
+    /// The pod's pull secrets, in order.
+    pub secrets: Vec<PullSecret>,
+    /// The container or volume that the image is for: its layers stay until [`ImageSource::release`].
     pub lease: String,
+}
+
+/// What a pull brought.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pulled {
+    /// Bytes of the image.
+    pub size: u64,
+    /// How long it took, without the wait for other pulls.
+    pub took: Duration,
+}
+
+/// What garbage collection may take.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoredImage {
+    /// Its id.
+    pub id: String,
+    /// Bytes.
+    pub size: u64,
+    /// Whether a container or a volume stands on it.
+    pub used: bool,
+    /// Whether it must stay.
+    pub pinned: bool,
 }
 
 /// Why an image cannot be had.
@@ -56,20 +90,34 @@ pub struct ImageFailure {
 
 /// Where images come from.
 pub trait ImageSource: Send + Sync + 'static {
-    /// Whether the image is here already.
-    fn present(&self, image: &str) -> BoxFuture<'_, bool>;
+    /// Whether a pod may use the image as it is here; if not, it must be pulled.
+    fn usable(&self, request: PullRequest) -> BoxFuture<'_, Result<bool, ImageFailure>>;
 
-    /// Makes an image ready for use, pulling it if its policy asks for that.
+    /// Fetches an image.
+    fn pull(&self, request: PullRequest, progress: Arc<Progress>) -> BoxFuture<'_, Result<Pulled, ImageFailure>>;
+
+    /// Makes an image that is here ready for use.
     fn prepare(&self, request: PullRequest) -> BoxFuture<'_, Result<PreparedImage, ImageFailure>>;
 
-    /// Lets go of what containers needed that are no more; `kept` are those that are.
+    /// Lets go of what containers needed that are no more; `kept` are those that are, and the uids of pods whose volumes are.
     fn release_all_but(&self, kept: Vec<String>) -> BoxFuture<'_, ()>;
 
-    /// Lets go of what a container needed.
+    /// Lets go of what a container or a volume needed.
     fn release(&self, lease: String) -> BoxFuture<'_, ()>;
 
     /// Images on this node: names and bytes.
     fn list(&self) -> BoxFuture<'_, Vec<(Vec<String>, i64)>>;
+
+    /// Images on this node, for garbage collection.
+    fn stored(&self) -> BoxFuture<'_, Result<Vec<StoredImage>, String>>;
+
+    /// Takes an image away.
+    fn remove(&self, id: String) -> BoxFuture<'_, Result<(), String>>;
+}
+
+/// The lease of a pod's image volume.
+pub fn volume_lease(uid: &str, volume: &str) -> String {
+    format!("volume-{uid}-{volume}")
 }
 
 /// One directory as the root file system of every image: for tests and first steps.
@@ -80,16 +128,19 @@ pub struct DirectoryImages {
 }
 
 impl ImageSource for DirectoryImages {
-    fn present(&self, _image: &str) -> BoxFuture<'_, bool> {
-        Box::pin(async { true })
+    fn usable(&self, request: PullRequest) -> BoxFuture<'_, Result<bool, ImageFailure>> {
+        Box::pin(async move { Ok(!request.image.contains("missing")) })
     }
 
-    fn prepare(&self, request: PullRequest) -> BoxFuture<'_, Result<PreparedImage, ImageFailure>> {
+    fn pull(&self, request: PullRequest, _progress: Arc<Progress>) -> BoxFuture<'_, Result<Pulled, ImageFailure>> {
         Box::pin(async move {
-            if request.image.contains("missing") {
-                let message = format!("{}: not found", request.image);
-                return Err(ImageFailure { reason: "ErrImagePull", message });
-            }
+            let message = format!("{}: not found", request.image);
+            Err(ImageFailure { reason: "ErrImagePull", message })
+        })
+    }
+
+    fn prepare(&self, _request: PullRequest) -> BoxFuture<'_, Result<PreparedImage, ImageFailure>> {
+        Box::pin(async move {
             Ok(PreparedImage {
                 id: format!("directory:{}", self.root.display()),
                 layers: vec![self.root.clone()],
@@ -110,117 +161,12 @@ impl ImageSource for DirectoryImages {
     fn list(&self) -> BoxFuture<'_, Vec<(Vec<String>, i64)>> {
         Box::pin(async { Vec::new() })
     }
-}
 
-/// The images of this node's store. What is not in it cannot be had: there is no registry client yet.
-#[derive(Clone)]
-pub struct StoreImages(ImageStore);
-
-impl StoreImages {
-    /// The images of a store.
-    pub fn new(store: ImageStore) -> StoreImages {
-        StoreImages(store)
+    fn stored(&self) -> BoxFuture<'_, Result<Vec<StoredImage>, String>> {
+        Box::pin(async { Ok(Vec::new()) })
     }
 
-    /// Runs disk work on a thread made for that.
-    fn on_disk<T: Send + 'static>(
-        &self,
-        otherwise: T,
-        work: impl FnOnce(&ImageStore) -> T + Send + 'static,
-    ) -> BoxFuture<'_, T> {
-        let store = self.0.clone();
-        let joined = tokio::task::spawn_blocking(move || work(&store));
-        Box::pin(async move {
-            joined.await.unwrap_or_else(|error| {
-                tracing::error!(%error, "image work failed");
-                otherwise
-            })
-        })
+    fn remove(&self, _id: String) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async { Ok(()) })
     }
-}
-
-impl ImageSource for StoreImages {
-    fn present(&self, image: &str) -> BoxFuture<'_, bool> {
-        let image = image.to_owned();
-        self.on_disk(false, move |store| store.resolve(&image).is_ok())
-    }
-
-    fn prepare(&self, request: PullRequest) -> BoxFuture<'_, Result<PreparedImage, ImageFailure>> {
-        let lost = ImageFailure { reason: "ImageInspectError", message: "the image store failed".into() };
-        self.on_disk(Err(lost), move |store| prepare(store, &request))
-    }
-
-    fn release_all_but(&self, kept: Vec<String>) -> BoxFuture<'_, ()> {
-        self.on_disk((), move |store| {
-            let leases = store.leases().unwrap_or_default();
-            leases.iter().filter(|l| !kept.contains(l)).for_each(|lease| release(store, lease));
-        })
-    }
-
-    fn release(&self, lease: String) -> BoxFuture<'_, ()> {
-        self.on_disk((), move |store| release(store, &lease))
-    }
-
-    fn list(&self) -> BoxFuture<'_, Vec<(Vec<String>, i64)>> {
-        self.on_disk(Vec::new(), |store| {
-            let mut by_id: BTreeMap<String, (Vec<String>, i64)> = BTreeMap::new();
-            for image in store.list().unwrap_or_default() {
-                let size = i64::try_from(image.size).unwrap_or(i64::MAX);
-                let entry = by_id.entry(image.id.to_string()).or_insert_with(|| (vec![image_id(&image)], size));
-                entry.0.push(image.name);
-            }
-            by_id.into_values().collect()
-        })
-    }
-}
-
-fn release(store: &ImageStore, lease: &str) {
-    if let Err(error) = store.release(lease) {
-        tracing::warn!(lease, %error, "an image's layers cannot be released");
-    }
-}
-
-/// `repository@digest`, as upstream's `imageID`.
-fn image_id(image: &corten_images::Image) -> String {
-    match Reference::parse(&image.name) {
-        Ok(name) => format!("{}@{}", name.repository, image.manifest),
-        Err(_) => image.id.to_string(),
-    }
-}
-
-fn prepare(store: &ImageStore, request: &PullRequest) -> Result<PreparedImage, ImageFailure> {
-    let name = &request.image;
-    let image = store.resolve(name).map_err(|error| match (&error, request.policy.as_str()) {
-        (ImageError::InvalidReference { .. }, _) => ImageFailure {
-            reason: "InvalidImageName",
-            message: format!("Failed to apply default image tag {name:?}: {error}"),
-        },
-        (ImageError::NotFound { .. }, "Never") => ImageFailure {
-            reason: "ErrImageNeverPull",
-            message: format!("Container image {name:?} is not present with pull policy of Never"),
-        },
-        (ImageError::NotFound { .. }, _) => ImageFailure { reason: "ErrImagePull", message: error.to_string() },
-        _ => {
-            ImageFailure { reason: "ImageInspectError", message: format!("Failed to inspect image {name:?}: {error}") }
-        }
-    })?;
-    let rootfs = store.prepare(&image, &request.lease);
-    let rootfs = rootfs.map_err(|error| ImageFailure { reason: "ErrImagePull", message: error.to_string() })?;
-    let split = |entry: &String| {
-        let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
-        (name.to_owned(), value.to_owned())
-    };
-    Ok(PreparedImage {
-        id: image_id(&image),
-        layers: rootfs.lower_dirs,
-        config: ImageConfig {
-            entrypoint: image.config.entrypoint.clone(),
-            cmd: image.config.cmd.clone(),
-            env: image.config.env.iter().map(split).collect(),
-            user: image.config.user.clone(),
-            working_dir: image.config.working_dir.clone(),
-            stop_signal: image.config.stop_signal.clone(),
-        },
-        size: i64::try_from(image.size).unwrap_or(i64::MAX),
-    })
 }

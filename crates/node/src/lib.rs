@@ -16,6 +16,8 @@ mod eviction;
 mod exec;
 mod facts;
 mod forward;
+mod image_gc;
+mod image_store;
 mod images;
 mod labels;
 mod local_volumes;
@@ -39,7 +41,11 @@ mod write;
 pub use agent::{Agent, AgentError, Apis};
 pub use config::{Config, NETWORK_DIR, RUNTIME_DIR};
 pub use corten_podplan::eviction::Settings as EvictionSettings;
-pub use images::{DirectoryImages, ImageConfig, ImageFailure, ImageSource, PreparedImage, PullRequest, StoreImages};
+pub use image_store::StoreImages;
+pub use images::{
+    DirectoryImages, ImageConfig, ImageFailure, ImageSource, PreparedImage, PullRequest, PullSecret, Pulled,
+    StoredImage,
+};
 
 /// What the node says its version is.
 pub const KUBELET_VERSION: &str = "v1.37.2+corten.0";

@@ -56,6 +56,7 @@ impl PodTable {
 pub async fn run(shared: Arc<Shared>, table: PodTable, first: watch::Sender<bool>) -> Result<(), String> {
     let mut inventory = observe(&shared).await?;
     let kept = inventory.values().flat_map(|left| left.containers.iter().map(|c| c.id.clone()));
+    let kept = kept.chain(inventory.keys().cloned());
     shared.images.release_all_but(kept.collect()).await;
     let options = ListOptions {
         fields: FieldSelector {

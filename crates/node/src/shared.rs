@@ -13,6 +13,7 @@ use crate::admission::Ledger;
 use crate::events::Recorder;
 use crate::eviction::Conditions;
 use crate::facts::Facts;
+use crate::image_gc::ImageCollector;
 use crate::images::ImageSource;
 use crate::measured::Measured;
 use crate::metrics::ProbeCounts;
@@ -31,6 +32,7 @@ pub struct Shared {
     pub runtime: Arc<Runtime>,
     pub network: PodNetwork,
     pub images: Arc<dyn ImageSource>,
+    pub image_collector: ImageCollector,
     pub events: Recorder,
     pub sources: SourceCache,
     pub services: Arc<ServiceTable>,

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use corten_base::{Clock, OnStop, Tasks, Timestamp};
 use corten_client::{Api, ListOptions};
+use corten_images::SecretRef;
 use corten_kinds::id;
 use corten_object::selector::FieldTerm;
 use corten_object::{FieldSelector, KindId, Object, ObjectKey, time};
@@ -18,6 +19,7 @@ use jiff::SignedDuration;
 use tokio::sync::watch;
 
 use crate::certificates::{BundleFollower, Bundles, PodCertificates};
+use crate::images::PullSecret;
 use crate::pod::PodContext;
 use crate::watcher::{Change, Watcher};
 use crate::write;
@@ -253,15 +255,29 @@ impl Reader {
         }
     }
 
-    /// Contents of the pod's image pull secrets.
-    pub fn credentials(&self, pod: &Pod) -> Vec<Vec<u8>> {
-        let mut sources = Sources::default();
-        self.fill(&mut sources);
-        let values = pod.spec.image_pull_secrets.iter().filter_map(|s| sources.secrets.get(&s.name));
-        let config = |v: &Arc<std::collections::BTreeMap<String, Vec<u8>>>| {
-            v.get(".dockerconfigjson").or_else(|| v.get(".dockercfg")).cloned()
-        };
-        values.filter_map(config).collect()
+    /// The pod's image pull secrets, and the names of those that are not there.
+    pub fn pull_secrets(&self, pod: &Pod) -> (Vec<PullSecret>, Vec<String>) {
+        let (mut found, mut missing) = (Vec::new(), Vec::new());
+        for reference in pod.spec.image_pull_secrets.iter().filter(|r| !r.name.is_empty()) {
+            let slot = self.0.slots.iter().find(|((kind, _, name), _)| *kind == id::SECRET && *name == reference.name);
+            let Some(object) = slot.and_then(|(_, changes)| changes.borrow().clone()) else {
+                missing.push(reference.name.clone());
+                continue;
+            };
+            let Ok(secret) = object.view::<Secret>() else { continue };
+            let data = decode_secret(&secret);
+            for (key, legacy) in [(".dockerconfigjson", false), (".dockercfg", true)] {
+                let Some(config) = data.get(key).filter(|config| !config.is_empty()) else { continue };
+                let secret = SecretRef {
+                    namespace: object.head.namespace.to_string(),
+                    name: object.head.name.to_string(),
+                    uid: object.head.uid.to_string(),
+                };
+                found.push(PullSecret { secret, config: config.clone(), legacy });
+                break;
+            }
+        }
+        (found, missing)
     }
 }
 

@@ -50,6 +50,12 @@ pub async fn mounted(ctx: &PodContext, reader: &Reader) -> Result<HashMap<String
     prepare(ctx, reader).await
 }
 
+/// Mounts an image's layers for the volume of a name.
+pub async fn mount_image(ctx: &PodContext, volume: &Volume, layers: Vec<PathBuf>) -> Result<(), String> {
+    let root = root_of(ctx, volume);
+    run(ctx, move || corten_volumes::image_volume(&root, &layers)).await
+}
+
 fn first_token_volume(pod: &Pod) -> String {
     let token = |v: &&Volume| v.projected.iter().flat_map(|p| &p.sources).any(|s| s.service_account_token.is_some());
     pod.spec.volumes.iter().find(token).map(|v| v.name.clone()).unwrap_or_default()
@@ -74,6 +80,8 @@ async fn one(ctx: &PodContext, volume: &Volume, sources: &Sources) -> Result<Mou
             .await?;
             Ok(Mounted { path: root, read_only: false, block: false })
         }
+        // Its image is brought when a container starts that mounts it.
+        VolumeKind::Image { .. } => Ok(Mounted { path: root, read_only: true }),
         VolumeKind::HostPath { path, check } => {
             let checked = PathBuf::from(&path);
             run(ctx, move || corten_volumes::host_path(&checked, HostPathType::parse(&check)?)).await?;

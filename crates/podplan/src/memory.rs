@@ -52,11 +52,15 @@ pub struct StartFailure {
     pub reason: &'static str,
     /// The whole message.
     pub message: String,
+    /// The image that could not be had; empty for other reasons.
+    pub image: String,
 }
 
 #[derive(Debug, Clone)]
 struct Waiting {
     failure: StartFailure,
+    /// Whether the back-off's event has been told.
+    told: bool,
     since: Timestamp,
     /// Not before this time again.
     retry_at: Timestamp,
@@ -78,6 +82,8 @@ pub struct Memory {
     waiting: HashMap<String, Waiting>,
     restarts: HashMap<String, Delay>,
     pulls: HashMap<String, Delay>,
+    /// How far images have come that are being pulled.
+    progress: HashMap<String, String>,
     /// Results by container id.
     pub(crate) probes: HashMap<String, ProbeResults>,
     pub(crate) sandbox_retry: Option<SandboxRetry>,
@@ -128,7 +134,8 @@ impl Memory {
             "RunContainerError" => PULL_ERROR_SHOWN,
             _ => CONFIG_RETRY,
         };
-        let waiting = Waiting { failure, since: now, retry_at: after(now, pause) };
+        self.progress.remove(container);
+        let waiting = Waiting { failure, told: false, since: now, retry_at: after(now, pause) };
         self.waiting.insert(container.into(), waiting);
     }
 
@@ -136,6 +143,24 @@ impl Memory {
     pub fn note_started(&mut self, container: &str) {
         self.waiting.remove(container);
         self.pulls.remove(container);
+        self.progress.remove(container);
+    }
+
+    /// Notes how far a container's image has come.
+    pub fn note_progress(&mut self, container: &str, text: String) {
+        self.progress.insert(container.into(), text);
+    }
+
+    /// How far a container's image has come; empty if it is not being pulled.
+    pub(crate) fn progress(&self, container: &str) -> String {
+        self.progress.get(container).cloned().unwrap_or_default()
+    }
+
+    /// The image whose pull a container waits to try again, once per wait: for its event.
+    pub(crate) fn pull_back_off(&mut self, container: &str, now: Timestamp) -> Option<String> {
+        let waiting = self.waiting.get_mut(container)?;
+        let due = waiting.failure.reason == "ErrImagePull" && now >= after(waiting.since, PULL_ERROR_SHOWN);
+        (due && !std::mem::replace(&mut waiting.told, true)).then(|| waiting.failure.image.clone())
     }
 
     /// Notes a probe's outcome for a container instance; true if its verdict changed.
@@ -221,12 +246,8 @@ impl Memory {
         let waiting = self.waiting.get(container)?;
         let shown = after(waiting.since, PULL_ERROR_SHOWN);
         if waiting.failure.reason == "ErrImagePull" && now >= shown && now < waiting.retry_at {
-            let error = &waiting.failure.message;
-            let image = error.strip_prefix("Failed to pull image ").and_then(|rest| rest.split_once(": "));
-            let message = match image {
-                Some((image, _)) => format!("Back-off pulling image {image}: ErrImagePull: {error}"),
-                None => format!("Back-off pulling image: ErrImagePull: {error}"),
-            };
+            let (image, error) = (&waiting.failure.image, &waiting.failure.message);
+            let message = format!("Back-off pulling image {image:?}: ErrImagePull: {error}");
             return Some(("ImagePullBackOff".into(), message));
         }
         Some((waiting.failure.reason.into(), waiting.failure.message.clone()))
@@ -261,8 +282,8 @@ impl Memory {
 
     /// Notes a crash loop's wait as the reason why a container waits.
     pub(crate) fn note_crash_loop(&mut self, container: &str, message: String, now: Timestamp, until: Timestamp) {
-        let failure = StartFailure { reason: "CrashLoopBackOff", message };
-        self.waiting.insert(container.into(), Waiting { failure, since: now, retry_at: until });
+        let failure = StartFailure { reason: "CrashLoopBackOff", message, image: String::new() };
+        self.waiting.insert(container.into(), Waiting { failure, told: false, since: now, retry_at: until });
     }
 }
 

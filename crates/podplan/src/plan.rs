@@ -438,6 +438,11 @@ impl Work<'_> {
             return;
         }
         if let Some((_, look)) = self.memory.blocked_until(name, self.now) {
+            if let Some(image) = self.memory.pull_back_off(name, self.now) {
+                let about = |warning, reason, message| Event { warning, reason, message, container: name.to_owned() };
+                self.out.events.push(about(false, "BackOff", format!("Back-off pulling image {image:?}")));
+                self.out.events.push(about(true, "Failed", "Error: ImagePullBackOff".into()));
+            }
             self.wake(look);
             return;
         }

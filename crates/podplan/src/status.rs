@@ -138,7 +138,7 @@ impl Inputs<'_> {
             image_id: String::new(),
             container_id: String::new(),
             restart_count: before.map_or(0, |b| b.restart_count.into()),
-            state: State::Waiting { reason: creating.into(), message: String::new() },
+            state: State::Waiting { reason: creating.into(), message: self.memory.progress(&container.name) },
             last: before.and_then(|b| b.last_state.terminated.as_ref()).map(terminated),
             ready: false,
             started: None,

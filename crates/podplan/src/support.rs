@@ -135,6 +135,7 @@ const SPEC: &[&str] = &[
     "volumes.ephemeral",
     // Refused later, in the kubelet's words: no driver can register.
     "volumes.csi",
+    "volumes.image",
 ];
 
 /// Reasons for fields that are known and not honoured. Any other unknown field gets a general one.
@@ -149,7 +150,6 @@ const REASONS: &[(&str, &str)] = &[
     ("containers.env.valueFrom.fileKeyRef", "variables from files are not implemented"),
     ("containers.securityContext.appArmorProfile", "this node has no AppArmor"),
     ("volumes.nfs", "NFS volumes are not implemented"),
-    ("volumes.image", "image volumes are not implemented"),
     ("volumes.gitRepo", "this source was removed from Kubernetes"),
     ("volumes.flexVolume", "this source was removed from Kubernetes"),
 ];

@@ -35,6 +35,13 @@ pub enum VolumeKind {
         /// Mounted read-only everywhere.
         read_only: bool,
     },
+    /// The content of an image.
+    Image {
+        /// The image's name.
+        reference: String,
+        /// `Always`, `IfNotPresent`, `Never`.
+        policy: String,
+    },
 }
 
 /// A file of a volume.
@@ -59,6 +66,9 @@ pub fn kind(pod: &Pod, volume: &Volume) -> Result<VolumeKind, String> {
     }
     if let Some(v) = &volume.persistent_volume_claim {
         return Ok(VolumeKind::Claim { name: v.claim_name.clone(), read_only: v.read_only });
+    }
+    if let Some(v) = &volume.image {
+        return Ok(VolumeKind::Image { reference: v.reference.clone(), policy: v.pull_policy.clone() });
     }
     if volume.ephemeral.is_some() {
         return Ok(VolumeKind::Claim { name: format!("{}-{}", pod.metadata.name, volume.name), read_only: false });

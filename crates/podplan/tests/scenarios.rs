@@ -418,15 +418,17 @@ fn an_image_that_cannot_be_pulled() {
     let mut sim = Sim::new(APP);
     sim.observed.sandbox =
         Some(ObservedSandbox { id: "s0".into(), attempt: 0, ready: true, ips: vec!["10.0.0.2".into()] });
-    let failure = StartFailure { reason: "ErrImagePull", message: "Failed to pull image \"i\": not found".into() };
+    let failure = StartFailure { reason: "ErrImagePull", message: "i: not found".into(), image: "i".into() };
     sim.memory.note_start_failure("c", failure, sim.now);
     sim.settle().pass(4).settle().pass(6).settle();
     sim.check(expect![[r#"
-        Pending Ready=False ContainersNotReady | c W ErrImagePull <Failed to pull image "i": not found> n=0
+        Pending Ready=False ContainersNotReady | c W ErrImagePull <i: not found> n=0
           wake in 3s
-        Pending Ready=False ContainersNotReady | c W ImagePullBackOff <Back-off pulling image "i": ErrImagePull: Failed to pull image "i": not found> n=0
+        Pending Ready=False ContainersNotReady | c W ImagePullBackOff <Back-off pulling image "i": ErrImagePull: i: not found> n=0
+          event BackOff: Back-off pulling image "i"
+          event Failed: Error: ImagePullBackOff
           wake in 6s
-        Pending Ready=False ContainersNotReady | c W ErrImagePull <Failed to pull image "i": not found> n=0
+        Pending Ready=False ContainersNotReady | c W ErrImagePull <i: not found> n=0
           start c 0
         Running Ready=True | c R n=0
     "#]]);

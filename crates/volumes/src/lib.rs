@@ -1,4 +1,4 @@
-//! Volumes on a node: emptyDir, hostPath, atomic projected files, local-path, subPath, fsGroup.
+//! Volumes on a node: emptyDir, hostPath, images, atomic projected files, local-path, subPath, fsGroup.
 //!
 //! Primitives that know nothing of pods: paths and modes in, file systems out. All of them block for as long as the disk takes,
 //! all may be called again after a crash in the middle, and all but plain directories need root.
@@ -6,6 +6,7 @@
 mod empty_dir;
 mod error;
 mod host_path;
+mod image_volume;
 mod local_path;
 mod mounts;
 mod ownership;
@@ -15,6 +16,7 @@ mod sub_path;
 pub use empty_dir::{Medium, Usage, empty_dir, usage};
 pub use error::{Result, VolumeError};
 pub use host_path::{HostPathType, host_path};
+pub use image_volume::image_volume;
 pub use local_path::LocalPath;
 pub use mounts::{is_mount_point, mounts_below, remove_dir, unmount_below};
 pub use ownership::{GroupPolicy, give_to_group};

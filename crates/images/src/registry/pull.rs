@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use bytes::Bytes;
+use corten_base::BoxFuture;
 use futures::future::{Either, select};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use http_body_util::BodyExt as _;
@@ -218,9 +219,12 @@ impl Pull<'_> {
         check_config(&manifest, &config)?;
         self.progress.begin(manifest.layers.iter().map(|layer| layer.size).sum());
         let mut seen = HashSet::new();
-        let layers = manifest.layers.iter().zip(&config.rootfs.diff_ids);
-        let layers: Vec<_> = layers.filter(|(layer, diff_id)| seen.insert((&layer.digest, *diff_id))).collect();
-        let fetches = layers.into_iter().map(|(layer, diff_id)| self.layer(layer, diff_id));
+        let mut fetches: Vec<BoxFuture<'_, Result<(), PullError>>> = Vec::new();
+        for (layer, diff_id) in manifest.layers.iter().zip(&config.rootfs.diff_ids) {
+            if seen.insert((&layer.digest, diff_id)) {
+                fetches.push(Box::pin(self.layer(layer, diff_id)));
+            }
+        }
         stream::iter(fetches).buffer_unordered(LAYERS_AT_ONCE).try_collect::<Vec<()>>().await?;
         let (store, bytes, name) = (self.store.clone(), document.bytes, name_of(reference, &source));
         let named = source.clone();

@@ -117,9 +117,9 @@ async fn a_configuration_must_fit_its_layers() {
     let error = p.fails(&format!("{}/x:v1", server.address)).await;
     assert!(error.contains("its configuration says"), "{error}");
     // Nor does the name of a layer that is here give away its content for another blob that is here.
-    let server = serve(&Image::new(&[good.clone()], "amd64"));
+    let server = serve(&Image::new(std::slice::from_ref(&good), "amd64"));
     p.pull(&format!("{}/good:v1", server.address)).await.unwrap();
-    let server = serve(&Image::new(&[evil.clone()], "amd64"));
+    let server = serve(&Image::new(std::slice::from_ref(&evil), "amd64"));
     p.pull(&format!("{}/evil:v1", server.address)).await.unwrap();
     let server = serve(&Image::new(&[(evil.0, good.1)], "amd64"));
     let error = p.fails(&format!("{}/x:v1", server.address)).await;

@@ -27,6 +27,7 @@ pub struct Place {
     pub registry: Registry,
 }
 
+#[allow(clippy::new_without_default, reason = "it makes a directory")]
 impl Place {
     pub fn new() -> Place {
         assert!(rustix::process::geteuid().is_root(), "these tests unpack layers: run them as root");

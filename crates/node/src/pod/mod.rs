@@ -1,6 +1,7 @@
 //! One pod: its worker and the jobs that the worker starts.
 
 pub mod hooks;
+pub mod image;
 pub mod kill;
 pub mod observe;
 pub mod probes;
@@ -35,6 +36,8 @@ pub enum Message {
     Sandbox(Result<corten_podplan::ObservedSandbox, String>),
     /// A container exists, or has changed its state.
     Container(Box<ObservedContainer>),
+    /// How far a container's image has come.
+    Progress(String, String),
     /// A start is over.
     Started(String, Result<(), corten_podplan::StartFailure>),
     /// A container's record is gone.

@@ -1,12 +1,13 @@
 //! Starting a container: image, environment, volumes, creation, start, postStart hook.
 
 use corten_podplan::env;
+use corten_podplan::volumes::{VolumeKind, kind};
 use corten_podplan::{ContainerKind, StartFailure};
 use corten_runtime::ContainerStatus;
 use corten_views::Container;
 
-use super::{Message, PodContext, hooks, kill, observe, spec};
-use crate::images::{PreparedImage, PullRequest};
+use super::{Message, PodContext, hooks, image, kill, observe, spec};
+use crate::images::{PreparedImage, PullRequest, volume_lease};
 use crate::sources::Reader;
 use crate::volumes;
 
@@ -23,7 +24,7 @@ pub struct StartJob {
 }
 
 fn failure(reason: &'static str, message: impl Into<String>) -> StartFailure {
-    StartFailure { reason, message: message.into() }
+    StartFailure { reason, message: message.into(), image: String::new() }
 }
 
 /// Starts a container and tells the worker about each step.
@@ -31,7 +32,8 @@ pub async fn run(ctx: PodContext, job: StartJob) {
     let name = job.container.name.clone();
     let outcome = start(&ctx, &job).await;
     if let Err(failed) = &outcome
-        && !matches!(failed.reason, "ErrImagePull" | "PostStartHookError")
+        && failed.image.is_empty()
+        && failed.reason != "PostStartHookError"
     {
         ctx.event(&name, true, "Failed", format!("Error: {}", failed.message));
     }
@@ -41,8 +43,11 @@ pub async fn run(ctx: PodContext, job: StartJob) {
 async fn start(ctx: &PodContext, job: &StartJob) -> Result<(), StartFailure> {
     let shared = &ctx.shared;
     let id = shared.entropy.uid().replace('-', "") + &shared.entropy.uid().replace('-', "");
-    let image = image(ctx, job, &id).await?;
-    let outcome = create_and_start(ctx, job, &image, &id).await;
+    let prepared = container_image(ctx, job, &id).await?;
+    let outcome = match image_volumes(ctx, job).await {
+        Ok(()) => create_and_start(ctx, job, &prepared, &id).await,
+        failed => failed,
+    };
     if outcome.is_err() {
         let look = id.clone();
         let known = shared.blocking(move |s| s.runtime.container(&look).is_ok()).await;
@@ -100,41 +105,39 @@ async fn create_and_start(
     Ok(())
 }
 
-async fn image(ctx: &PodContext, job: &StartJob, lease: &str) -> Result<PreparedImage, StartFailure> {
-    let (shared, container) = (&ctx.shared, &job.container);
-    let name = &container.image;
-    let present = shared.images.present(name).await;
-    let pulls = container.image_pull_policy == "Always" || !present;
-    if pulls && container.image_pull_policy != "Never" {
-        ctx.event(&container.name, false, "Pulling", format!("Pulling image {name:?}"));
+async fn container_image(ctx: &PodContext, job: &StartJob, lease: &str) -> Result<PreparedImage, StartFailure> {
+    let (secrets, missing) = job.reader.pull_secrets(&ctx.pod);
+    if !missing.is_empty() {
+        let message = format!(
+            "Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed.",
+            missing.join(", ")
+        );
+        ctx.event("", true, "FailedToRetrieveImagePullSecret", message);
     }
     let request = PullRequest {
-        image: name.clone(),
-        policy: container.image_pull_policy.clone(),
-        credentials: job.reader.credentials(&ctx.pod),
+        image: job.container.image.clone(),
+        policy: job.container.image_pull_policy.clone(),
+        secrets,
         lease: lease.to_owned(),
     };
-    let began = shared.clock.now();
-    match shared.images.prepare(request).await {
-        Ok(image) => {
-            let took = shared.clock.now().duration_since(began).as_millis();
-            let message = match pulls {
-                true => format!("Successfully pulled image {name:?} in {took}ms. Image size: {} bytes.", image.size),
-                false => format!("Container image {name:?} already present on machine"),
-            };
-            ctx.event(&container.name, false, "Pulled", message);
-            Ok(image)
+    image::ready(ctx, &job.container.name, request).await
+}
+
+/// Brings the images that the container mounts as volumes.
+async fn image_volumes(ctx: &PodContext, job: &StartJob) -> Result<(), StartFailure> {
+    for volume in &ctx.pod.spec.volumes {
+        let mounts = job.container.volume_mounts.iter().any(|mount| mount.name == volume.name);
+        let Ok(VolumeKind::Image { reference, policy }) = kind(&ctx.pod, volume) else { continue };
+        if !mounts {
+            continue;
         }
-        Err(failed) => {
-            let message = match failed.reason {
-                "ErrImagePull" => format!("Failed to pull image {name:?}: {}", failed.message),
-                _ => failed.message,
-            };
-            ctx.event(&container.name, true, "Failed", &message);
-            ctx.event(&container.name, true, "Failed", format!("Error: {}", failed.reason));
-            Err(failure(failed.reason, message))
-        }
+        let (secrets, _) = job.reader.pull_secrets(&ctx.pod);
+        let request = PullRequest { image: reference, policy, secrets, lease: volume_lease(ctx.uid(), &volume.name) };
+        let prepared = image::ready(ctx, "", request).await?;
+        let mounted = volumes::mount_image(ctx, volume, prepared.layers).await;
+        mounted.map_err(|error| failure("ImageVolumeMountFailed", error))?;
     }
+    Ok(())
 }
 
 /// Tells the worker what the runtime now says of a container.

@@ -3,6 +3,7 @@
 use corten_runtime::Error;
 
 use super::{PodContext, sandbox};
+use crate::images::volume_lease;
 use crate::{labels, volumes};
 
 /// Takes away sandboxes, containers, network and volumes of a pod; its logs stay.
@@ -25,7 +26,11 @@ pub async fn run(ctx: &PodContext) -> Result<(), String> {
     for id in sandboxes {
         sandbox::remove(ctx, &id).await?;
     }
-    volumes::remove(ctx).await
+    volumes::remove(ctx).await?;
+    for volume in ctx.pod.spec.volumes.iter().filter(|volume| volume.image.is_some()) {
+        ctx.shared.images.release(volume_lease(ctx.uid(), &volume.name)).await;
+    }
+    Ok(())
 }
 
 /// Removes the last traces: logs and the pod's directory.

@@ -581,6 +581,7 @@ impl Worker {
                     };
                 }
             }
+            Message::Progress(name, text) => self.memory.note_progress(&name, text),
             Message::Started(name, outcome) => {
                 self.starting.remove(&name);
                 match outcome {
