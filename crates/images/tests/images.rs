@@ -356,6 +356,93 @@ fn nothing_escapes() {
     assert_eq!(fs::read_dir(outside).unwrap().count(), 1);
 }
 
+/// CVE-2021-29136: an entry for the root itself that is a link.
+#[test]
+fn the_root_is_no_link() {
+    let p = Place::new();
+    let outside = p.path("outside");
+    fs::create_dir(&outside).unwrap();
+    let outside: &'static str = Box::leak(outside.to_str().unwrap().to_owned().into_boxed_str());
+    for name in ["/", ".", "./"] {
+        let dirs = p.unpack(&[layer(&[link(name, outside), file("x", name.as_bytes())])]).unwrap();
+        assert!(fs::symlink_metadata(&dirs[0]).unwrap().is_dir());
+        assert_eq!(fs::read(dirs[0].join("x")).unwrap(), name.as_bytes());
+    }
+    assert_eq!(fs::read_dir(outside).unwrap().count(), 0);
+}
+
+/// CVE-2021-32760: a link under a name that an earlier layer, or an earlier entry, had must not pass on modes and owners.
+#[test]
+fn modes_and_owners_are_not_given_through_links() {
+    let p = Place::new();
+    let outside = p.path("outside");
+    fs::write(&outside, "s").unwrap();
+    fs::set_permissions(&outside, fs::Permissions::from_mode(0o600)).unwrap();
+    let target: &'static str = Box::leak(outside.to_str().unwrap().to_owned().into_boxed_str());
+    let suid = Entry { mode: 0o4777, ..link("l", target) };
+    let again = Entry { path: "l", mode: 0o4777, ..FILE };
+    p.unpack(&[layer(&[suid]), layer(&[again, hard("h", "l")])]).unwrap();
+    let meta = fs::metadata(&outside).unwrap();
+    assert_eq!((meta.mode() & 0o7777, meta.uid()), (0o600, 0));
+}
+
+/// CVE-2021-41091, CVE-2021-41103, CVE-2024-25621: set-user-id programs of images are not for the users of this machine.
+#[test]
+fn the_store_is_for_root_alone() {
+    let p = Place::new();
+    p.unpack(&[layer(&[Entry { mode: 0o4755, ..file("su", b"x") }])]).unwrap();
+    for dir in ["images/blobs", "images/layers", "images/tmp", "images/pulls", "images/leases"] {
+        assert_eq!(fs::metadata(p.path(dir)).unwrap().mode() & 0o077, 0, "{dir}");
+    }
+}
+
+/// What is read into memory is bounded: CVE-2023-25153 (documents of an archive) and headers of a layer.
+#[test]
+fn documents_and_headers_without_end_are_refused() {
+    let p = Place::new();
+    let path = p.path("in.tar");
+    let document = vec![b' '; (16 << 20) + 1];
+    fs::write(&path, plain_tar(&[("index.json", &document)])).unwrap();
+    assert!(p.store.import(&path, None).unwrap_err().to_string().contains("index.json is too large"));
+    // Gigabytes of a name, of an attribute, of a sparse map are kilobytes when compressed.
+    for kind in [EntryType::GNULongName, EntryType::GNULongLink, EntryType::XHeader] {
+        let mut tar = tar::Builder::new(Vec::new());
+        let mut header = Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_size(8 << 20);
+        header.set_cksum();
+        tar.append(&header, vec![b'a'; 8 << 20].as_slice()).unwrap();
+        tar.append_data(&mut Header::new_gnu(), "x", std::io::empty()).unwrap();
+        let error = p.unpack(&[tar.into_inner().unwrap()]).unwrap_err().to_string();
+        assert!(error.contains("headers of more than 1048576 bytes"), "{kind:?}: {error}");
+    }
+    assert_eq!(fs::read_dir(p.path("images/layers")).unwrap().count(), 0);
+}
+
+#[test]
+fn archives_of_a_directory_are_brought_along_once() {
+    let p = Place::new();
+    let dir = p.path("preload");
+    assert!(p.store.preload(&dir).unwrap().is_empty());
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("a.tar"), docker_archive(&[layer(&[file("f", b"1")])], &["one"])).unwrap();
+    fs::write(dir.join("b.tar.zst"), zstd(&docker_archive(&[layer(&[file("f", b"2")])], &["two"]))).unwrap();
+    fs::write(dir.join("c.txt"), "no image").unwrap();
+    let outcome = |done: Vec<(PathBuf, Result<Vec<corten_images::Imported>, ImageError>)>| {
+        done.into_iter()
+            .map(|(path, r)| (path.file_name().unwrap().to_str().unwrap().to_owned(), r.is_ok()))
+            .collect::<Vec<_>>()
+    };
+    let told = |pairs: &[(&str, bool)]| pairs.iter().map(|(n, ok)| ((*n).to_owned(), *ok)).collect::<Vec<_>>();
+    let all = [("a.tar", true), ("b.tar.zst", true), ("c.txt", false)];
+    assert_eq!(outcome(p.store.preload(&dir).unwrap()), told(&all));
+    // The next start leaves out what is here, takes what has changed, and brings back what was removed.
+    assert_eq!(outcome(p.store.preload(&dir).unwrap()), told(&all[2..]));
+    p.store.remove("one").unwrap();
+    assert_eq!(outcome(p.store.preload(&dir).unwrap()), told(&[("a.tar", true), ("c.txt", false)]));
+    assert!(!p.store.resolve("one").unwrap().pulled);
+}
+
 #[test]
 fn whiteouts_become_overlays_own() {
     let p = Place::new();

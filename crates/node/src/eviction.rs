@@ -86,6 +86,10 @@ pub async fn run(shared: Arc<Shared>, pods: PodTable) -> Result<(), String> {
         let message = format!("Attempting to reclaim {}", first.signal.resource());
         shared.events.record(about_node(&shared), true, "EvictionThresholdMet", message);
         let with_disk = !matches!(first.signal, Signal::Memory | Signal::Pid);
+        // Images that nothing uses go before pods (`reclaimNodeLevelResources`); whether that was enough, the next look tells.
+        if with_disk && shared.image_collector.collect(&shared, true).await.unwrap_or(0) > 0 {
+            continue;
+        }
         let used = measure(&shared, &active, with_disk).await?;
         let candidates: Vec<(&Pod, Option<&PodUse>)> = active.iter().map(|p| &**p).zip(used.iter().map(Some)).collect();
         match eviction::choose(settings, &due, &readings, &candidates) {

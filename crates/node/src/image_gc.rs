@@ -147,11 +147,11 @@ impl ImageCollector {
         }
     }
 
-    /// Removes images as the policy says, or all that nothing uses (`DeleteUnusedImages`, at eviction).
+    /// Removes images as the policy says, or all that nothing uses (`DeleteUnusedImages`, at eviction); the bytes that this freed.
     ///
     /// # Errors
     /// If an image cannot be removed, or the disk stays fuller than the policy wants.
-    pub async fn collect(&self, shared: &Arc<Shared>, all: bool) -> Result<(), String> {
+    pub async fn collect(&self, shared: &Arc<Shared>, all: bool) -> Result<u64, String> {
         let images = shared.images.stored().await?;
         let now = shared.clock.now();
         let disk = rustix::fs::statvfs(&shared.config.data_dir).map_err(|error| error.to_string())?;
@@ -179,7 +179,7 @@ impl ImageCollector {
             tracing::info!(image = id, "an image was removed to free its bytes");
         }
         if plan.short == 0 {
-            return Ok(());
+            return Ok(freed);
         }
         let message = format!(
             "Insufficient free disk space on the node's image filesystem ({}% of {} used). Failed to free sufficient space by \

@@ -299,7 +299,7 @@ mod tests {
             br#"{"spec":{"hostUsers":false,"runtimeClassName":"kata","affinity":{"any":{"thing":1}},"os":{"name":"windows"},
             "containers":[{"name":"c","image":"i","resources":{"limits":{"cpu":"1"}},"restartPolicyRules":[
             {"action":"Reboot"}],"env":[{"name":"a","valueFrom":{"fileKeyRef":{"key":"k"}}}],"securityContext":{"appArmorProfile":{"type":"Unconfined"}},"newField":true}],
-            "volumes":[{"name":"v","emptyDir":{"medium":"HugePages"}},{"name":"w","nfs":{"server":"s"}},{"name":"e","emptyDir":{}}]}}"#,
+            "volumes":[{"name":"v","emptyDir":{"medium":"HugePages"}},{"name":"w","nfs":{"server":"s"}},{"name":"g","gitRepo":{"repository":"r"}},{"name":"e","emptyDir":{}}]}}"#,
         )
         .unwrap();
         let text: Vec<String> = refusals(&pod, false).iter().map(ToString::to_string).collect();
@@ -309,6 +309,7 @@ mod tests {
             spec.containers[0].env[0].valueFrom.fileKeyRef: variables from files are not implemented
             spec.containers[0].newField: this field is not implemented by this node
             spec.volumes[1].nfs: NFS volumes are not implemented
+            spec.volumes[2].gitRepo: this source was removed from Kubernetes
             spec.volumes[0].emptyDir.medium: only the medium Memory is implemented
             spec.os.name: this node runs Linux
             spec.containers[0].restartPolicyRules[0].action: this action is not implemented"#]]

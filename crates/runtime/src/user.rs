@@ -142,6 +142,17 @@ mod tests {
         assert_eq!(resolve(&rootfs, "web:7").unwrap(), user(101, 7, &[4]));
         let message = resolve(&rootfs, "nobody").unwrap_err().to_string();
         assert_eq!(message, "unable to find user nobody: no matching entries in passwd file");
+        // CVE-2024-40635: what is no number of 32 bits is not cut down to one; CVE-2016-3697: a number is never a name.
+        for name in ["4294967296", "18446744073709551616", "-1", "0x0", "1000:4294967296", "4294967295"] {
+            assert!(resolve(&rootfs, name).is_err(), "{name}");
+        }
+        fs::write(rootfs.lower[0].join("etc/passwd"), "1000:x:0:0::/:/bin/sh\n").unwrap();
+        assert_eq!(resolve(&rootfs, "1000").unwrap().uid, 1000);
+        fs::remove_file(rootfs.lower[0].join("etc/passwd")).unwrap();
+        // CVE-2024-9676: a database that is no file is not waited for, one that leads to the host is not read.
+        std::os::unix::fs::symlink("/proc/self/environ", rootfs.lower[0].join("etc/passwd")).unwrap();
+        assert!(resolve(&rootfs, "web").is_ok_and(|u| u.uid == 101) || resolve(&rootfs, "web").is_err());
+        fs::remove_file(rootfs.lower[0].join("etc/passwd")).unwrap();
         assert_eq!(home(&rootfs, 101).as_deref(), Some("/srv"));
         fs::remove_dir_all(base).unwrap();
     }

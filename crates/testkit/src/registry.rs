@@ -62,6 +62,13 @@ impl Registry {
     }
 }
 
+impl Registry {
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
 impl Drop for Registry {
     fn drop(&mut self) {
         let _ = self.child.kill();

@@ -165,6 +165,26 @@ fn an_interrupted_projection_is_completed() {
     assert!(write_projected(&dir, &[file("a", "2")], None).unwrap());
 }
 
+/// CVE-2017-1002102: a container that can write to a volume of files turns its links around; what they lead to is not deleted.
+#[test]
+fn links_of_a_projection_that_were_turned_around_delete_nothing() {
+    let p = Place::new();
+    let (dir, outside) = (p.path("v"), p.path("outside"));
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("keep"), "k").unwrap();
+    for link in ["..data", "a", "d"] {
+        write_projected(&dir, &[file("a", "1"), file("d/b", "2")], None).unwrap();
+        fs::remove_file(dir.join(link)).unwrap();
+        symlink(&outside, dir.join(link)).unwrap();
+        symlink(&outside, dir.join("..2026_evil")).unwrap();
+        symlink(outside.join("keep"), dir.join("left")).unwrap();
+        write_projected(&dir, &[file("a", link)], None).unwrap();
+        assert_eq!(fs::read(dir.join("a")).unwrap(), link.as_bytes());
+        assert_eq!(fs::read(outside.join("keep")).unwrap(), b"k", "{link}");
+        assert_eq!(fs::read_dir(&outside).unwrap().count(), 1, "{link}");
+    }
+}
+
 #[test]
 fn projected_files_have_owners_modes_and_groups() {
     let p = Place::new();

@@ -140,3 +140,47 @@ async fn a_token_server_that_lies() {
     let server = Fake::start(move |_| status(401, &[("www-authenticate", &challenge)]));
     assert!(p.fails(&format!("{}/x:v1", server.address)).await.contains("more than 1048576 bytes"));
 }
+
+/// KEP-2535: an image that one pod's secret brought is not every pod's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_private_image_is_for_who_could_pull_it() {
+    let p = Place::new();
+    let image = Image::of("f", "private");
+    let server = Fake::start(move |asked| match asked.header("authorization") {
+        "" => status(401, &[("www-authenticate", "Basic realm=\"x\"")]),
+        _ => ok(image.blob(&asked.path).unwrap_or_default()),
+    });
+    let name = format!("{}/x:v1", server.address);
+    let of = |secret: Option<(&str, &str)>, password: &str| {
+        let mut login = logins(&server.address, "u", password).remove(0);
+        login.source = secret.map(|(namespace, uid)| corten_images::SecretRef {
+            namespace: namespace.into(),
+            name: "s".into(),
+            uid: uid.into(),
+        });
+        login
+    };
+    let mine = of(Some(("a", "1")), "p");
+    let pulled = p.pull_as(&name, std::slice::from_ref(&mine)).await.unwrap();
+    let image = p.store.resolve(&name).unwrap();
+    // Before the pull is noted, nobody has proven anything: so it is after a crash in between.
+    assert!(!p.store.may_use(&image, std::slice::from_ref(&mine)).unwrap());
+    p.store.note_pulled(&image, pulled.login.as_ref()).unwrap();
+    let may = |login: Option<&corten_images::Login>| {
+        p.store.may_use(&image, login.map(std::slice::from_ref).unwrap_or_default())
+    };
+    assert!(may(Some(&mine)).unwrap());
+    assert!(!may(None).unwrap());
+    assert!(!may(Some(&of(Some(("b", "2")), "guess"))).unwrap());
+    assert!(!may(Some(&of(None, "p"))).unwrap(), "the node's own logins prove nothing for a pod");
+    // The same login in another secret, and the same secret with a new password.
+    let copy = of(Some(("b", "3")), "p");
+    assert!(may(Some(&copy)).unwrap());
+    assert!(may(Some(&of(Some(("a", "1")), "changed"))).unwrap());
+    assert!(may(Some(&of(Some(("c", "4")), "changed"))).unwrap(), "the changed secret was remembered");
+    // Pulled as nobody in particular it is everybody's; removed, it is forgotten.
+    p.store.note_pulled(&image, None).unwrap();
+    assert!(may(None).unwrap());
+    p.store.remove(&name).unwrap();
+    assert_eq!(crate::files_in(&p.path("images/pulls")), 0);
+}

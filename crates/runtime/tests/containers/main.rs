@@ -11,6 +11,7 @@ mod isolation;
 mod lifecycle;
 mod machine;
 mod recorded;
+mod regressions;
 mod streams;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -35,8 +36,16 @@ fn main() -> ExitCode {
         println!("containers: not run: {missing}");
         return if std::env::var_os("CORTEN_TEST_STRICT").is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
     }
-    let tests: Vec<Test> =
-        [basics::TESTS, streams::TESTS, isolation::TESTS, lifecycle::TESTS, recorded::TESTS, bench::TESTS].concat();
+    let tests: Vec<Test> = [
+        basics::TESTS,
+        streams::TESTS,
+        isolation::TESTS,
+        regressions::TESTS,
+        lifecycle::TESTS,
+        recorded::TESTS,
+        bench::TESTS,
+    ]
+    .concat();
     let mut failed = Vec::new();
     for (name, test) in tests.iter().filter(|(name, _)| filter.is_none_or(|f| name.contains(f.as_str()))) {
         let machine = machine::Machine::new(name);

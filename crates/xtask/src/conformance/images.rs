@@ -1,7 +1,7 @@
-//! The suite's images, made here: no registry is asked for anything.
+//! The suite's images, made here and served by a registry of this machine: no other is asked for anything.
 //!
 //! A root is a directory of Debian packages and of Go programs from the suite's own modules; the project's image builder makes an
-//! image of it, under upstream's name. All images are kept in one store, which a run's cluster gets as a copy (of links).
+//! image of it, under upstream's name. All images are kept in one store; a run's registry serves them (as links).
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -9,12 +9,17 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
+use corten_testkit::registry::{self, Content, Registry};
 use corten_testkit::{debian, run};
+use serde_json::Value;
 
 use super::suite::{home, image_program, module_dir};
 
 /// How the roots below are made. Images that were made in another way are made anew.
 const RECIPE: &str = include_str!("images.rs");
+
+/// The registry whose images the suite names.
+const UPSTREAM: &str = "registry.k8s.io";
 
 /// An image of the suite. Names, entry points and commands are those of `test/images` and `test/utils/image/manifest.go`.
 struct TestImage {
@@ -106,18 +111,38 @@ fn build(corten: &Path, store: &Path, name: &str, root: &Path, image: &TestImage
     run(&mut command).map(drop)
 }
 
-/// Gives a new cluster's data directory all images, as hard links: they are never written to.
-pub(super) fn give(store: &Path, data: &Path) -> Result<()> {
-    fs::create_dir_all(data)?;
-    run(Command::new("cp").args(["-al"]).arg(store.join("images")).arg(data)).map(drop)?;
-    // The index is replaced, never written in place; locks are each store's own.
-    for lock in ["index.lock", "content.lock"] {
-        let file = data.join("images").join(lock);
-        if file.exists() {
-            fs::remove_file(file)?;
-        }
+/// Serves all images from a registry on this machine: a run pulls them as it would from upstream's.
+pub(super) fn serve(store: &Path) -> Result<Registry> {
+    let storage = home().join("registry");
+    if storage.exists() {
+        fs::remove_dir_all(&storage)?;
     }
-    Ok(())
+    let images = store.join("images");
+    let index: Value = serde_json::from_slice(&fs::read(images.join("index.json"))?)?;
+    for entry in index["manifests"].as_array().into_iter().flatten() {
+        let name = entry["annotations"]["io.containerd.image.name"].as_str().unwrap_or_default();
+        let Some((repository, tag)) = name.strip_prefix(&format!("{UPSTREAM}/")).and_then(|n| n.rsplit_once(':'))
+        else {
+            continue;
+        };
+        let file = |digest: &str| images.join("blobs/sha256").join(digest.trim_start_matches("sha256:"));
+        let digest = entry["digest"].as_str().context("an index entry has a digest")?;
+        let manifest: Value = serde_json::from_slice(&fs::read(file(digest))?)?;
+        for blob in manifest["layers"].as_array().into_iter().flatten().chain([&manifest["config"]]) {
+            let blob = blob["digest"].as_str().context("a descriptor has a digest")?;
+            registry::put_blob(&storage, repository, blob, Content::File(&file(blob)))?;
+        }
+        registry::put_manifest(&storage, repository, Some(tag), digest, Content::File(&file(digest)))?;
+    }
+    Registry::start(&storage, &[], &[])
+}
+
+/// Tells a new cluster's node that the registry stands for upstream's, and that there is no other.
+pub(super) fn give(registry: &Registry, data: &Path) -> Result<()> {
+    let dir = data.join("registries").join(UPSTREAM);
+    fs::create_dir_all(&dir)?;
+    let hosts = format!("server = \"\"\n[host.\"http://{}\"]\n", registry.address);
+    fs::write(dir.join("hosts.toml"), hosts).map_err(Into::into)
 }
 
 /// An empty directory for a root.
@@ -226,13 +251,13 @@ fn busybox() -> Result<PathBuf> {
     for part in ["home", "usr/bin", "usr/sbin", "sbin", "var", "mnt"] {
         fs::create_dir_all(dir.join(part))?;
     }
-    // The shell of Debian's busybox drops variables whose names are no identifiers; upstream's hands them on, and tests look.
+    // Upstream's shell hands variables on whose names are no identifiers, and complains in ash's words. Debian's has no such shell:
+    // `/bin/sh` is ash, and `sh` as it is found in PATH is bash, which hands all variables on.
     let bash = home().join("bash-static");
     fs::create_dir_all(&bash)?;
     debian::unpack("bash-static", &bash)?;
     let found = ["bin/bash-static", "usr/bin/bash-static"].map(|p| bash.join(p)).into_iter().find(|p| p.exists());
-    let shell = dir.join("bin/sh");
-    fs::remove_file(&shell)?;
+    let shell = dir.join("usr/bin/sh");
     install(&found.context("bash-static holds no shell")?, &shell, 0o755)?;
     finish(&dir)?;
     Ok(dir)

@@ -113,7 +113,8 @@ pub(crate) fn run(args: &ConformanceArgs) -> Result<()> {
     }
     let before = Snapshot::take();
     let interrupt = Interrupt::listen()?;
-    let cluster = Cluster::up_with(&corten, CLUSTER, |data| images::give(&store, data))?;
+    let registry = images::serve(&store)?;
+    let cluster = Cluster::up_with(&corten, CLUSTER, |data| images::give(&registry, data))?;
     let began = Instant::now();
     let results = interrupt.check().and_then(|()| run_suite(&cluster, &e2e, ginkgo.as_deref(), args, &interrupt));
     let seconds = began.elapsed().as_secs();
@@ -124,7 +125,8 @@ pub(crate) fn run(args: &ConformanceArgs) -> Result<()> {
             corten.display(),
             cluster.data().display()
         );
-        std::mem::forget(cluster);
+        eprintln!("end the registry of its images with: kill {}", registry.pid());
+        std::mem::forget((cluster, registry));
     } else {
         keep_log(&cluster);
         cluster.down()?;
