@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod fields;
+
 use corten_base::Timestamp;
 use corten_podplan::{
     Action, ContainerKind, Lifecycle, Memory, NodeFacts, Observed, ObservedContainer, ObservedSandbox, ProbeKind, Run,

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod fields;
+
 use std::sync::Arc;
 
 use corten_scheduler::{BudgetInfo, ClaimInfo, ClassInfo, Decision, NodeInfo, PodInfo, Snapshot, VolumeInfo, schedule};
@@ -39,7 +41,12 @@ fn cluster(nodes: Vec<NodeInfo>, pods: Vec<(&str, PodInfo)>) -> Snapshot {
 }
 
 fn check(snapshot: &Snapshot, pod: &PodInfo, expected: Expect) {
-    let text = match schedule(snapshot, pod, 0) {
+    expected.assert_eq(&decided(snapshot, pod));
+}
+
+/// The decision as text.
+fn decided(snapshot: &Snapshot, pod: &PodInfo) -> String {
+    match schedule(snapshot, pod, 0) {
         Decision::Bind { node, volumes } if volumes.is_empty() => format!("bind {node}"),
         Decision::Bind { node, volumes } => format!("bind {node} {volumes:?}"),
         Decision::Unschedulable { message, preemption: None } => message,
@@ -51,8 +58,7 @@ fn check(snapshot: &Snapshot, pod: &PodInfo, expected: Expect) {
             )
         }
         Decision::Gated { message } => format!("gated: {message}"),
-    };
-    expected.assert_eq(&text);
+    }
 }
 
 /// Whoever replaces a victim (its ReplicaSet does at once) must not take the room that is being made.

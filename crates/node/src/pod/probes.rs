@@ -347,3 +347,117 @@ fn serving(status: u8) -> &'static str {
         _ => "UNKNOWN",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use corten_base::{OnStop, Tasks};
+    use hyper::body::Incoming;
+    use hyper::service::service_fn;
+    use hyper::{HeaderMap, Response};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(5);
+
+    type Seen = Arc<Mutex<Vec<(String, HeaderMap, Bytes)>>>;
+
+    /// A server of one protocol that answers by path or body; what it was asked is kept.
+    async fn server(tasks: &Tasks, http2: bool, answer: fn(&str, &[u8]) -> Response<Full<Bytes>>) -> (u16, Seen) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let seen = Seen::default();
+        let (kept, inner) = (seen.clone(), tasks.clone());
+        tasks.spawn("server", OnStop::Abort, async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let kept = kept.clone();
+                let service = service_fn(move |request: hyper::Request<Incoming>| {
+                    let kept = kept.clone();
+                    async move {
+                        let (parts, body) = request.into_parts();
+                        let body = body.collect().await?.to_bytes();
+                        let made = answer(parts.uri.path(), &body);
+                        kept.lock().unwrap().push((parts.uri.path().to_owned(), parts.headers, body));
+                        Ok::<_, hyper::Error>(made)
+                    }
+                });
+                inner.spawn("connection", OnStop::Abort, async move {
+                    let io = TokioIo::new(stream);
+                    let _ = match http2 {
+                        true => {
+                            let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                            builder.serve_connection(io, service).await
+                        }
+                        false => hyper::server::conn::http1::Builder::new().serve_connection(io, service).await,
+                    };
+                });
+            }
+        });
+        (port, seen)
+    }
+
+    #[tokio::test]
+    async fn grpc_probe_asks_for_its_service_and_reads_the_answer() {
+        let tasks = Tasks::tokio();
+        let (port, seen) = server(&tasks, true, |_, body| {
+            let answer: (&str, &'static [u8]) = match body {
+                [0, 0, 0, 0, 0] => ("0", &[0, 0, 0, 0, 2, 8, 1]),
+                b"\0\0\0\0\x06\x0a\x04down" => ("0", &[0, 0, 0, 0, 2, 8, 2]),
+                _ => ("5", b""),
+            };
+            Response::builder().header("grpc-status", answer.0).body(Full::from(answer.1)).unwrap()
+        })
+        .await;
+        let healthy = (true, "service healthy".to_owned());
+        assert_eq!(grpc("127.0.0.1", port, "", SECOND).await, Ok(healthy));
+        let down = (false, "service unhealthy (responded with \"NOT_SERVING\")".to_owned());
+        assert_eq!(grpc("127.0.0.1", port, "down", SECOND).await, Ok(down));
+        let unknown = (false, "error: health rpc probe failed: rpc error: code = 5".to_owned());
+        assert_eq!(grpc("127.0.0.1", port, "none", SECOND).await, Ok(unknown));
+        let (path, headers, _) = seen.lock().unwrap()[0].clone();
+        assert_eq!(
+            (path.as_str(), headers["content-type"].as_bytes()),
+            ("/grpc.health.v1.Health/Check", &b"application/grpc"[..])
+        );
+    }
+
+    #[tokio::test]
+    async fn http_get_probe_sends_its_headers_and_reads_code_and_redirect() {
+        let tasks = Tasks::tokio();
+        let (port, seen) = server(&tasks, false, |path, _| match path {
+            "/away" => Response::builder().status(302).header("location", "/ok").body(Full::default()).unwrap(),
+            "/ok" => Response::new(Full::default()),
+            _ => Response::builder().status(503).body(Full::default()).unwrap(),
+        })
+        .await;
+        let target = |path: &str| HttpTarget {
+            host: "127.0.0.1".into(),
+            port,
+            path: path.into(),
+            tls: false,
+            headers: vec![("X-Custom".into(), "yes".into()), ("Host".into(), "example.com".into())],
+        };
+        let ask = async |path: &str| http_get(&target(path), SECOND).await.map(|a| (a.status, a.location));
+        assert_eq!(ask("/ok").await, Ok((200, None)));
+        assert_eq!(ask("/away").await, Ok((302, Some("/ok".into()))));
+        assert_eq!(ask("/down").await, Ok((503, None)));
+        let (_, headers, _) = seen.lock().unwrap()[0].clone();
+        let header = |name: &str| headers[name].to_str().unwrap().to_owned();
+        assert_eq!(
+            (header("x-custom"), header("host"), header("user-agent")),
+            ("yes".into(), "example.com".into(), "kube-probe/1.37".into())
+        );
+    }
+
+    #[tokio::test]
+    async fn tcp_socket_probe_connects_or_says_why_not() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        assert!(connect("127.0.0.1", port, SECOND).await.is_ok());
+        drop(listener);
+        let error = connect("127.0.0.1", port, SECOND).await.unwrap_err();
+        assert_eq!(error, format!("dial tcp 127.0.0.1:{port}: connect: connection refused"));
+    }
+}

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod fake_api;
+mod hooks;
 mod resize;
 mod storage;
 
@@ -25,6 +26,7 @@ use futures::{FutureExt, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use fake_api::FakeApi;
+use hooks::hooks_and_stop_signal;
 use resize::resize_in_place;
 use storage::{evicts, local_volumes, mount_modes, summary};
 
@@ -77,6 +79,7 @@ fn main() -> ExitCode {
         local_volumes,
         resize_in_place,
         mount_modes,
+        hooks_and_stop_signal
     ];
     if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
