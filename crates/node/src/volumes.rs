@@ -81,7 +81,7 @@ async fn one(ctx: &PodContext, volume: &Volume, sources: &Sources) -> Result<Mou
             Ok(Mounted { path: root, read_only: false, block: false })
         }
         // Its image is brought when a container starts that mounts it.
-        VolumeKind::Image { .. } => Ok(Mounted { path: root, read_only: true }),
+        VolumeKind::Image { .. } => Ok(Mounted { path: root, read_only: true, block: false }),
         VolumeKind::HostPath { path, check } => {
             let checked = PathBuf::from(&path);
             run(ctx, move || corten_volumes::host_path(&checked, HostPathType::parse(&check)?)).await?;
