@@ -6,8 +6,14 @@ use crate::Rule;
 
 const TABLE: &str = include_str!("../data/rbac.txt");
 
-/// What Corten's components need beyond upstream's: the service proxy is also the DNS server, which knows of namespaces. And who may view pods may see what they use, as add-ons for that allow it.
+/// What Corten's components need beyond upstream's: the service proxy is also the DNS server, which knows of namespaces; workloads
+/// are rolled when configuration changes. And who may view pods may see what they use, as add-ons for that allow it.
 const OWN: &str = "\
+role corten:roll-on-config
+  allow get,list,patch,update,watch apps daemonsets,deployments,statefulsets
+  allow get,list,watch core configmaps,secrets
+  allow create,patch,update core,events.k8s.io events
+bind corten:roll-on-config ClusterRole/corten:roll-on-config SA:kube-system/roll-on-config-controller
 role system:aggregated-metrics-reader rbac.authorization.k8s.io/aggregate-to-admin=true rbac.authorization.k8s.io/aggregate-to-edit=true rbac.authorization.k8s.io/aggregate-to-view=true
   allow get,list,watch metrics.k8s.io nodes,pods
 role corten:cluster-dns

@@ -9,6 +9,7 @@ mod exec;
 mod get;
 mod logs;
 pub mod manifest;
+mod on_demand;
 mod print;
 pub mod rollout;
 mod session;
@@ -67,6 +68,12 @@ pub enum ClientCommand {
         after_help = "Examples:\n  corten rollout status deploy/web\n  corten rollout undo deploy/web --to-revision 2"
     )]
     Rollout(rollout::RolloutCommand),
+    /// Run a CronJob's job now
+    #[command(after_help = "Examples:\n  corten run cronjob/report\n  corten run cronjob/report --name report-again")]
+    Run(on_demand::RunArgs),
+    /// Restart one container of a pod
+    #[command(after_help = "Examples:\n  corten restart pod/web-0 -c app --why 'lost its connection'")]
+    Restart(on_demand::RestartArgs),
 }
 
 /// Runs a command and gives the process's exit code.
@@ -82,5 +89,7 @@ pub async fn run(command: ClientCommand, connect: &ConnectArgs) -> Result<u8> {
         ClientCommand::Logs(args) => logs::run(&session, args).await,
         ClientCommand::Exec(args) => exec::run(&session, args).await,
         ClientCommand::Rollout(command) => rollout::run(&session, command).await,
+        ClientCommand::Run(args) => on_demand::run(&session, args).await,
+        ClientCommand::Restart(args) => on_demand::restart(&session, args).await,
     }
 }

@@ -7,6 +7,7 @@
 //!
 //! Texts that `kubectl` and people read (conditions, reasons, events, annotations) are upstream's, `pkg/controller/*`.
 
+pub mod beyond;
 mod go_text;
 pub mod hash;
 pub mod history;
@@ -38,6 +39,7 @@ pub mod pod_gc;
 pub mod replica_set;
 pub mod resource_quota;
 pub mod role_aggregation;
+pub mod roll_on_config;
 pub mod root_ca;
 pub mod service_account;
 mod service_account_token;
@@ -146,6 +148,7 @@ pub fn all(config: &Config) -> Vec<Box<dyn Controller>> {
         Box::new(validating_policy_status::ValidatingPolicyStatus),
         Box::new(role_aggregation::RoleAggregation),
         Box::new(storage_migration::StorageMigration),
+        Box::new(roll_on_config::RollOnConfig),
         Box::new(certificate_signing::Cleaner),
         Box::new(certificate_signing::PodRequestCleaner),
     ];

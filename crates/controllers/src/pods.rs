@@ -55,6 +55,14 @@ pub fn active(pods: &[Typed<Pod>]) -> Vec<Typed<Pod>> {
     pods.iter().filter(|p| p.is_active()).cloned().collect()
 }
 
+/// Whether a pod has not been ready since its start: its `Ready` condition is absent, or false since then.
+pub fn was_never_ready(pod: &Pod) -> bool {
+    let Some(ready) = pod.ready_condition() else { return true };
+    let (Some(since), Some(started)) = (ready.last_transition_time, pod.status.start_time) else { return false };
+    // Times are whole seconds; a pod that was ready for less than that is none that served.
+    ready.status == "False" && since.duration_since(started) <= jiff::SignedDuration::from_secs(1)
+}
+
 /// How many pods are ready, and how many available.
 pub fn count_ready(pods: &[Typed<Pod>], min_ready_seconds: i64, now: Timestamp) -> (i64, i64) {
     let ready = pods.iter().filter(|p| p.is_ready()).count();

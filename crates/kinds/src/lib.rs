@@ -3,6 +3,7 @@
 //! A row ([`KindSpec`]) is data plus function pointers. The [`Registry`] builds a runtime [`Kind`] from each row, and later
 //! from each CustomResourceDefinition: past the registry nothing can tell the two apart, and nothing matches on a kind's name.
 
+pub mod beyond;
 mod column;
 pub mod cron;
 pub mod custom;

@@ -278,6 +278,8 @@ pub struct Hooks {
     pub validate_create: Option<fn(&Tree, &mut Errors)>,
     /// Finds faults of a change (new, old), besides those of [`Hooks::validate`].
     pub validate_update: Option<fn(&Tree, &Tree, &mut Errors)>,
+    /// The old object as it counts for the row's `immutable` paths (new, old): with what this change may do all the same.
+    pub freed: Option<fn(&Tree, &Tree) -> Tree>,
     /// Finds faults of a status change (new, old).
     pub validate_status: Option<fn(&Tree, &Tree, &mut Errors)>,
     /// As [`Hooks::validate_status`], for rules that depend on the time.
@@ -307,6 +309,7 @@ impl Hooks {
         validate: None,
         validate_create: None,
         validate_update: None,
+        freed: None,
         validate_status: None,
         validate_status_at: None,
         validate_in_namespace: None,

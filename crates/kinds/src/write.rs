@@ -98,13 +98,15 @@ impl Kind {
         if let Some(custom) = &self.custom {
             warnings.extend(custom.object_faults(self, new, Some(old), &mut errors));
         }
+        let freed = asked.hooks.freed.map(|freed| freed(new, old));
+        let fixed = freed.as_ref().unwrap_or(old);
         for path in &self.immutable {
             // The whole object is the parent, so that a missing value is compared as well.
             let (parent, field) = path.rsplit_once('.').unwrap_or(("", path));
             let root = |tree| Spot::at(tree, corten_tree::FieldPath::ROOT);
             let (new, old) = match parent {
-                "" => (root(new), root(old)),
-                parent => (Spot::of(new, parent), Spot::of(old, parent)),
+                "" => (root(new), root(fixed)),
+                parent => (Spot::of(new, parent), Spot::of(fixed, parent)),
             };
             new.immutable(&old, field, &mut errors);
         }

@@ -14,6 +14,7 @@
 //! (the lifecycle that only goes forward).
 
 mod allotment;
+pub mod asked;
 mod conditions;
 pub mod downward;
 pub mod env;

@@ -6,7 +6,9 @@ use corten_views::container::Probe;
 use corten_views::{Container, Pod, PodStatus};
 
 use crate::memory::after;
-use crate::{Lifecycle, Memory, Observed, ObservedContainer, ResizeStep, Run, resize, restart, status, terminate};
+use crate::{
+    Lifecycle, Memory, Observed, ObservedContainer, ResizeStep, Run, asked, resize, restart, status, terminate,
+};
 
 /// What the plan must know of the node.
 #[derive(Debug, Clone, Default)]
@@ -68,6 +70,8 @@ pub enum WhyKill {
     Changed,
     /// Its resources changed, and its resize policy asks for a restart.
     Resized,
+    /// Somebody asked for it (`corten restart`).
+    Asked,
 }
 
 /// One thing to do. All but [`Action::Delete`] may run at the same time, and each is fine to be asked for again while it runs.
@@ -396,19 +400,21 @@ impl Work<'_> {
         }
     }
 
-    /// Kills a running container whose probe failed or whose image changed; true if so.
+    /// Kills a running container whose probe failed, whose image changed or that somebody wants restarted; true if so.
     fn check_running(&mut self, container: &Container, found: &ObservedContainer) -> bool {
         let failed = |kind| self.memory.probes.get(&found.id).and_then(|p| p.verdict(kind)) == Some(false);
         let init = self.pod.spec.init_containers.iter().any(|c| c.name == container.name);
         let subject = if init { "Init container" } else { "Container" };
-        let (what, why) = if found.spec_image != container.image {
-            ("definition changed", WhyKill::Changed)
+        let (what, why): (String, WhyKill) = if found.spec_image != container.image {
+            ("definition changed".into(), WhyKill::Changed)
         } else if failed(ProbeKind::Liveness) {
-            ("failed liveness probe", WhyKill::Probe(ProbeKind::Liveness))
+            ("failed liveness probe".into(), WhyKill::Probe(ProbeKind::Liveness))
         } else if failed(ProbeKind::Startup) {
-            ("failed startup probe", WhyKill::Probe(ProbeKind::Startup))
+            ("failed startup probe".into(), WhyKill::Probe(ProbeKind::Startup))
         } else if resize::needs_restart(self, container) {
-            ("resize requires restart", WhyKill::Resized)
+            ("resize requires restart".into(), WhyKill::Resized)
+        } else if let Some(asked) = self.asked_to_restart(container, found) {
+            (asked, WhyKill::Asked)
         } else {
             return false;
         };
@@ -421,6 +427,16 @@ impl Work<'_> {
         let message = format!("{subject} {} {what}{tail}", container.name);
         terminate::kill(self, container, found, message, why);
         true
+    }
+
+    /// What the event says if somebody wants a container restarted by now.
+    fn asked_to_restart(&mut self, container: &Container, found: &ObservedContainer) -> Option<String> {
+        let (at, what) = asked::asked(self.pod, found).filter(|_| self.should_restart_after_kill(container))?;
+        if at > self.now {
+            self.wake(at);
+            return None;
+        }
+        Some(what)
     }
 
     fn should_restart_after_kill(&self, container: &Container) -> bool {

@@ -415,6 +415,35 @@ fn liveness_and_readiness() {
     "#]]);
 }
 
+/// `corten.dev/restart`: the instance that ran when it was asked for is restarted, and only that one; not where the policy is
+/// Never.
+#[test]
+fn restart_of_one_container() {
+    let ask = |sim: &mut Sim, container: &str| {
+        let at = corten_object::time::format(sim.now);
+        let request = format!(r#"{{"container":"{container}","at":"{at}","by":"alice","why":"stuck"}}"#);
+        sim.pod.metadata.annotations.insert("corten.dev/restart".into(), request);
+    };
+    let mut sim = Sim::new(APP);
+    sim.settle().pass(5);
+    ask(&mut sim, "other");
+    sim.settle();
+    ask(&mut sim, "c");
+    sim.settle();
+    let kill = "kill c grace 30: Container c was asked to restart by alice (stuck), will be restarted";
+    assert!(sim.log.contains(kill), "{}", sim.log);
+    let kills = sim.log.matches("kill c").count();
+    sim.pass(1).exit("c", 0).settle().pass(1).settle();
+    assert!(sim.log.contains("start c 1"), "{}", sim.log);
+    assert_eq!(sim.log.matches("kill c").count(), kills, "the next instance stays: {}", sim.log);
+    let mut never = Sim::new(APP);
+    never.pod.spec.restart_policy = "Never".into();
+    never.settle().pass(5);
+    ask(&mut never, "c");
+    never.settle();
+    assert!(!never.log.contains("kill"), "{}", never.log);
+}
+
 #[test]
 fn an_image_that_cannot_be_pulled() {
     let mut sim = Sim::new(APP);

@@ -3,8 +3,10 @@
 //! Upstream does several dependent writes in one sync; here each plan holds one step, and the next reconcile, which sees
 //! that step done, does the next.
 
+mod cause;
 mod progress;
 mod revision;
+mod rollback;
 mod scale;
 
 use std::cmp::Reverse;
@@ -16,8 +18,8 @@ use corten_views::meta::compile;
 use corten_views::{Deployment, Pod, ReplicaSet};
 
 use crate::{
-    Action, Changed, Controller, EventNote, Key, Plan, Typed, Verb, Watch, World, hash, names, owners, replica_set,
-    status,
+    Action, Changed, Controller, EventNote, Key, Plan, Typed, Verb, Watch, World, beyond, hash, names, owners,
+    replica_set, status,
 };
 use corten_object::conditions::{self, NewCondition};
 
@@ -29,6 +31,7 @@ const WATCHES: &[Watch] = &[
     Watch::controller(id::REPLICA_SET, id::DEPLOYMENT),
     Watch::by(id::REPLICA_SET, orphan),
     Watch::by(id::POD, pod_gone),
+    Watch::by(id::POD, pod_tells),
 ];
 
 /// A replica set without a controller wakes the deployments that could adopt it.
@@ -56,6 +59,19 @@ fn pod_gone(change: &Changed<'_>, out: &mut Vec<Key>) {
     out.extend(crate::watch::controller_key(change.state, set, id::DEPLOYMENT));
 }
 
+/// A pod that changed may say why a rollout does not go on, to deployments that want to know.
+fn pod_tells(change: &Changed<'_>, out: &mut Vec<Key>) {
+    let Some(pod) = change.new.and_then(Typed::<Pod>::read).filter(|p| !p.is_ready()) else { return };
+    let Some(set) = replica_set::set_of(change.state, &pod.object).and_then(|key| change.state.get(&key)) else {
+        return;
+    };
+    let Some(key) = crate::watch::controller_key(change.state, set, id::DEPLOYMENT) else { return };
+    let deployment = change.state.get(&key).and_then(Typed::<Deployment>::read);
+    if deployment.is_some_and(|d| beyond::is_on(&d.metadata, beyond::EXPLAIN_ROLLOUT)) {
+        out.push(key);
+    }
+}
+
 /// A deployment with its replica sets, and the status that is being made.
 struct Rollout<'r> {
     world: &'r World<'r>,
@@ -69,6 +85,7 @@ struct Rollout<'r> {
     status_before: Tree,
     /// The status to write.
     status: Tree,
+    events: Vec<EventNote>,
 }
 
 impl Controller for DeploymentController {
@@ -105,6 +122,9 @@ impl Controller for DeploymentController {
         rollout.paused_condition();
         if rollout.deployment.spec.paused || rollout.is_scaling_event() {
             return rollout.scale_event();
+        }
+        if let Some(plan) = rollout.roll_back() {
+            return plan;
         }
         match rollout.deployment.spec.strategy.r#type.as_str() {
             "Recreate" => rollout.recreate(),
@@ -149,7 +169,12 @@ impl<'r> Rollout<'r> {
             |s: &Typed<ReplicaSet>| s.tree().path("spec.template").is_some_and(|own| same_template(own, &template));
         let new = sets.iter().position(is_new).map(|at| sets.remove(at));
         let status = status::of(&tree);
-        Rollout { world, deployment, tree, new, old: sets, status_before: status.clone(), status }
+        Rollout { world, deployment, tree, new, old: sets, status_before: status.clone(), status, events: Vec::new() }
+    }
+
+    /// Whether the deployment asks for something beyond Kubernetes.
+    fn is_on(&self, annotation: &str) -> bool {
+        beyond::is_on(&self.deployment.metadata, annotation)
     }
 
     fn desired(&self) -> i64 {
@@ -171,9 +196,14 @@ impl<'r> Rollout<'r> {
     /// A plan of these actions and the status.
     fn finish(self, mut actions: Vec<Action>) -> Plan {
         let requeue = self.progress_check();
-        actions.extend(status::write(&self.deployment.object, &self.status_before, &self.status));
+        let write = status::write(&self.deployment.object, &self.status_before, &self.status);
+        if write.is_none() {
+            actions.extend(self.note_complete());
+        }
+        actions.extend(write);
         let mut plan = Plan::of(actions);
         plan.requeue = requeue;
+        plan.events = self.events;
         plan
     }
 

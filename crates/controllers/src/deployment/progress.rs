@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use corten_kinds::id;
 use corten_object::time;
 use corten_tree::{Tree, tree};
+use corten_views::Pod;
 
+use super::cause::{self, Cause};
 use super::{Rollout, replicas};
-use crate::status;
+use crate::{EventNote, beyond, status};
 use corten_object::conditions::{self, NewCondition};
 
 impl Rollout<'_> {
@@ -115,9 +118,40 @@ impl Rollout<'_> {
             let condition = NewCondition { kind: "Progressing", status: "True", reason: "ReplicaSetUpdated", message };
             conditions::replace(&mut self.status, &condition, self.world.now, "lastUpdateTime");
         } else if self.has_timed_out() {
-            let message = format!("{subject} has timed out progressing.");
+            let why = self.cause().map(|cause| format!(" {}", cause.message)).unwrap_or_default();
+            let message = format!("{subject} has timed out progressing.{why}");
             self.progressing("False", "ProgressDeadlineExceeded", message);
+        } else if let Some(cause) = self.cause() {
+            self.explain(cause);
         }
+    }
+
+    /// What keeps the new set's pods from becoming ready, if the deployment asks for that.
+    fn cause(&self) -> Option<Cause> {
+        let new = self.new.as_ref().filter(|_| self.is_on(beyond::EXPLAIN_ROLLOUT))?;
+        let pods = self.world.controlled::<Pod>(id::POD, self.deployment.namespace(), new.uid());
+        let refused = || {
+            let failure = conditions::find(&status::of(&new.tree()), "ReplicaFailure").cloned()?;
+            Some(Cause { reason: failure.str_at("reason").into(), message: failure.str_at("message").into() })
+        };
+        cause::find(self.world, &pods).or_else(refused)
+    }
+
+    /// The condition `Progressing` says why nothing goes on; the time until the deadline counts on from the last progress.
+    fn explain(&mut self, cause: Cause) {
+        let Some(before) = conditions::find(&self.status, "Progressing").cloned() else { return };
+        if before.str_at("reason") == cause.reason && before.str_at("message") == cause.message {
+            return;
+        }
+        if before.str_at("reason") != cause.reason {
+            let note = EventNote::warning(&self.deployment.object, "RolloutBlocked", cause.message.as_str());
+            self.events.push(note);
+        }
+        let mut after = before;
+        after.insert("status", "True");
+        after.insert("reason", cause.reason);
+        after.insert("message", cause.message);
+        conditions::push(&mut self.status, after);
     }
 
     /// `DeploymentProgressing`

@@ -5,7 +5,7 @@ use corten_tree::{Tree, tree};
 use corten_views::meta::ObjectMeta;
 
 use super::{Rollout, replicas};
-use crate::{Action, Plan, names};
+use crate::{Action, Plan, beyond, names};
 
 /// Annotations that a replica set does not take from its deployment.
 const NOT_COPIED: &[&str] = &[
@@ -49,7 +49,7 @@ impl Rollout<'_> {
     fn copied_annotations(&self) -> Tree {
         let mut out = Tree::map();
         for (key, value) in &self.deployment.metadata.annotations {
-            if !NOT_COPIED.contains(&key.as_str()) {
+            if !NOT_COPIED.contains(&key.as_str()) && !beyond::is_ours(key) {
                 out.insert(key.clone(), value.as_str());
             }
         }

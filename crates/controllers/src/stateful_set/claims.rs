@@ -5,10 +5,10 @@ use std::sync::Arc;
 use corten_kinds::id;
 use corten_object::{Object, ObjectKey};
 use corten_tree::{Tree, tree};
-use corten_views::{PersistentVolumeClaim, Pod, StatefulSet};
+use corten_views::{PersistentVolumeClaim, Pod, Quantity, StatefulSet};
 
 use super::identity::claim_name;
-use crate::{Action, EventNote, Typed, World, owners};
+use crate::{Action, EventNote, Typed, World, beyond, owners};
 
 /// What a pod needs of its claims.
 pub(super) enum Claims {
@@ -57,6 +57,32 @@ fn create(set: &Typed<StatefulSet>, tree: &Tree, template: &Tree, key: ObjectKey
     Action::create(key, body)
         .on_success(EventNote::normal(&set.object, "SuccessfulCreate", done))
         .on_failure(EventNote::warning(&set.object, "FailedCreate", failed))
+}
+
+/// The writes that let the claims of an ordinal grow to what the templates request, for sets that ask for it.
+pub(super) fn grow(world: &World<'_>, set: &Typed<StatefulSet>, tree: &Tree, ordinal: i64) -> Vec<Action> {
+    if !beyond::is_on(&set.metadata, beyond::GROW_CLAIMS) {
+        return Vec::new();
+    }
+    const STORAGE: &str = "spec.resources.requests.storage";
+    let quantity = |tree: &Tree| tree.path(STORAGE).and_then(Tree::as_str).and_then(Quantity::parse);
+    let one = |template: &Tree| {
+        let name = claim_name(template.str_at("metadata.name"), set.name(), ordinal);
+        let claim = world.state.find(id::PERSISTENT_VOLUME_CLAIM, set.namespace(), &name)?;
+        let (wanted, there) = (quantity(template)?, quantity(&claim.to_tree())?);
+        if there >= wanted || claim.head.is_deleting() {
+            return None;
+        }
+        let mut patch = tree!({});
+        patch.set(STORAGE, wanted.as_str());
+        let done = format!("Grow Claim {name} in StatefulSet {} from {there} to {wanted}", set.name());
+        let failed = format!("Grow Claim {name} in StatefulSet {} failed error: ", set.name());
+        let action = Action::patch(claim, patch)
+            .on_success(EventNote::normal(&set.object, "SuccessfulUpdate", done))
+            .on_failure(EventNote::warning(&set.object, "FailedUpdate", failed));
+        Some(action)
+    };
+    tree.list_at("spec.volumeClaimTemplates").iter().filter_map(one).collect()
 }
 
 /// The writes that make the set or the pod own the claims, as the policy says (`updateClaimOwnerRefForSetAndPod`).

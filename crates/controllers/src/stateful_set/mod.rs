@@ -11,7 +11,7 @@ use corten_views::meta::compile;
 use corten_views::{Pod, StatefulSet};
 
 use crate::history::{self, History};
-use crate::{Action, Changed, Controller, EventNote, Key, Plan, Typed, Watch, World, owners, pods, status};
+use crate::{Action, Changed, Controller, EventNote, Key, Plan, Typed, Watch, World, beyond, owners, pods, status};
 use claims::Claims;
 use corten_object::conditions::{self, NewCondition};
 use identity::{ordinal_of, revision_of};
@@ -239,6 +239,10 @@ impl<'u> Update<'u> {
             }
             return Step::Wait;
         }
+        if self.is_broken(index, &pod) {
+            self.delete(&pod);
+            return Step::Wait;
+        }
         if pod.status.phase == "Pending"
             && let Claims::Ready(missing) = claims::of(self.world, &self.set, &self.tree, ordinal)
         {
@@ -251,7 +255,21 @@ impl<'u> Update<'u> {
             self.actions.push(Action::patch(&pod.object, patch));
         }
         self.actions.extend(claims::own(self.world, &self.set, &pod, ordinal, true));
+        self.actions.extend(claims::grow(self.world, &self.set, &self.tree, ordinal));
         Step::GoOn
+    }
+
+    /// Whether a pod is to be replaced without waiting for it (`corten.dev/replace-broken`, upstream's issue 67250): it is of an
+    /// outdated revision, to be updated, and was never ready.
+    fn is_broken(&self, index: usize, pod: &Typed<Pod>) -> bool {
+        let strategy = &self.set.spec.update_strategy;
+        let partition = strategy.rolling_update.as_ref().and_then(|r| r.partition).unwrap_or(0);
+        beyond::is_on(&self.set.metadata, beyond::REPLACE_BROKEN)
+            && strategy.r#type == "RollingUpdate"
+            && index as i64 >= partition
+            && revision_of(pod) != self.update_name()
+            && !pod.is_terminating()
+            && pods::was_never_ready(pod)
     }
 
     fn create(&mut self, ordinal: i64) {

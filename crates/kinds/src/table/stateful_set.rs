@@ -3,11 +3,11 @@
 use super::deployment::ready;
 use corten_tree::{Tree, tree};
 
-use crate::defaults;
 use crate::spec::{Generation, Hooks, KindSpec, Subresource};
-use crate::validate::{Spot, names, pod, workload};
+use crate::validate::{Spot, names, pod, quantity, workload};
 use crate::{Column, Of, column, print, wide};
 use crate::{Errors, warnings};
+use crate::{beyond, defaults};
 
 /// `apps/v1 StatefulSet`
 pub(crate) const STATEFUL_SET: KindSpec = KindSpec {
@@ -33,6 +33,7 @@ pub(crate) const STATEFUL_SET: KindSpec = KindSpec {
         default: Some(default),
         validate: Some(validate),
         validate_status: Some(validate_status),
+        freed: Some(claims_may_grow),
         warnings: Some(warnings),
         ..Hooks::NONE
     },
@@ -65,6 +66,27 @@ fn default(set: &mut Tree) {
             defaults::text(claim, "kind", "PersistentVolumeClaim");
         });
     });
+}
+
+/// Where a claim template requests storage.
+const STORAGE: &str = "spec.resources.requests.storage";
+
+/// A set that asks for it may grow the storage of its claim templates (upstream's issue 68737).
+fn claims_may_grow(set: &Tree, old: &Tree) -> Tree {
+    let mut freed = old.clone();
+    let annotations = set.map_at("metadata.annotations");
+    if annotations.get(beyond::GROW_CLAIMS).and_then(Tree::as_str) != Some("true") {
+        return freed;
+    }
+    let Some(Tree::List(templates)) = freed.path_mut("spec.volumeClaimTemplates") else { return freed };
+    for (before, after) in templates.iter_mut().zip(set.list_at("spec.volumeClaimTemplates")) {
+        let wanted = after.path(STORAGE).cloned().unwrap_or_default();
+        let grows = quantity(&wanted) >= quantity(&before.path(STORAGE).cloned().unwrap_or_default());
+        if before.str_at("metadata.name") == after.str_at("metadata.name") && grows && !wanted.is_null() {
+            before.set(STORAGE, wanted);
+        }
+    }
+    freed
 }
 
 fn warnings(set: &Tree, old: Option<&Tree>) -> Vec<String> {
@@ -182,4 +204,27 @@ fn validate_status(new: &Tree, old: &Tree, errors: &mut Errors) {
         errors,
     );
     workload::collisions_only_grow(new, old, errors);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::beyond::GROW_CLAIMS;
+
+    #[test]
+    fn grow_claims_frees_growing_storage_only() {
+        let set = |annotation: &str, storage: &str, class: &str| {
+            tree!({"metadata": {"annotations": {GROW_CLAIMS: (annotation)}}, "spec": {"volumeClaimTemplates": [
+                {"metadata": {"name": "data"}, "spec": {"storageClassName": (class), "resources": {"requests": {"storage": (storage)}}}}]}})
+        };
+        let same = |new: &Tree, old: &Tree| {
+            let freed = claims_may_grow(new, old);
+            new.path("spec").unwrap().semantically_equal(freed.path("spec").unwrap())
+        };
+        let old = set("true", "1Gi", "a");
+        assert!(same(&set("true", "2Gi", "a"), &old));
+        assert!(!same(&set("true", "512Mi", "a"), &old), "no shrinking");
+        assert!(!same(&set("true", "2Gi", "b"), &old), "nothing else");
+        assert!(!same(&set("false", "2Gi", "a"), &old), "only who asks for it");
+    }
 }
