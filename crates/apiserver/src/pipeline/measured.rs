@@ -42,14 +42,12 @@ impl Core {
         Some(found.ok_or_else(|| request.not_found()))
     }
 
-    /// The objects of a measured kind that a list asks for; `None` for kinds that are stored.
-    pub(super) fn list_measured(&self, kind: &Arc<Kind>, list: &ListRequest) -> Option<Result<Listed, Status>> {
-        let measured = kind.spec?.measured?;
-        let listed = self.filter(kind, list).map(|filter| {
-            let mut items = self.measured(kind, &measured);
-            items.retain(|object| filter.matches(object));
-            Listed { items, revision: Revision::ZERO, next: None, remaining: None }
-        });
-        Some(listed)
+    /// The objects that a list of a kind which is not stored asks for: there are none unless it is measured.
+    pub(super) fn list_computed(&self, kind: &Arc<Kind>, list: &ListRequest) -> Result<Listed, Status> {
+        let filter = self.filter(kind, list)?;
+        let measured = kind.spec.and_then(|row| row.measured);
+        let mut items = measured.map(|measured| self.measured(kind, &measured)).unwrap_or_default();
+        items.retain(|object| filter.matches(object));
+        Ok(Listed { items, revision: self.cache.revision(), next: None, remaining: None })
     }
 }

@@ -109,8 +109,8 @@ impl Core {
         (kind, version): (&Arc<Kind>, &str),
         list: &ListRequest,
     ) -> Result<Listed, Status> {
-        if let Some(measured) = self.list_measured(kind, list) {
-            return measured;
+        if !kind.verbs.stored() {
+            return self.list_computed(kind, list);
         }
         if let Some((late, early)) = self.late_filter((kind, version), list)? {
             let mut listed = Box::pin(self.list_authorized((kind, version), &early)).await?;

@@ -17,6 +17,7 @@ pub(crate) const HORIZONTAL_POD_AUTOSCALER: KindSpec = KindSpec {
     short: &["hpa"],
     categories: &["all"],
     generation: Generation::OnChangeOf(&["spec"]),
+    served_by: Some("controllers"),
     subresources: &[Subresource::STATUS],
     columns: &[
         Column::NAME,
