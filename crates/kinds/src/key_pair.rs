@@ -1,7 +1,6 @@
 //! Whether a certificate and a private key belong together, in the words of Go's `tls.X509KeyPair`. Pure; nothing is signed here.
 
-use ring::rand::SystemRandom;
-use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair};
+use ring::signature::Ed25519KeyPair;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::x509::{KeyKind, PemBlock, pem_blocks, public_key_kind};
@@ -10,8 +9,8 @@ use crate::x509::{KeyKind, PemBlock, pem_blocks, public_key_kind};
 enum PrivateKey {
     /// The modulus.
     Rsa(Vec<u8>),
-    /// The scalar, and the public point if it is told.
-    Ec(Vec<u8>, Option<Vec<u8>>),
+    /// The public point, if it is told.
+    Ec(Option<Vec<u8>>),
     /// The seed.
     Ed25519(Vec<u8>),
 }
@@ -60,7 +59,8 @@ pub fn fault(certificates: &str, key: &str) -> Option<String> {
             let own = sequence(public).and_then(|parts| parts.first().map(|(_, n)| n.to_vec()));
             own.as_ref() == Some(modulus)
         }
-        (KeyKind::Ec(curve), PrivateKey::Ec(scalar, told)) => ec_fits(curve, scalar, told.as_deref(), public),
+        // Go computes the point from the scalar. All tools write the point beside it, and computing it here wants randomness.
+        (KeyKind::Ec(_), PrivateKey::Ec(told)) => told.as_deref().is_none_or(|told| told == public),
         (KeyKind::Ed25519, PrivateKey::Ed25519(seed)) => Ed25519KeyPair::from_seed_and_public_key(seed, public).is_ok(),
         (KeyKind::Unknown, _) => return Some("tls: unknown public key algorithm".to_owned()),
         _ => return Some("tls: private key type does not match public key type".to_owned()),
@@ -72,20 +72,6 @@ pub fn fault(certificates: &str, key: &str) -> Option<String> {
 fn split(text: &str, wanted: impl Fn(&str) -> bool) -> (Vec<PemBlock>, Vec<String>) {
     let (blocks, others): (Vec<PemBlock>, Vec<PemBlock>) = pem_blocks(text).into_iter().partition(|b| wanted(&b.label));
     (blocks, others.into_iter().map(|block| block.label).collect())
-}
-
-/// Whether the public point is the scalar's. Of curves that cannot be computed with here, only what the key tells is compared.
-fn ec_fits(curve: &str, scalar: &[u8], told: Option<&[u8]>, public: &[u8]) -> bool {
-    let (algorithm, length) = match curve {
-        "P-256" => (&ECDSA_P256_SHA256_ASN1_SIGNING, 32),
-        "P-384" => (&ECDSA_P384_SHA384_ASN1_SIGNING, 48),
-        _ => return told.is_none_or(|told| told == public),
-    };
-    let mut padded = vec![0; length];
-    let significant = scalar.get(scalar.len().saturating_sub(length)..).unwrap_or_default();
-    let start = length - significant.len();
-    padded[start..].copy_from_slice(significant);
-    EcdsaKeyPair::from_private_key_and_public_key(algorithm, &padded, public, &SystemRandom::new()).is_ok()
 }
 
 /// PKCS #1, PKCS #8 or SEC 1. (`crypto/tls`, `parsePrivateKey`)
@@ -109,11 +95,11 @@ fn private_key(der: &[u8]) -> Option<PrivateKey> {
             }
         }
         // ECPrivateKey: version, scalar, parameters, point.
-        [(INTEGER, [1]), (OCTETS, scalar), rest @ ..] => {
+        [(INTEGER, [1]), (OCTETS, _), rest @ ..] => {
             let point = rest.iter().find(|(tag, _)| *tag == 0xa1).and_then(|(_, bits)| element(bits));
             // A bit string begins with the number of bits that do not count.
             let point = point.and_then(|(_, bits, _)| bits.get(1..).map(<[u8]>::to_vec));
-            Some(PrivateKey::Ec(scalar.to_vec(), point))
+            Some(PrivateKey::Ec(point))
         }
         _ => None,
     }
