@@ -18,7 +18,6 @@ pub(crate) struct FakeApi {
 
 #[derive(Default)]
 struct Seen {
-    writes: Vec<Write>,
     under_way: usize,
     batches: Vec<usize>,
 }
@@ -31,10 +30,6 @@ impl FakeApi {
     /// How many writes were under way at once, from rest to rest.
     pub fn batches(&self) -> Vec<usize> {
         self.seen.lock().unwrap().batches.clone()
-    }
-
-    pub fn writes(&self) -> Vec<Write> {
-        self.seen.lock().unwrap().writes.clone()
     }
 }
 
@@ -69,7 +64,6 @@ impl Api for FakeApi {
                 }
                 seen.under_way += 1;
                 *seen.batches.last_mut().unwrap() += 1;
-                seen.writes.push(write.clone());
                 matches!(&write, Write::Create { target, .. } if self.refused.contains(&target.key.name.to_string()))
             };
             // Whoever begins at the same time has begun when this goes on.
