@@ -4,8 +4,8 @@ use std::any::{Any, TypeId};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use bytes::{BufMut, Bytes};
-use corten_tree::json::{JsonError, Kind, Reader};
+use bytes::Bytes;
+use corten_tree::json::{JsonError, Kind, Reader, write_int};
 use corten_tree::{Key, MapBuilder, Tree};
 
 use crate::{Head, KindId, ObjectKey, Revision, head};
@@ -70,6 +70,9 @@ impl Newest {
     }
 }
 
+/// What a resourceVersion takes on the wire, at most.
+const REVISION_BYTES_MAX: usize = 48;
+
 /// One state of one object. Shared as `Arc<Object>`, never changed.
 pub struct Object {
     /// The kind.
@@ -115,23 +118,6 @@ impl Object {
         &self.json
     }
 
-    /// The three slices of the object's JSON on the wire: the bytes before the resourceVersion, its text, the rest.
-    /// Nothing is encoded again.
-    pub fn wire(&self) -> (Bytes, String, Bytes) {
-        let at = self.insert_at as usize;
-        if !self.head.revision.is_some() {
-            // Not stored (a dry run's answer): it has none.
-            return (self.json.slice(..at), String::new(), self.json.slice(at..));
-        }
-        let (before, after) = match (self.alone, self.comma_before) {
-            (true, _) => ("", ""),
-            (_, true) => (",", ""),
-            (_, false) => ("", ","),
-        };
-        let middle = format!("{before}\"resourceVersion\":\"{}\"{after}", self.head.revision);
-        (self.json.slice(..at), middle, self.json.slice(at..))
-    }
-
     /// The same state under another revision, sharing the bytes: the last state of a deleted object has that of its deletion.
     pub fn at_revision(&self, revision: Revision) -> Object {
         Object {
@@ -147,26 +133,38 @@ impl Object {
 
     /// Appends the object's JSON with its resourceVersion.
     pub fn write_json(&self, out: &mut Vec<u8>) {
-        let (first, middle, last) = self.wire();
-        out.reserve(first.len() + middle.len() + last.len());
-        out.put(first);
-        out.put_slice(middle.as_bytes());
-        out.put(last);
+        self.write_json_without(&[], out);
     }
 
     /// As [`Object::write_json`], without these bytes behind the opening brace if they stand there.
     pub fn write_json_without(&self, untold: &[u8], out: &mut Vec<u8>) {
-        let (first, middle, last) = self.wire();
-        out.reserve(first.len() + middle.len() + last.len());
+        let (first, last) = self.json.split_at(self.insert_at as usize);
+        out.reserve(self.json.len() + REVISION_BYTES_MAX);
         match first.strip_prefix(b"{").and_then(|rest| rest.strip_prefix(untold)) {
             Some(rest) => {
-                out.put_u8(b'{');
-                out.put_slice(rest);
+                out.push(b'{');
+                out.extend_from_slice(rest);
             }
-            None => out.put(first),
+            None => out.extend_from_slice(first),
         }
-        out.put_slice(middle.as_bytes());
-        out.put(last);
+        self.write_revision(out);
+        out.extend_from_slice(last);
+    }
+
+    /// Appends `"resourceVersion":"…"` with the comma that it needs; nothing if the object is not stored (a dry run's answer).
+    fn write_revision(&self, out: &mut Vec<u8>) {
+        if !self.head.revision.is_some() {
+            return;
+        }
+        if !self.alone && self.comma_before {
+            out.push(b',');
+        }
+        out.extend_from_slice(b"\"resourceVersion\":\"");
+        write_int(out, i64::try_from(self.head.revision.0).unwrap_or(i64::MAX));
+        out.push(b'"');
+        if !self.alone && !self.comma_before {
+            out.push(b',');
+        }
     }
 
     /// The object's JSON with its resourceVersion.
