@@ -42,7 +42,7 @@ enum Viewed {
 /// Views are several times as large as the objects' bytes: of all objects together, only the newest stay that nobody holds.
 static NEWEST: Mutex<Newest> = Mutex::new(Newest { views: VecDeque::new(), bytes: 0 });
 /// How many bytes the objects of those views have.
-const NEWEST_BYTES_MAX: usize = 4 << 20;
+const NEWEST_BYTES_MAX: usize = 1 << 20;
 
 struct Newest {
     views: VecDeque<(Arc<dyn Any + Send + Sync>, usize)>,
