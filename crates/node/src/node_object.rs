@@ -89,7 +89,10 @@ pub async fn write_status(shared: &Arc<Shared>, ready: bool) -> Result<bool, Str
     let mut status = Tree::map();
     let amounts = amounts(shared);
     status.insert("capacity", amounts.clone());
-    status.insert("allocatable", amounts);
+    let mut allocatable = amounts;
+    allocatable.insert("memory", format!("{}Ki", shared.allocatable_memory().max(0) / 1024));
+    allocatable.insert("ephemeral-storage", shared.allocatable_storage().max(0).to_string());
+    status.insert("allocatable", allocatable);
     let short = shared.conditions.get();
     status.insert("conditions", conditions(before.list_at("status.conditions"), ready, &short, now));
     let address = |kind: &str, address: String| {

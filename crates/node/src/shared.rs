@@ -6,6 +6,7 @@ use corten_base::{Clock, Entropy, Tasks, Timestamp};
 use corten_client::Api;
 use corten_dns::Zone;
 use corten_net::PodNetwork;
+use corten_podplan::eviction::Signal;
 use corten_runtime::Runtime;
 
 use crate::Config;
@@ -66,6 +67,16 @@ impl Shared {
         joined.map_err(|error| format!("internal error: {error}"))
     }
 
+    /// Bytes of memory that pods may have.
+    pub fn allocatable_memory(&self) -> i64 {
+        self.facts.memory - self.config.eviction.reserved(Signal::Memory, self.facts.memory)
+    }
+
+    /// Bytes of local storage that pods may have.
+    pub fn allocatable_storage(&self) -> i64 {
+        self.facts.storage - self.config.eviction.reserved(Signal::NodeFs, self.facts.storage)
+    }
+
     /// What the downward API says of the node, for a pod with these addresses.
     pub fn downward_facts(&self, pod_ips: &[String]) -> corten_podplan::downward::Facts {
         let host = self.config.node_ip.to_string();
@@ -73,8 +84,8 @@ impl Shared {
             pod_ips: if pod_ips.is_empty() { vec![host.clone()] } else { pod_ips.to_vec() },
             host_ips: vec![host],
             milli_cpu: self.facts.cpus * 1000,
-            memory: self.facts.memory,
-            ephemeral_storage: self.facts.storage,
+            memory: self.allocatable_memory(),
+            ephemeral_storage: self.allocatable_storage(),
         }
     }
 }

@@ -71,7 +71,8 @@ async fn one(ctx: &PodContext, volume: &Volume, sources: &Sources) -> Result<Mou
     match kind(&pod, volume)? {
         VolumeKind::EmptyDir { memory, size_limit } => {
             let path = root.clone();
-            let bytes_max = size_limit.and_then(|b| u64::try_from(b).ok()).filter(|b| *b > 0);
+            let bytes = corten_podplan::volumes::memory_size(&pod, size_limit, ctx.shared.allocatable_memory());
+            let bytes_max = u64::try_from(bytes).ok().filter(|b| *b > 0);
             let medium = if memory { Medium::Memory { bytes_max } } else { Medium::Disk };
             run(ctx, move || {
                 make_parent(&path)?;

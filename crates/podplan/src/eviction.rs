@@ -173,6 +173,15 @@ impl Settings {
     }
 }
 
+impl Settings {
+    /// What pods cannot have of `capacity`, since the node evicts before it is used (`getNodeAllocatableReservation`,
+    /// `hardEvictionReservation`).
+    pub fn reserved(&self, signal: Signal, capacity: i64) -> i64 {
+        let hard = self.thresholds.iter().filter(|t| t.signal == signal && t.grace_seconds == 0);
+        hard.map(|t| t.value.of(capacity)).max().unwrap_or(0)
+    }
+}
+
 fn pairs(text: &str, separator: char) -> Result<Vec<(Signal, &str)>, String> {
     let mut out = Vec::new();
     for pair in text.split(',').filter(|p| !p.trim().is_empty()) {

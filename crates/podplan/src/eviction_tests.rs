@@ -53,6 +53,14 @@ fn eviction_options_are_the_kubelets() {
 }
 
 #[test]
+fn allocatable_lacks_what_hard_eviction_thresholds_keep() {
+    let settings = Settings::parse("memory.available<100Mi,nodefs.available<10%", "", "", "").unwrap();
+    assert_eq!(settings.reserved(Signal::Memory, 1 << 30), 100 << 20);
+    assert_eq!(settings.reserved(Signal::NodeFs, 1000), 100);
+    assert_eq!(settings.reserved(Signal::Pid, 1000), 0);
+}
+
+#[test]
 fn hard_threshold_sets_the_condition_until_the_transition_period_is_over() {
     let settings = Settings::parse("memory.available<100Mi", "", "", "").unwrap();
     let (low, fine) = (readings(Signal::Memory, 50 << 20, 1 << 30), readings(Signal::Memory, 500 << 20, 1 << 30));

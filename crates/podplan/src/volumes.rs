@@ -4,7 +4,7 @@ use corten_kinds::x509;
 use corten_views::volume::{
     ClusterTrustBundleProjection, KeyToPath, PodCertificateProjection, Volume, VolumeProjection,
 };
-use corten_views::{LabelSelector, Pod, Quantity};
+use corten_views::{Container, LabelSelector, Pod, Quantity};
 
 use crate::downward;
 use crate::env::{Sources, TrustBundle};
@@ -99,6 +99,17 @@ pub fn check_mode(pod: &Pod, volume: &str, block: bool) -> Result<(), String> {
         }
         _ => Ok(()),
     }
+}
+
+/// Bytes of an emptyDir in memory: as many as its `sizeLimit` says, but no more than the pod may use, or the node gives to pods
+/// (`pkg/volume/emptydir/empty_dir.go` `calculateEmptyDirMemorySize`).
+pub fn memory_size(pod: &Pod, size_limit: Option<i64>, node: i64) -> i64 {
+    let of = |c: &Container| c.resources.limits.get("memory").map_or(node, Quantity::value);
+    let whole = pod.spec.resources.as_ref().and_then(|r| r.limits.get("memory")).map(Quantity::value);
+    let sum = |all: &[Container]| all.iter().map(of).fold(0_i64, i64::saturating_add);
+    let of_pod = whole
+        .unwrap_or_else(|| sum(&pod.spec.containers).max(pod.spec.init_containers.iter().map(of).max().unwrap_or(0)));
+    [Some(of_pod), size_limit].into_iter().flatten().filter(|b| *b > 0).fold(node, i64::min)
 }
 
 /// What a kubelet says while no such driver is registered with it (`pkg/volume/csi/csi_mounter.go` `SetUpAt`): here never one is.
@@ -368,6 +379,23 @@ mod tests {
             .map(|f| format!("{} {:o} {}", f.path, f.mode, String::from_utf8_lossy(&f.content)))
             .collect();
         assert_eq!(got, ["token 644 jwt", "ca.crt 644 PEM", "namespace 644 d"]);
+    }
+
+    #[test]
+    fn empty_dir_in_memory_is_no_larger_than_the_pod() {
+        let pod = |limits: &str| -> Pod {
+            serde_json::from_str(&format!(
+                r#"{{"spec":{{"containers":[{{"name":"a","resources":{{"limits":{limits}}}}},
+                {{"name":"b","resources":{{"limits":{{"memory":"100"}}}}}}]}}}}"#
+            ))
+            .unwrap()
+        };
+        let limited = pod(r#"{"memory":"50"}"#);
+        assert_eq!(memory_size(&limited, None, 1000), 150);
+        assert_eq!(memory_size(&limited, Some(60), 1000), 60);
+        assert_eq!(memory_size(&limited, Some(500), 1000), 150);
+        assert_eq!(memory_size(&pod("{}"), None, 1000), 1000);
+        assert_eq!(memory_size(&pod("{}"), Some(2000), 1000), 1000);
     }
 
     #[test]
