@@ -44,8 +44,6 @@ pub struct Image {
     pub source: Digest,
     /// Whether it came from a registry; else it was imported or built here.
     pub pulled: bool,
-    /// Whether it was made on this machine and can be had nowhere else: the built-in image.
-    pub pinned: bool,
     /// The digest of the configuration: the image's own id.
     pub id: Digest,
     pub config: ImageConfig,
@@ -443,7 +441,6 @@ impl ImageStore {
             manifest: entry.digest.clone(),
             source: source_of(entry).unwrap_or_else(|| entry.digest.clone()),
             pulled: source_of(entry).is_some(),
-            pinned: manifest.layers.iter().any(|layer| layer.media_type == oci::MEDIA_DIRECTORY),
             id: manifest.config.digest,
             config: file.config,
             size: entry.size + manifest.config.size + manifest.layers.iter().map(|layer| layer.size).sum::<u64>(),

@@ -163,7 +163,8 @@ impl ImageSource for StoreImages {
                     used: used.contains(image.id.as_str()),
                     pinned: false,
                 });
-                entry.pinned |= image.pinned;
+                // What was imported or built here can perhaps be had nowhere else.
+                entry.pinned |= !image.pulled;
             }
             Ok(by_id.into_values().collect())
         })

@@ -20,6 +20,7 @@ fn every_named_test_exists() {
         assert!(source.contains(&format!("fn {test}(")), "{file} has no {test}");
         named += 1;
     }
-    let weaknesses: BTreeSet<&str> = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-')).filter(|w| w.starts_with("CVE-")).collect();
+    let weaknesses: BTreeSet<&str> =
+        text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-')).filter(|w| w.starts_with("CVE-")).collect();
     assert!(named >= 30 && weaknesses.len() >= 30, "{named} tests, {} weaknesses", weaknesses.len());
 }

@@ -124,7 +124,7 @@ fn a_mount_point_that_changes_meanwhile(m: &Machine) {
     // The link names the host's path: if it were followed from the host's root, `outside` would be changed.
     let to = outside.display();
     let flip = format!(
-        "mkdir -p /v/a; ln -s {to} /v/b; touch /v/begun; while :; do mv -T /v/a /v/c; mv -T /v/b /v/a; mv -T /v/a /v/b; mv -T /v/c /v/a; done"
+        "touch /v/begun; while :; do rm -rf /v/a /v/c; mkdir /v/a; mv /v/a /v/c; ln -s {to} /v/a; rm -f /v/a; mv /v/c /v/a; done"
     );
     let mut evil = m.spec("s", "evil", &flip);
     evil.mounts = vec![bind("/v", &volume)];
@@ -182,7 +182,7 @@ fn groups_are_as_asked(m: &Machine) {
         let mut spec = m.spec(
             "s",
             id,
-            "grep Groups: /proc/self/status | tr '\\t' ' '; id -G | tr ' ' '\\n' | sort -n | tr '\\n' ' '",
+            "grep Groups: /proc/self/status | tr '\\t' ' '; id -G | tr ' ' '\\n' | sort -nu | tr '\\n' ' '",
         );
         spec.user = User { uid: 1000, gid: 1000, additional_gids: groups };
         let out = m.output(&spec);
