@@ -128,8 +128,8 @@ impl Runtime {
     /// Kills and deletes what is left of its containers and takes away namespaces, cgroup and state. Idempotent.
     pub fn remove_sandbox(&self, id: &str) -> Result<()> {
         let directory = self.sandbox_directory(id)?;
-        for container in self.list_containers()?.into_iter().filter(|c| c.sandbox == id) {
-            self.delete_container(&container.id)?;
+        for container in self.containers_where(|spec| spec.sandbox == id)? {
+            self.delete_container(&container)?;
         }
         sandbox::remove(&directory, &self.cgroups)
     }
@@ -288,6 +288,12 @@ impl Runtime {
 
     pub fn list_containers(&self) -> Result<Vec<Container>> {
         each(&self.state_dir.join("containers"), |id| self.container(id))
+    }
+
+    /// Ids of the containers whose specification fits. Much less work than [`Runtime::list_containers`]: nothing else is read.
+    pub fn containers_where(&self, fits: impl Fn(&ContainerSpec) -> bool) -> Result<Vec<String>> {
+        let found = each(&self.state_dir.join("containers"), |id| self.record(id))?;
+        Ok(found.into_iter().filter(|r| fits(&r.spec)).map(|r| r.spec.id).collect())
     }
 
     fn running(&self, id: &str) -> Result<RunningRecord> {

@@ -112,7 +112,10 @@ pub fn check_id(id: &str) -> Result<()> {
 
 /// Replaces a file as a whole.
 pub fn write<T: Serialize>(path: &Path, value: &T) -> Result<()> {
-    let temporary = path.with_extension("new");
+    // Of its own name: a shim and two looks of the server may write the same file at once.
+    static WRITES: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+    let count = WRITES.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let temporary = path.with_extension(format!("new.{}.{count}", std::process::id()));
     let bytes = serde_json::to_vec(value).map_err(|e| Error::file(path, io::Error::other(e)))?;
     fs::write(&temporary, bytes).map_err(|e| Error::file(&temporary, e))?;
     fs::rename(&temporary, path).map_err(|e| Error::file(path, e))

@@ -11,11 +11,8 @@ pub async fn run(ctx: &PodContext) -> Result<(), String> {
     let uid = ctx.uid().to_owned();
     let found = ctx.shared.blocking(move |s| -> Result<(Vec<String>, Vec<String>), Error> {
         let of_pod = |l: &std::collections::BTreeMap<String, String>| labels::get(l, labels::POD_UID) == uid;
-        let mut containers = Vec::new();
-        for container in s.runtime.list_containers()?.into_iter().filter(|c| of_pod(&c.labels)) {
-            s.runtime.delete_container(&container.id)?;
-            containers.push(container.id);
-        }
+        let containers = s.runtime.containers_where(|spec| of_pod(&spec.labels))?;
+        containers.iter().try_for_each(|id| s.runtime.delete_container(id))?;
         let sandboxes = s.runtime.list_sandboxes()?.into_iter().filter(|b| of_pod(&b.labels));
         Ok((containers, sandboxes.map(|b| b.id).collect()))
     });
