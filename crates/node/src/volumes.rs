@@ -143,6 +143,32 @@ pub fn sub_path(ctx: &PodContext, volume: &str, container: &str, n: usize) -> Pa
     ctx.dir().join("volume-subpaths").join(volume).join(container).join(n.to_string())
 }
 
+/// Bytes of a file of variables at most.
+const TEXT_BYTES_MAX: u64 = 1 << 20;
+
+/// The text of a file in a volume. Links may not lead out of it, and what is no plain file is not opened.
+pub fn read_text(root: &Path, sub: &str) -> Result<String, String> {
+    use std::io::Read as _;
+    use std::os::fd::AsRawFd as _;
+    if !corten_volumes::sub_path_exists(root, sub).map_err(|e| e.to_string())? {
+        return Err(format!("{sub}: no such file"));
+    }
+    let found = std::fs::File::from(corten_volumes::open_sub_path(root, sub).map_err(|e| e.to_string())?);
+    if !found.metadata().is_ok_and(|m| m.is_file()) {
+        return Err(format!("{sub}: not a plain file"));
+    }
+    let open = || -> std::io::Result<String> {
+        let mut text = Vec::new();
+        let file = std::fs::File::open(format!("/proc/self/fd/{}", found.as_raw_fd()))?;
+        file.take(TEXT_BYTES_MAX + 1).read_to_end(&mut text)?;
+        if text.len() as u64 > TEXT_BYTES_MAX {
+            return Err(std::io::Error::other("larger than 1 MiB"));
+        }
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    };
+    open().map_err(|e| format!("{sub}: {e}"))
+}
+
 /// The path of a bound claim's volume on this node, and whether it is a block device; `used_as`: the volume's name in the pod.
 async fn claim(ctx: &PodContext, name: &str, used_as: &str) -> Result<(PathBuf, bool), String> {
     let api = &ctx.shared.api;

@@ -23,6 +23,8 @@ pub struct Sources {
     pub certificates: HashMap<(String, usize), Credential>,
     /// All services that may matter: the namespace's own, and `default/kubernetes`.
     pub services: Vec<Arc<Service>>,
+    /// Contents of the files that `fileKeyRef`s name, by volume and path, or why they cannot be read.
+    pub files: HashMap<(String, String), Result<String, String>>,
     /// What the node knows.
     pub facts: Facts,
 }
@@ -187,7 +189,24 @@ fn value_from(
                 .map_or_else(|| absent(s, "Secret"), |v| Ok(Some(String::from_utf8_lossy(v).into_owned()))),
         };
     }
-    Ok(Some(String::new()))
+    let Some(s) = &source.file_key_ref else { return Ok(Some(String::new())) };
+    if !pod.spec.volumes.iter().any(|v| v.name == s.volume_name) {
+        return Err(EnvError(format!("cannot find the volume {:?} referenced by FileKeyRef", s.volume_name)));
+    }
+    let text = sources.files.get(&(s.volume_name.clone(), s.path.clone())).and_then(|f| f.as_ref().ok());
+    let value = text.map(|text| crate::env_file::value(text, &s.key));
+    match value {
+        Some(Ok(value)) if !value.is_empty() => Ok(Some(value)),
+        Some(Ok(_)) if s.optional => Ok(None),
+        Some(Ok(_)) => Err(EnvError(format!("environment variable key {:?} not found in file {:?}", s.key, s.path))),
+        Some(Err(_)) | None => Err(EnvError("couldn't parse env file".into())),
+    }
+}
+
+/// The files of variables that a container's `fileKeyRef`s name: volume and path.
+pub fn files(container: &Container) -> BTreeSet<(String, String)> {
+    let sources = container.env.iter().filter_map(|v| v.value_from.as_ref()?.file_key_ref.as_ref());
+    sources.map(|f| (f.volume_name.clone(), f.path.clone())).collect()
 }
 
 /// Names of config maps and of secrets that a pod refers to.

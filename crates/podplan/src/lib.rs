@@ -18,6 +18,7 @@ pub mod asked;
 mod conditions;
 pub mod downward;
 pub mod env;
+pub mod env_file;
 pub mod eviction;
 pub mod hosts;
 mod level;

@@ -32,6 +32,7 @@ const CONTAINER: &[&str] = &[
     "env.valueFrom.resourceFieldRef",
     "env.valueFrom.configMapKeyRef",
     "env.valueFrom.secretKeyRef",
+    "env.valueFrom.fileKeyRef",
     "resources.limits",
     "resources.requests",
     "resizePolicy",
@@ -147,7 +148,6 @@ const REASONS: &[(&str, &str)] = &[
     ("securityContext.appArmorProfile", "this node has no AppArmor"),
     ("securityContext.windowsOptions", "this node runs Linux"),
     ("containers.resources.claims", "dynamic resource allocation is not implemented"),
-    ("containers.env.valueFrom.fileKeyRef", "variables from files are not implemented"),
     ("containers.securityContext.appArmorProfile", "this node has no AppArmor"),
     ("volumes.nfs", "NFS volumes are not implemented"),
     ("volumes.gitRepo", "this source was removed from Kubernetes"),
@@ -306,7 +306,6 @@ mod tests {
         expect![[r#"
             spec.hostUsers: user namespaces are not implemented
             spec.runtimeClassName: only the built-in runtime exists
-            spec.containers[0].env[0].valueFrom.fileKeyRef: variables from files are not implemented
             spec.containers[0].newField: this field is not implemented by this node
             spec.volumes[1].nfs: NFS volumes are not implemented
             spec.volumes[2].gitRepo: this source was removed from Kubernetes

@@ -66,10 +66,19 @@ async fn create_and_start(
 ) -> Result<(), StartFailure> {
     let (shared, container) = (&ctx.shared, &job.container);
     let config = |message: String| failure("CreateContainerConfigError", message);
-    let sources = job.reader.sources(ctx, &job.ips).await.map_err(config)?;
-    let environment = env::environment(&ctx.pod, container, &sources).map_err(|e| config(e.to_string()))?;
+    let mut sources = job.reader.sources(ctx, &job.ips).await.map_err(config)?;
     let mounted = volumes::mounted(ctx, &job.reader).await;
     let mounted = mounted.map_err(|(volume, error)| config(format!("volume {volume:?}: {error}")))?;
+    for (volume, path) in env::files(container) {
+        let Some(root) = mounted.get(&volume).map(|m| m.path.clone()) else { continue };
+        let sub = path.clone();
+        let text = shared.blocking(move |_| volumes::read_text(&root, &sub)).await.and_then(|text| text);
+        if let Err(error) = &text {
+            tracing::debug!(pod = ctx.pod.metadata.name, volume, path, error, "a file of variables cannot be read");
+        }
+        sources.files.insert((volume, path), text);
+    }
+    let environment = env::environment(&ctx.pod, container, &sources).map_err(|e| config(e.to_string()))?;
     let inputs = spec::Inputs { ctx, job, image, environment, mounted: &mounted, id };
     let runtime_spec = spec::build(inputs).map_err(config)?;
     let made = shared.blocking(move |s| s.runtime.create_container(&runtime_spec)).await;

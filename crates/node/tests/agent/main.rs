@@ -384,9 +384,10 @@ async fn volumes_and_environment(cluster: Cluster) {
     cluster.create(
         "p",
         r#""securityContext":{"runAsUser":1000,"runAsGroup":1000,"fsGroup":2000,"seLinuxOptions":{"level":"s0:c0,c1"}},
-        "initContainers":[{"name":"i","image":"i","command":["sh","-c","echo from init > /shared/x"],"volumeMounts":[{"name":"e","mountPath":"/shared"}]}],
-        "containers":[{"name":"c","image":"i","command":["sh","-c","cat /shared/x /cfg/k /token/token; echo; echo $K $POD $(id -u) $(id -G); sleep 1000"],
-        "env":[{"name":"K","valueFrom":{"configMapKeyRef":{"name":"m","key":"k"}}},{"name":"POD","valueFrom":{"fieldRef":{"fieldPath":"metadata.name"}}}],
+        "initContainers":[{"name":"i","image":"i","command":["sh","-c","echo from init > /shared/x; echo \"F='left by init'\" > /shared/env"],"volumeMounts":[{"name":"e","mountPath":"/shared"}]}],
+        "containers":[{"name":"c","image":"i","command":["sh","-c","cat /shared/x /cfg/k /token/token; echo; echo $K $POD $F $(id -u) $(id -G); sleep 1000"],
+        "env":[{"name":"K","valueFrom":{"configMapKeyRef":{"name":"m","key":"k"}}},{"name":"POD","valueFrom":{"fieldRef":{"fieldPath":"metadata.name"}}},
+        {"name":"F","valueFrom":{"fileKeyRef":{"volumeName":"e","path":"env","key":"F"}}}],
         "volumeMounts":[{"name":"e","mountPath":"/shared"},{"name":"c","mountPath":"/cfg"},{"name":"t","mountPath":"/token"},
         {"name":"mem","mountPath":"/mem"},{"name":"e","mountPath":"/sub","subPath":"a/b"},{"name":"d","mountPath":"/told"},{"name":"s","mountPath":"/short"}]}],
         "volumes":[{"name":"e","emptyDir":{}},{"name":"mem","emptyDir":{"medium":"Memory"}},{"name":"c","configMap":{"name":"m"}},
@@ -410,7 +411,7 @@ async fn volumes_and_environment(cluster: Cluster) {
     let (_, out) = cluster.exec("p", &["sh", "-c", "touch /sub/f; ls /shared/a/b; touch /mem/x; id -u"], "").await;
     assert_eq!(out, "f\n1000\n");
     let log = cluster.log("p", false).await;
-    assert_eq!(log, "from init\nonea-token\none p 1000 1000 2000\n");
+    assert_eq!(log, "from init\nonea-token\none p left by init 1000 1000 2000\n");
     let mut changed = map;
     changed.set("data.k", "two");
     cluster.api.put(&map_key, changed);
