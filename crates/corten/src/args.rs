@@ -94,6 +94,9 @@ pub struct AddressArgs {
     /// Addresses of Services (default: 10.43.0.0/16, for further clusters the next free range)
     #[arg(long, value_name = "CIDR")]
     pub service_cidr: Option<String>,
+    /// Pods that this machine's node takes at most (default: 110); its pod range holds twice as many addresses
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=16_000))]
+    pub max_pods: Option<u32>,
 }
 
 /// Arguments of `up`.

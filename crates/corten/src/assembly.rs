@@ -49,6 +49,8 @@ pub struct Plan {
     pub node_name: Option<String>,
     /// The machine's address.
     pub node_ip: Ipv4Addr,
+    /// Pods that the node takes at most.
+    pub pods_max: u32,
     /// A shared secret that makes its bearer an administrator.
     pub token: Option<String>,
     /// Whether objects are kept in memory only.
@@ -104,6 +106,9 @@ pub struct Running {
     shutdown_delay: Duration,
 }
 
+/// Pods that a node takes at most, unless it is told otherwise; upstream's `maxPods`.
+pub const PODS_MAX: u32 = 110;
+
 /// What begins a stage's text that is a warning about the host.
 pub const WARNING: &str = "warning: ";
 
@@ -113,7 +118,7 @@ pub const WARNING: &str = "warning: ";
 /// # Errors
 /// What keeps a part from starting. Nothing goes on then.
 pub async fn start(plan: Plan, mut stage: impl FnMut(&str)) -> Result<Running> {
-    let ranges = Ranges::new(&plan.addresses)?;
+    let ranges = Ranges::new(&plan.addresses, plan.pods_max)?;
     if plan.node_name.is_some() {
         check_network(&plan, &ranges, &mut stage)?;
     }
@@ -245,10 +250,19 @@ struct Ranges {
     service: Cidr,
     cluster_text: (Ipv4Addr, u8),
     service_text: (Ipv4Addr, u8),
+    node_bits: u8,
+}
+
+/// The prefix of a node's pod range: twice as many addresses as pods, so that one which has just been given back rests a while;
+/// a /24 at least.
+fn node_bits(pods_max: u32) -> u8 {
+    let addresses = u64::from(pods_max) * 2;
+    let bits = addresses.next_power_of_two().ilog2();
+    u8::try_from(32 - bits).unwrap_or(8).min(24)
 }
 
 impl Ranges {
-    fn new(addresses: &Addresses) -> Result<Ranges> {
+    fn new(addresses: &Addresses, pods_max: u32) -> Result<Ranges> {
         let cidr = |flag: &str, text: &str| text.parse::<Cidr>().map_err(|e| anyhow!("{flag} {text}: {e}"));
         let (cluster, service) =
             (cidr("--cluster-cidr", &addresses.cluster_cidr)?, cidr("--service-cidr", &addresses.service_cidr)?);
@@ -259,17 +273,17 @@ impl Ranges {
         if cluster.size() < 256 || service.size() < 256 {
             bail!("--cluster-cidr and --service-cidr must each hold at least 256 addresses (a /24)");
         }
-        Ok(Ranges {
-            cluster,
-            service,
-            cluster_text: parts(&addresses.cluster_cidr)?,
-            service_text: parts(&addresses.service_cidr)?,
-        })
+        let node_bits = node_bits(pods_max);
+        let cluster_text = parts(&addresses.cluster_cidr)?;
+        if node_bits < 24 && cluster_text.1 > node_bits {
+            bail!("--max-pods {pods_max} needs a --cluster-cidr of at least a /{node_bits}");
+        }
+        Ok(Ranges { node_bits, cluster, service, cluster_text, service_text: parts(&addresses.service_cidr)? })
     }
 
-    /// The first node's pod range: the first /24 of the pods' range.
+    /// The first node's pod range: the first one of the pods' range.
     fn pod_cidr(&self) -> (Ipv4Addr, u8) {
-        (self.cluster_text.0, self.cluster_text.1.max(24))
+        (self.cluster_text.0, self.cluster_text.1.max(self.node_bits))
     }
 
     /// The first node's address in its pod range: pods' gateway, where DNS and the API are reached.
@@ -384,7 +398,7 @@ async fn start_agent(plan: &Plan, ranges: &Ranges, name: &str, apis: Apis, tasks
         cluster_domain: "cluster.local".into(),
         serve_services: true,
         dns_listen: Vec::new(),
-        pods_max: 110,
+        pods_max: plan.pods_max,
         // What role a node has is not for its agent to say.
         labels: Vec::new(),
         host_netns: None,

@@ -61,6 +61,9 @@ fn start(cluster: &Cluster, args: &UpArgs) -> Result<()> {
     if let Some(port) = args.addresses.https_listen_port {
         command.args(["--https-listen-port", &port.to_string()]);
     }
+    if let Some(pods) = args.addresses.max_pods {
+        command.args(["--max-pods", &pods.to_string()]);
+    }
     command.args(crate::api_args::pass_on(std::env::args().skip(1)));
     // The child inherits this one descriptor; everything else is closed on exec.
     rustix::io::fcntl_setfd(&writer, rustix::io::FdFlags::empty())?;

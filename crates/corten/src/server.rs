@@ -35,6 +35,7 @@ pub fn run(args: ServerArgs) -> Result<u8> {
     let addresses = Addresses::decide(&cluster, &args.addresses)?;
     host::check_port(args.bind_address.unwrap_or(Ipv4Addr::UNSPECIFIED.into()), addresses.port)?;
     let plan = Plan {
+        pods_max: args.addresses.max_pods.unwrap_or(assembly::PODS_MAX),
         kubeconfig: args.write_kubeconfig.clone().unwrap_or_else(|| cluster.kubeconfig()),
         node_name: (!args.disable_agent).then(|| args.node_name.clone().unwrap_or_else(host::node_name)),
         node_ip: host::node_ip(),
