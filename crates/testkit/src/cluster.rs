@@ -91,6 +91,11 @@ impl Cluster {
         Ok(())
     }
 
+    /// The cluster's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The cluster's data directory.
     pub fn data(&self) -> &Path {
         &self.data

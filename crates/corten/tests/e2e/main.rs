@@ -48,6 +48,7 @@ const CASES: &[Case] = &[
     ("postgres_keeps_its_data", postgres::keeps_its_data),
     ("shutdown_delay", drain::shutdown_delay),
     ("containers_survive_the_server", crash::containers_survive_the_server),
+    ("killed_again_and_again", crash::killed_again_and_again),
 ];
 
 fn main() -> ExitCode {
