@@ -4,6 +4,7 @@
 
 mod api;
 mod client;
+mod node;
 mod page;
 
 use std::fs;
@@ -41,6 +42,8 @@ pub(crate) struct BenchArgs {
 enum BenchCommand {
     /// Compare the API server with upstream's kube-apiserver and etcd, side by side, and write the table in docs/benchmarks.md
     Api(api::ApiArgs),
+    /// Measure pods on a node, beside Debian's containerd and runc, and write the table in docs/benchmarks.md
+    Node(node::NodeArgs),
 }
 
 /// Arguments of `bench` alone.
@@ -71,6 +74,7 @@ struct Bench {
 pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     match &args.command {
         Some(BenchCommand::Api(args)) => api::run(args),
+        Some(BenchCommand::Node(args)) => node::run_all(args),
         None => product(&args.product),
     }
 }

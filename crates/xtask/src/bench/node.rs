@@ -1,0 +1,413 @@
+//! `cargo xtask bench node`: how fast pods start and what they cost, and the same containers under Debian's containerd and runc.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use corten_base::{OnStop, Tasks};
+use corten_client::HttpClient;
+use corten_client::exec::{self, ExecEvent};
+use corten_testkit::{cache_dir, debian, root, run, text};
+use corten_tree::{Tree, tree};
+use futures::StreamExt as _;
+use hyper::Method;
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{Bench, PODS, delete_pods, ms, page, pod, pod_body, pss_kib, release_binary};
+
+const BEGIN: &str = "<!-- written by `cargo xtask bench node`; not edited by hand -->";
+const END: &str = "<!-- end -->";
+/// Clients that create pods at once.
+const CLIENTS: usize = 8;
+const EXECS: usize = 50;
+
+/// Arguments of `bench node`.
+#[derive(Debug, Args)]
+pub(super) struct NodeArgs {
+    /// Pods that are created at once
+    #[arg(long, default_value_t = 100)]
+    pods: usize,
+    /// Pods that are created one after the other
+    #[arg(long, default_value_t = 50)]
+    single: usize,
+    /// Measure an existing binary instead of building one
+    #[arg(long)]
+    binary: Option<PathBuf>,
+    /// Pods with a web server that must answer a readiness probe; "Running" is then "Ready"
+    #[arg(long)]
+    probe: bool,
+    /// Leave containerd out
+    #[arg(long)]
+    alone: bool,
+    /// Do not write docs/benchmarks.md
+    #[arg(long)]
+    no_page: bool,
+}
+
+/// One line of the table.
+struct Row {
+    figure: String,
+    ours: String,
+    theirs: String,
+    target: String,
+}
+
+pub(super) fn run_all(args: &NodeArgs) -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        bail!("the benchmark runs pods: run it as root");
+    }
+    let binary = release_binary("corten", args.binary.as_deref())?;
+    let theirs = if args.alone { None } else { Some(Containerd::measure(args)?) };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let rows = runtime.block_on(async {
+        let mut bench = Bench::new(&binary, "bench-node")?;
+        bench.clean()?;
+        let rows = ours(&mut bench, args, theirs.as_ref()).await;
+        bench.clean()?;
+        rows
+    })?;
+    let section = section(&rows);
+    println!("{section}");
+    if args.no_page {
+        return Ok(());
+    }
+    page::write(&root().join("docs/benchmarks.md"), &section)
+}
+
+async fn ours(bench: &mut Bench, args: &NodeArgs, theirs: Option<&Figures>) -> Result<Vec<Row>> {
+    let limit = (args.pods + 10).to_string();
+    let more: Vec<&str> = if args.pods > 100 { vec!["--max-pods", &limit] } else { Vec::new() };
+    bench.start(&more)?;
+    let client = bench.client()?;
+    pod(&client, "first").await?;
+    let mut single = Vec::new();
+    for i in 0..args.single {
+        single.push(pod(&client, &format!("p{i}")).await?);
+    }
+    let execs = execs(&client).await?;
+    delete_pods(&client).await?;
+    let (all, each) = at_once(bench, &client, args.pods, args.probe).await?;
+    let server = bench.child.as_ref().context("the server runs")?.id();
+    let shims = descendants(server, "corten-shim")?;
+    let memory = pss_kib(&shims) as f64 / args.pods as f64 / 1024.0;
+    let of = |pick: &dyn Fn(&Figures) -> String| theirs.map_or_else(|| "—".to_owned(), pick);
+    Ok(vec![
+        Row {
+            figure: format!("{} pods created at once: all {}", args.pods, if args.probe { "Ready" } else { "Running" }),
+            ours: format!("{:.2} s", all.as_secs_f64()),
+            theirs: of(&|f| format!("{:.2} s", f.all.as_secs_f64())),
+            target: verdict("≤ 4 s", all <= Duration::from_secs(4)),
+        },
+        Row {
+            figure: "of these, create to Running".into(),
+            ours: quantiles(&each),
+            theirs: String::new(),
+            target: String::new(),
+        },
+        Row {
+            figure: format!("{} pods one after the other, create to Running", args.single),
+            target: verdict("p50 ≤ 100 ms", quantile(&single, 0.5) <= Duration::from_millis(100)),
+            ours: quantiles(&single),
+            theirs: of(&|f| quantiles(&f.single)),
+        },
+        Row {
+            figure: format!("exec of `true`, {EXECS} one after the other"),
+            ours: quantiles(&execs),
+            theirs: of(&|f| quantiles(&f.execs)),
+            target: String::new(),
+        },
+        Row {
+            figure: "memory per container: PSS of shim and sandbox".into(),
+            ours: format!("{memory:.2} MiB"),
+            theirs: of(&|f| format!("{:.2} MiB", f.memory)),
+            target: verdict("≤ 1.5 MB", memory * 1.048_576 <= 1.5),
+        },
+    ])
+}
+
+/// Creates pods from several clients: when the last one runs, and how long each took from its own creation.
+async fn at_once(bench: &Bench, client: &HttpClient, count: usize, probe: bool) -> Result<(Duration, Vec<Duration>)> {
+    let list = client.json(Method::GET, PODS, "", None).await?;
+    let revision = list.str_at("metadata.resourceVersion");
+    let path = format!("{PODS}?watch=true&resourceVersion={revision}");
+    let mut events = client.lines(&path, "application/json").await?;
+    let tasks = Tasks::tokio();
+    let began = Instant::now();
+    let (sender, mut created) = tokio::sync::mpsc::channel(count);
+    for worker in 0..CLIENTS {
+        let (client, sender) = (bench.client()?, sender.clone());
+        tasks.spawn("create pods", OnStop::Drain, async move {
+            for i in (worker..count).step_by(CLIENTS) {
+                let name = format!("n{i}");
+                let at = Instant::now();
+                let made = client.json(Method::POST, PODS, "application/json", Some(&body(&name, probe))).await;
+                let _ = sender.send((name, at, made.map(drop))).await;
+            }
+        });
+    }
+    drop(sender);
+    let mut running = BTreeMap::new();
+    while running.len() < count {
+        let event = events.next().await.context("the watch ended before all pods ran")??;
+        let ready = |c: &Tree| c.str_at("type") == "Ready" && c.str_at("status") == "True";
+        let done = match probe {
+            true => event.list_at("object.status.conditions").iter().any(ready),
+            false => event.str_at("object.status.phase") == "Running",
+        };
+        if done {
+            running.entry(event.str_at("object.metadata.name").to_owned()).or_insert_with(Instant::now);
+        }
+    }
+    let all = began.elapsed();
+    let mut times = Vec::new();
+    while let Some((name, at, made)) = created.recv().await {
+        made?;
+        times.push(running.get(&name).map_or(Duration::ZERO, |end| end.duration_since(at)));
+    }
+    times.sort_unstable();
+    Ok((all, times))
+}
+
+fn body(name: &str, probe: bool) -> Tree {
+    let mut body = pod_body(name);
+    if probe {
+        let container = tree!({
+            "name": "main", "image": "corten.dev/web:v1",
+            "readinessProbe": {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 10}
+        });
+        body.set("spec.containers", Tree::List(vec![container]));
+    }
+    body
+}
+
+async fn execs(client: &HttpClient) -> Result<Vec<Duration>> {
+    let path = format!("{PODS}/first/exec?command=true&stdout=true&stderr=true&container=main");
+    let mut times = Vec::new();
+    for _ in 0..EXECS {
+        let began = Instant::now();
+        let (_input, mut output) = exec::open(client, &path).await?;
+        loop {
+            match output.next().await {
+                ExecEvent::Exit(0) => break,
+                ExecEvent::Exit(code) => bail!("true ended with {code}"),
+                ExecEvent::Failed(status) => return Err(status.into()),
+                _ => {}
+            }
+        }
+        times.push(began.elapsed());
+    }
+    times.sort_unstable();
+    Ok(times)
+}
+
+/// Processes below one, by the beginning of their names.
+fn descendants(of: u32, name: &str) -> Result<Vec<i32>> {
+    let mut parents = BTreeMap::new();
+    for entry in fs::read_dir("/proc")?.flatten() {
+        let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else { continue };
+        let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        let Some((left, right)) = stat.rsplit_once(')') else { continue };
+        let comm = left.split_once('(').map_or("", |(_, c)| c).to_owned();
+        let parent = right.split_whitespace().nth(1).and_then(|p| p.parse::<i32>().ok()).unwrap_or(0);
+        parents.insert(pid, (parent, comm));
+    }
+    let root = i32::try_from(of)?;
+    let below = |mut pid: i32| {
+        while let Some((parent, _)) = parents.get(&pid) {
+            if *parent == root {
+                return true;
+            }
+            pid = *parent;
+        }
+        false
+    };
+    Ok(parents.iter().filter(|(pid, (_, comm))| comm.starts_with(name) && below(**pid)).map(|(pid, _)| *pid).collect())
+}
+
+/// What containerd and runc need for the same containers: without a kubelet, without a network of their own.
+struct Figures {
+    all: Duration,
+    single: Vec<Duration>,
+    execs: Vec<Duration>,
+    memory: f64,
+}
+
+struct Containerd {
+    child: Child,
+    dir: PathBuf,
+    root: PathBuf,
+    image: PathBuf,
+}
+
+impl Containerd {
+    fn measure(args: &NodeArgs) -> Result<Figures> {
+        let root = debian::rootfs("containerd", &["containerd", "runc"])?;
+        let dir = cache_dir().join("containerd");
+        fs::create_dir_all(&dir)?;
+        let mut here =
+            Containerd { child: start(&root, &dir)?, root, dir, image: fs::canonicalize(debian::busybox()?)? };
+        let figures = here.figures(args);
+        here.end()?;
+        figures
+    }
+
+    fn ctr(&self, args: &[&str]) -> Command {
+        let mut command = program(&self.root, "ctr");
+        command.arg("--address").arg(self.dir.join("containerd.sock")).args(args);
+        command
+    }
+
+    fn begin(&self, name: &str) -> Command {
+        let mut command = self.ctr(&["run", "--detach", "--null-io", "--rootfs"]);
+        command.arg(&self.image).args([name, "/bin/sleep", "1000000"]);
+        command
+    }
+
+    fn figures(&mut self, args: &NodeArgs) -> Result<Figures> {
+        let mut single = Vec::new();
+        for i in 0..args.single {
+            let began = Instant::now();
+            run(&mut self.begin(&format!("p{i}")))?;
+            single.push(began.elapsed());
+        }
+        let mut execs = Vec::new();
+        for i in 0..EXECS {
+            let began = Instant::now();
+            run(&mut self.ctr(&["task", "exec", "--exec-id", &format!("e{i}"), "p0", "/bin/true"]))?;
+            execs.push(began.elapsed());
+        }
+        for i in 0..args.single {
+            self.remove(&format!("p{i}"))?;
+        }
+        let began = Instant::now();
+        let mut started: Vec<Child> = Vec::new();
+        for i in 0..args.pods {
+            if started.len() == CLIENTS {
+                wait(started.remove(0))?;
+            }
+            started.push(self.begin(&format!("n{i}")).stdout(Stdio::null()).spawn()?);
+        }
+        started.into_iter().try_for_each(wait)?;
+        let all = began.elapsed();
+        // A shim's process goes from its parent: it is found by its name and by the socket that it was given.
+        let memory = pss_kib(&self.shims()?) as f64 / args.pods as f64 / 1024.0;
+        for i in 0..args.pods {
+            self.remove(&format!("n{i}"))?;
+        }
+        single.sort_unstable();
+        execs.sort_unstable();
+        Ok(Figures { all, single, execs, memory })
+    }
+
+    fn shims(&self) -> Result<Vec<i32>> {
+        let socket = self.dir.join("containerd.sock").to_string_lossy().into_owned();
+        let mut found = Vec::new();
+        for entry in fs::read_dir("/proc")?.flatten() {
+            let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else { continue };
+            let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let command = String::from_utf8_lossy(&command).into_owned();
+            if command.contains("containerd-shim-runc-v2") && command.contains(&socket) {
+                found.push(pid);
+            }
+        }
+        Ok(found)
+    }
+
+    fn remove(&self, name: &str) -> Result<()> {
+        run(&mut self.ctr(&["task", "delete", "--force", name])).map(drop).ok();
+        run(&mut self.ctr(&["container", "delete", name])).map(drop)
+    }
+
+    fn end(&mut self) -> Result<()> {
+        // What a failed measurement left.
+        let left = text(&mut self.ctr(&["container", "list", "--quiet"])).unwrap_or_default();
+        for name in left.lines() {
+            self.remove(name)?;
+        }
+        kill_process(Pid::from_child(&self.child), Signal::TERM)?;
+        self.child.wait()?;
+        fs::remove_dir_all(&self.dir).context("containerd's directory")
+    }
+}
+
+fn wait(mut child: Child) -> Result<()> {
+    match child.wait()? {
+        status if status.success() => Ok(()),
+        status => bail!("ctr run ended with {status}"),
+    }
+}
+
+/// A program of the unpacked packages, with their libraries.
+fn program(root: &Path, name: &str) -> Command {
+    let bin = root.join("usr/bin");
+    let path = format!("{}:{}:/usr/sbin:/usr/bin:/sbin:/bin", bin.display(), root.join("usr/sbin").display());
+    let mut command = Command::new(bin.join(name));
+    command.env("PATH", path).env("LD_LIBRARY_PATH", root.join("usr/lib/x86_64-linux-gnu"));
+    command
+}
+
+fn start(root: &Path, dir: &Path) -> Result<Child> {
+    let log = fs::File::create(dir.join("log"))?;
+    let socket = dir.join("containerd.sock");
+    let config = dir.join("config.toml");
+    fs::write(&config, "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n")?;
+    let mut command = program(root, "containerd");
+    command.arg("--config").arg(&config).arg("--address").arg(&socket);
+    command.arg("--root").arg(dir.join("root")).arg("--state").arg(dir.join("state"));
+    let mut child = command.stdout(log.try_clone()?).stderr(log).spawn().context("containerd")?;
+    let began = Instant::now();
+    while run(program(root, "ctr").arg("--address").arg(&socket).arg("version")).is_err() {
+        if let Some(status) = child.try_wait()? {
+            bail!("containerd ended with {status}: see {}", dir.join("log").display());
+        }
+        if began.elapsed() > Duration::from_secs(30) {
+            child.kill()?;
+            bail!("containerd does not answer: see {}", dir.join("log").display());
+        }
+    }
+    Ok(child)
+}
+
+fn quantile(sorted: &[Duration], part: f64) -> Duration {
+    let mut sorted = sorted.to_vec();
+    sorted.sort_unstable();
+    let at = (sorted.len() as f64 * part) as usize;
+    sorted.get(at.min(sorted.len().saturating_sub(1))).copied().unwrap_or_default()
+}
+
+fn quantiles(times: &[Duration]) -> String {
+    format!("p50 {}, p99 {}", ms(quantile(times, 0.5)), ms(quantile(times, 0.99)))
+}
+
+fn verdict(target: &str, met: bool) -> String {
+    format!("{target}: {}", if met { "met" } else { "missed" })
+}
+
+fn section(rows: &[Row]) -> String {
+    let mut text = format!(
+        "## Pods on a node\n\n{BEGIN}\n\nThe client, the whole cluster and its pods share the machine. Beside it, on the same machine \
+         in the same run: Debian's containerd and runc, told by `ctr` to run the same program from an unpacked directory, without \
+         kubelet, API, network or probes.\n\n| figure | Corten | containerd + runc | target |\n|---|---|---|---|\n"
+    );
+    for row in rows {
+        text.push_str(&format!("| {} | {} | {} | {} |\n", row.figure, row.ours, row.theirs, row.target));
+    }
+    text.push_str(&format!("\n{END}\n"));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_of_times() {
+        let times: Vec<Duration> = (1..=100).rev().map(Duration::from_millis).collect();
+        assert_eq!(quantiles(&times), "p50 51.00 ms, p99 100.00 ms");
+        assert_eq!(quantile(&[], 0.5), Duration::ZERO);
+    }
+}
