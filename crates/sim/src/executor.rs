@@ -22,11 +22,32 @@ struct Inner {
 }
 
 struct State {
+    /// The time that passes evenly: sleeps are measured by it.
     now: Timestamp,
+    /// What the wall clock shows beyond that, in seconds.
+    skew: i64,
     ready: Vec<Arc<Task>>,
-    timers: BTreeMap<(Timestamp, u64), Waker>,
+    timers: BTreeMap<(Timestamp, u64), Timer>,
+    hiccups: Option<Hiccups>,
     timers_made: u64,
     tasks_made: u64,
+}
+
+/// What happens at a time.
+enum Timer {
+    /// Someone who slept is woken.
+    Wake(Waker),
+    /// A task that was held up goes on.
+    Resume(Arc<Task>),
+}
+
+/// How often, and for how long at most, a task that could run is held up.
+#[derive(Debug, Clone, Copy)]
+pub struct Hiccups {
+    /// Of a thousand turns, so many.
+    pub permille: u64,
+    /// The longest pause, in milliseconds of virtual time.
+    pub millis_max: u64,
 }
 
 struct Task {
@@ -42,10 +63,20 @@ impl Wake for Task {
             return;
         }
         if let Some(sim) = self.sim.upgrade() {
-            let mut state = sim.lock();
-            let at = state.ready.partition_point(|task| task.number < self.number);
-            state.ready.insert(at, self);
+            sim.lock().enqueue(self);
         }
+    }
+}
+
+impl State {
+    fn enqueue(&mut self, task: Arc<Task>) {
+        let at = self.ready.partition_point(|other| other.number < task.number);
+        self.ready.insert(at, task);
+    }
+
+    fn add_timer(&mut self, at: Timestamp, timer: Timer) {
+        self.timers_made += 1;
+        self.timers.insert((at, self.timers_made), timer);
     }
 }
 
@@ -59,7 +90,8 @@ impl Sim {
     /// An executor at 2026-01-01T00:00:00Z.
     pub fn new(seed: u64) -> Sim {
         let now = Timestamp::from_second(1_767_225_600).expect("a time within range");
-        let state = State { now, ready: Vec::new(), timers: BTreeMap::new(), timers_made: 0, tasks_made: 0 };
+        let (ready, timers) = (Vec::new(), BTreeMap::new());
+        let state = State { now, skew: 0, ready, timers, hiccups: None, timers_made: 0, tasks_made: 0 };
         Sim(Arc::new(Inner { state: Mutex::new(state), order: SeededEntropy::new(seed ^ 0x5eed) }))
     }
 
@@ -68,9 +100,31 @@ impl Sim {
         Arc::new(SimClock(self.clone()))
     }
 
-    /// The virtual time.
+    /// The virtual time, as it passes evenly.
     pub fn now(&self) -> Timestamp {
         self.0.lock().now
+    }
+
+    /// The virtual time, as clocks on the wall show it.
+    pub fn wall(&self) -> Timestamp {
+        let state = self.0.lock();
+        state.now.checked_add(jiff::SignedDuration::from_secs(state.skew)).unwrap_or(state.now)
+    }
+
+    /// Puts all clocks forward or back; who sleeps sleeps as long as before.
+    pub fn set_clocks(&self, seconds: i64) {
+        self.0.lock().skew += seconds;
+    }
+
+    /// Lets time pass in which nothing runs, as when the machine is suspended.
+    pub fn suspend(&self, duration: Duration) {
+        let mut state = self.0.lock();
+        state.now = state.now.checked_add(duration).expect("within jiff's range");
+    }
+
+    /// From now on tasks are held up by chance.
+    pub fn set_hiccups(&self, hiccups: Option<Hiccups>) {
+        self.0.lock().hiccups = hiccups;
     }
 
     /// Starts a future.
@@ -93,6 +147,14 @@ impl Sim {
         // By number, so that the order in which tasks were woken makes no difference.
         let at = (self.0.order.u64() % state.ready.len() as u64) as usize;
         let task = state.ready.remove(at);
+        if let Some(hiccups) = state.hiccups
+            && self.0.order.u64() % 1000 < hiccups.permille
+        {
+            let pause = Duration::from_millis(self.0.order.u64() % hiccups.millis_max.max(1));
+            let until = state.now.checked_add(pause).expect("within jiff's range");
+            state.add_timer(until, Timer::Resume(task));
+            return true;
+        }
         drop(state);
         task.queued.store(false, Ordering::Release);
         let waker = Waker::from(task.clone());
@@ -117,7 +179,10 @@ impl Sim {
         let now = state.now;
         let mut due = Vec::new();
         while let Some(first) = state.timers.first_entry().filter(|e| e.key().0 <= now) {
-            due.push(first.remove());
+            match first.remove() {
+                Timer::Wake(waker) => due.push(waker),
+                Timer::Resume(task) => state.enqueue(task),
+            }
         }
         drop(state);
         due.into_iter().for_each(Waker::wake);
@@ -156,11 +221,11 @@ pub struct SimClock(Sim);
 
 impl Clock for SimClock {
     fn now(&self) -> Timestamp {
-        self.0.now()
+        self.0.wall()
     }
 
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
-        let deadline = self.now().checked_add(duration).unwrap_or(Timestamp::MAX);
+        let deadline = self.0.now().checked_add(duration).unwrap_or(Timestamp::MAX);
         Box::pin(Sleep { sim: self.0.clone(), deadline, place: None })
     }
 }
@@ -184,7 +249,7 @@ impl Future for Sleep {
             state.timers_made += 1;
             (self.deadline, state.timers_made)
         });
-        state.timers.insert(place, context.waker().clone());
+        state.timers.insert(place, Timer::Wake(context.waker().clone()));
         drop(state);
         self.place = Some(place);
         Poll::Pending

@@ -1,18 +1,20 @@
-//! A seeded simulator of a whole cluster.
+//! A seeded simulator of a whole cluster: memory store, the real pipeline, cache, controllers and scheduler, nodes that
+//! pretend, a virtual clock. Everything runs on one thread; the seed decides who moves next, when the store fails, who is held
+//! up, which part dies, which node is lost, and what users do.
 //!
-//! It runs the product: store, cache, the API server's pipeline, all controllers and the scheduler, on one thread, in virtual
-//! time, with nodes that only pretend. A seed decides the order in which tasks run, how long pods take, what users do, which
-//! commits fail and when the controllers are restarted. After each change the invariants are checked; in the end the cluster must
-//! settle, and every controller must have nothing left to do.
+//! What it checks is in `check`, after every revision and when nothing happens any more.
 
 mod check;
 mod cluster;
 mod executor;
 mod node;
 mod run;
+mod script;
 #[cfg(test)]
 mod storage;
 mod users;
 
-pub use executor::{Sim, SimClock};
-pub use run::{Report, run};
+pub use check::Fault;
+pub use executor::{Hiccups, Sim, SimClock};
+pub use run::{Report, run, shrink};
+pub use script::Script;

@@ -1,115 +1,199 @@
-//! One run: a cluster, users, faults, and the checks.
+//! One run: a cluster, users, faults, and the checks; and how a run that fails is made shorter.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use corten_base::Entropy;
-use corten_base::entropy::SeededEntropy;
-
-use crate::check::Checker;
+use crate::check::{Checker, Fault};
 use crate::cluster::Cluster;
-use crate::node;
+use crate::node::Nodes;
+use crate::script::{Deed, Script};
 use crate::users::Users;
 
 /// How long nothing must have changed for a cluster to count as settled.
 const QUIET: Duration = Duration::from_secs(300);
 /// How long a cluster may take to settle.
 const SETTLE_MAX: Duration = Duration::from_secs(4 * 3600);
+/// How long what was cut off may take to come back.
+const HEAL: Duration = Duration::from_secs(700);
+/// How many shorter runs are tried.
+const SHORTER_MAX: usize = 60;
 
 /// What a run has shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
-    /// The seed, to run it again.
-    pub seed: u64,
+    /// What was done.
+    pub script: Script,
     /// How many changes the cluster made.
     pub revisions: usize,
     /// How much virtual time has passed, in seconds.
     pub seconds: i64,
+    /// The sum of the nodes' virtual time, in seconds.
+    pub node_seconds: i64,
     /// What was wrong.
-    pub faults: Vec<String>,
+    pub faults: Vec<Fault>,
 }
 
-/// Simulates a cluster in which users do `steps` things.
-pub fn run(seed: u64, steps: usize) -> Report {
-    let choice = SeededEntropy::new(seed ^ 0xc401ce);
-    let cluster = Cluster::start(seed, !seed.is_multiple_of(3));
-    let began = cluster.sim.now();
-    node::start(&cluster, 1 + (choice.u64() % 3) as usize);
-    let mut checker = Checker::new(&cluster.cache);
-    let users = Arc::new(tokio::sync::Mutex::new(Users::new(&cluster)));
-    let working = users.clone();
-    user_task(&cluster, &mut checker, async move { working.lock().await.begin().await });
-    for _ in 0..steps {
-        let pause = Duration::from_millis(choice.u64() % 20_000);
-        pass(&cluster, &mut checker, pause);
-        if choice.u64().is_multiple_of(8) {
-            cluster.restart_manager(false);
-        }
-        let working = users.clone();
-        user_task(&cluster, &mut checker, async move { working.lock().await.act().await });
-    }
-    if settle(&cluster, &mut checker) {
-        checker.settled(cluster.sim.now());
-    }
-    checker.ending = true;
-    let working = users.clone();
-    user_task(&cluster, &mut checker, async move { working.lock().await.end().await });
-    if settle(&cluster, &mut checker) {
-        checker.ended();
-    }
-    Report {
-        seed,
-        revisions: checker.revisions,
-        seconds: cluster.sim.now().duration_since(began).as_secs(),
-        faults: checker.faults,
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Report { script, revisions, seconds, .. } = self;
+        let faults = self.faults.len();
+        write!(f, "seed {}: {revisions} revisions, {seconds} s of virtual time, {faults} faults", script.seed)?;
+        self.faults.iter().try_for_each(|fault| write!(f, "\n  {fault}"))
     }
 }
 
-/// Lets time pass.
-fn pass(cluster: &Cluster, checker: &mut Checker, duration: Duration) -> bool {
-    let until = cluster.sim.now().checked_add(duration).expect("within jiff's range");
-    let mut any = false;
-    loop {
-        while cluster.sim.step() {
-            any |= checker.follow();
-        }
-        if !cluster.sim.advance(until) {
-            return any;
-        }
-    }
+/// Simulates a cluster in which a script happens.
+pub fn run(script: &Script) -> Report {
+    Run::start(script).finish()
 }
 
-/// Lets a user do something; time passes as needed.
-fn user_task(cluster: &Cluster, checker: &mut Checker, what: impl Future<Output = ()> + Send + 'static) {
-    let done = Arc::new(Mutex::new(false));
-    let flag = done.clone();
-    cluster.sim.start(Box::pin(async move {
-        what.await;
-        *flag.lock().unwrap_or_else(PoisonError::into_inner) = true;
-    }));
-    while !*done.lock().unwrap_or_else(PoisonError::into_inner) {
-        pass(cluster, checker, Duration::from_millis(100));
+/// Takes from a script that fails whatever can be taken while the same rule is broken, and runs what is left.
+pub fn shrink(report: &Report) -> Report {
+    let mut best = report.clone();
+    let Some(broken) = report.faults.first().map(|f| f.invariant) else { return best };
+    let mut tries = 0;
+    let mut size = best.script.steps.len().div_ceil(2);
+    while size > 0 {
+        let mut from = 0;
+        while from < best.script.steps.len() && tries < SHORTER_MAX {
+            tries += 1;
+            let shorter = run(&best.script.without(from, size));
+            if shorter.faults.iter().any(|f| f.invariant == broken) {
+                best = shorter;
+            } else {
+                from += size;
+            }
+        }
+        size = if size == 1 { 0 } else { size.div_ceil(2) };
     }
+    best
 }
 
-/// Waits until nothing changes any more; false (and a fault) if that does not come.
-fn settle(cluster: &Cluster, checker: &mut Checker) -> bool {
-    let limit = cluster.sim.now().checked_add(SETTLE_MAX).expect("within jiff's range");
-    let mut quiet = Duration::ZERO;
-    const STEP: Duration = Duration::from_secs(30);
-    while cluster.sim.now() < limit {
-        quiet = if pass(cluster, checker, STEP) { Duration::ZERO } else { quiet + STEP };
-        if quiet >= QUIET {
-            return true;
+struct Run {
+    script: Script,
+    cluster: Cluster,
+    checker: Checker,
+    nodes: Nodes,
+    users: Arc<tokio::sync::Mutex<Users>>,
+    node_seconds: i64,
+}
+
+impl Run {
+    fn start(script: &Script) -> Run {
+        let cluster = Cluster::start(script.seed, script.faults);
+        let nodes = Nodes::start(&cluster, script.nodes);
+        let checker = Checker::new(&cluster, nodes.clone());
+        let users = Arc::new(tokio::sync::Mutex::new(Users::new(&cluster, nodes.clone())));
+        Run { script: script.clone(), cluster, checker, nodes, users, node_seconds: 0 }
+    }
+
+    fn finish(mut self) -> Report {
+        let began = self.cluster.sim.now();
+        let users = self.users.clone();
+        self.act(async move { users.lock().await.begin().await });
+        for (pause, deed) in std::mem::take(&mut self.script.steps) {
+            self.pass(Duration::from_millis(pause));
+            self.step(&deed);
+            self.script.steps.push((pause, deed));
+        }
+        let cut_off = self.script.steps.iter().any(|(_, deed)| matches!(deed, Deed::Silence(..) | Deed::Slow(..)));
+        if cut_off {
+            self.pass(HEAL);
+        }
+        let users = self.users.clone();
+        self.act(async move { users.lock().await.repair().await });
+        if self.settle() {
+            self.checker.settled();
+        }
+        self.checker.ending = true;
+        let users = self.users.clone();
+        self.act(async move { users.lock().await.end().await });
+        if self.settle() {
+            self.checker.ended();
+        }
+        Report {
+            revisions: self.checker.revisions,
+            seconds: self.cluster.sim.now().duration_since(began).as_secs(),
+            node_seconds: self.node_seconds,
+            faults: self.checker.faults,
+            script: self.script,
         }
     }
-    checker.faults.push(String::from("the cluster does not settle"));
-    false
+
+    /// One step of the script.
+    fn step(&mut self, deed: &Deed) {
+        if let Some(seconds) = deed.disturbs() {
+            self.checker.disturb(seconds);
+        }
+        match *deed {
+            Deed::RestartPart(number) => self.cluster.restart_part(number),
+            Deed::RestartProcess => self.cluster.restart_process(),
+            Deed::SetClocks(seconds) => {
+                self.checker.clocks_were_set();
+                self.cluster.sim.set_clocks(seconds);
+            }
+            Deed::Sleep(seconds) => {
+                self.checker.clocks_were_set();
+                self.checker.disturb(seconds + 180);
+                self.cluster.sim.suspend(Duration::from_secs(seconds));
+            }
+            _ => {
+                let (users, deed) = (self.users.clone(), deed.clone());
+                self.act(async move { users.lock().await.act(&deed).await });
+            }
+        }
+    }
+
+    /// Lets time pass; whether anything has changed.
+    fn pass(&mut self, duration: Duration) -> bool {
+        let began = self.cluster.sim.now();
+        let until = began.checked_add(duration).expect("within jiff's range");
+        let mut any = false;
+        loop {
+            while self.cluster.sim.step() {
+                any |= self.checker.follow();
+            }
+            if !self.cluster.sim.advance(until) {
+                let passed = self.cluster.sim.now().duration_since(began).as_secs();
+                self.node_seconds += passed * self.nodes.machines().len() as i64;
+                return any;
+            }
+        }
+    }
+
+    /// Lets users do something; time passes as needed.
+    fn act(&mut self, what: impl Future<Output = ()> + Send + 'static) {
+        let done = Arc::new(Mutex::new(false));
+        let flag = done.clone();
+        self.cluster.sim.start(Box::pin(async move {
+            what.await;
+            *flag.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        }));
+        while !*done.lock().unwrap_or_else(PoisonError::into_inner) {
+            self.pass(Duration::from_secs(1));
+        }
+    }
+
+    /// Waits until nothing changes any more; false (and a fault) if that does not come.
+    fn settle(&mut self) -> bool {
+        let limit = self.cluster.sim.now().checked_add(SETTLE_MAX).expect("within jiff's range");
+        let mut quiet = Duration::ZERO;
+        const STEP: Duration = Duration::from_secs(30);
+        while self.cluster.sim.now() < limit {
+            quiet = if self.pass(STEP) { Duration::ZERO } else { quiet + STEP };
+            if quiet >= QUIET {
+                return true;
+            }
+        }
+        self.checker.unsettled();
+        false
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::run;
+    use super::{Script, run, shrink};
 
     /// `SIM_SEED=N` runs one seed only, `SIM_LOG=corten_manager=debug` tells what happens.
     #[test]
@@ -118,12 +202,18 @@ mod tests {
             tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).init();
         }
         let seeds = std::env::var("SIM_SEED").ok().and_then(|s| s.parse().ok()).map_or(0..6, |s: u64| s..s + 1);
-        let bad: Vec<_> = seeds.map(|seed| run(seed, 12)).filter(|report| !report.faults.is_empty()).collect();
-        assert!(bad.is_empty(), "{bad:#?}");
+        for seed in seeds {
+            let report = run(&Script::new(seed, 14));
+            if !report.faults.is_empty() {
+                let shorter = shrink(&report);
+                panic!("{report}\nshorter: {}{shorter}", shorter.script);
+            }
+        }
     }
 
     #[test]
     fn a_seed_gives_the_same_run() {
-        assert_eq!(run(1, 4), run(1, 4));
+        let script = Script::new(1, 4);
+        assert_eq!(run(&script), run(&script));
     }
 }

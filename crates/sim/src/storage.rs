@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use corten_auth::User;
 use corten_base::Timestamp;
-use corten_client::{DeleteOptions, PatchKind, Target, Write, WriteOptions};
+use corten_client::{DeleteOptions, PatchKind, Target, Write};
 use corten_kinds::id;
 use corten_object::{KindId, Object, ObjectKey};
 
 use crate::cluster::Cluster;
-use crate::node;
+use crate::node::Nodes;
 
 /// A cluster in which one test works step by step.
 struct Storage(Cluster);
@@ -18,7 +18,7 @@ struct Storage(Cluster);
 impl Storage {
     fn new() -> Storage {
         let cluster = Cluster::start(1, false);
-        node::start(&cluster, 1);
+        Nodes::start(&cluster, 1);
         let storage = Storage(cluster);
         storage.pass(60);
         storage
@@ -38,8 +38,8 @@ impl Storage {
 
     fn write(&self, write: Write) -> Result<(), String> {
         let api = self.0.api(User::admin());
-        let done = self.0.sim.block_on(async move { api.write(write, WriteOptions::default()).await });
-        done.map(drop).map_err(|failure| failure.status.to_string())
+        let done = self.0.sim.block_on(async move { api.write(write).await });
+        done.map(drop).map_err(|status| status.to_string())
     }
 
     fn create(&self, kind: KindId, json: &str) {
@@ -64,7 +64,7 @@ impl Storage {
     }
 
     fn get(&self, kind: KindId, namespace: &str, name: &str) -> Option<Arc<Object>> {
-        self.0.cache.get(&ObjectKey::new(kind, namespace, name))
+        self.0.api(User::admin()).cache().get(&ObjectKey::new(kind, namespace, name))
     }
 
     fn text(&self, kind: KindId, namespace: &str, name: &str, path: &str) -> String {

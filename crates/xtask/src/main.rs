@@ -10,6 +10,7 @@ mod faults;
 mod fuzz;
 mod interrupt;
 mod oracle;
+mod planted;
 mod schema;
 mod sim;
 mod test;
@@ -46,13 +47,15 @@ enum Command {
     Faults(faults::FaultsArgs),
     /// Fuzz what reads input from outside, in an optimised build with overflow checks (options: `cargo xtask fuzz -- --help`)
     Fuzz(fuzz::FuzzArgs),
+    /// Plant bugs in a copy of the controllers, one at a time, and let the simulator find each; writes docs/planted-bugs.md
+    Planted(planted::PlantedArgs),
     /// Write the schema table from upstream's Go types
     Schema {
         /// Compare instead, and run the byte-for-byte tests against upstream
         #[arg(long)]
         check: bool,
     },
-    /// Simulate whole clusters from seeds: real pipeline, cache, controllers and scheduler, virtual time, injected faults
+    /// Simulate whole clusters from seeds, in an optimised build with overflow checks (options: `cargo xtask sim -- --help`)
     Sim(sim::SimArgs),
     /// Boot Debian's cloud kernel in software emulation, cgroup v2 only, and run a command (default: the runtime's tests) in it
     Vm(vm::VmArgs),
@@ -69,6 +72,7 @@ fn main() -> Result<()> {
         Command::Deny => deny::run(),
         Command::Faults(args) => faults::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
+        Command::Planted(args) => planted::run(&args),
         Command::Schema { check } => schema::run(check),
         Command::Sim(args) => sim::run(&args),
         Command::Vm(args) => vm::run(&args).and_then(|status| match status {

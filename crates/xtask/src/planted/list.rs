@@ -1,0 +1,296 @@
+//! The bugs: each one expression of a controller that is replaced by a wrong one.
+
+/// A bug to plant.
+pub(super) struct Bug {
+    /// What is wrong then.
+    pub name: &'static str,
+    /// Below `crates/controllers/src`.
+    pub file: &'static str,
+    /// A text that is there exactly once.
+    pub at: &'static str,
+    /// The expression in it (exactly once).
+    pub right: &'static str,
+    /// What takes its place.
+    pub wrong: &'static str,
+}
+
+const fn bug(
+    name: &'static str,
+    file: &'static str,
+    at: &'static str,
+    right: &'static str,
+    wrong: &'static str,
+) -> Bug {
+    Bug { name, file, at, right, wrong }
+}
+
+/// All of them.
+pub(super) const BUGS: &[Bug] = &[
+    bug(
+        "a rollout surges by one more",
+        "deployment/scale.rs",
+        "let room = self.desired() + surge - total;",
+        "self.desired() + surge - total",
+        "self.desired() + surge + 1 - total",
+    ),
+    bug(
+        "a rollout does not wait for new pods",
+        "deployment/scale.rs",
+        "let new_unavailable = replicas(new) - new.status.available_replicas;",
+        "replicas(new) - new.status.available_replicas",
+        "0",
+    ),
+    bug(
+        "a rollout takes one available pod too many",
+        "deployment/scale.rs",
+        "let mut spare = (available - min_available).max(0);",
+        "(available - min_available).max(0)",
+        "(available - min_available).max(0) + 1",
+    ),
+    bug(
+        "old replica sets stay",
+        "deployment/mod.rs",
+        "let surplus = sets.len().saturating_sub(limit);",
+        "sets.len().saturating_sub(limit)",
+        "sets.len().saturating_sub(limit + 3)",
+    ),
+    bug(
+        "a replica set makes one pod too many",
+        "replica_set.rs",
+        "let missing = (wanted - active.len()).min(BURST);",
+        "wanted - active.len()",
+        "wanted + 1 - active.len()",
+    ),
+    bug(
+        "a replica set deletes one pod too many",
+        "replica_set.rs",
+        "(active.len() - wanted).min(BURST)",
+        "active.len() - wanted",
+        "active.len() + 1 - wanted",
+    ),
+    bug(
+        "the best pods go first",
+        "pods.rs",
+        "let order = first(a, a_rank).cmp(&first(b, b_rank));",
+        "first(a, a_rank).cmp(&first(b, b_rank))",
+        "first(b, b_rank).cmp(&first(a, a_rank))",
+    ),
+    bug(
+        "pods that go still count",
+        "pods.rs",
+        "pods.iter().filter(|p| p.is_active()).cloned().collect()",
+        "p.is_active()",
+        "!p.is_terminal()",
+    ),
+    bug(
+        "pods are available at once",
+        "replica_set.rs",
+        "pods::count_ready(active, set.min_ready_seconds, world.now)",
+        "set.min_ready_seconds",
+        "0",
+    ),
+    bug(
+        "orphans are not adopted",
+        "owners.rs",
+        "if owner.head.is_deleting() || selector.is_everything() {",
+        "owner.head.is_deleting() || selector.is_everything()",
+        "true",
+    ),
+    bug(
+        "a stateful set does not wait for its pods",
+        "stateful_set/mod.rs",
+        "if pod.is_terminating() || !self.is_available(&pod) {",
+        "pod.is_terminating() || !self.is_available(&pod)",
+        "pod.is_terminating()",
+    ),
+    bug(
+        "a stateful set shrinks from below",
+        "stateful_set/mod.rs",
+        "condemned.sort_by_key(|pod| Reverse(ordinal(pod)));",
+        "condemned.sort_by_key(|pod| Reverse(ordinal(pod)))",
+        "condemned.sort_by_key(&ordinal)",
+    ),
+    bug(
+        "a stateful set rolls two pods at once",
+        "stateful_set/mod.rs",
+        "let mut budget = max.saturating_sub(unavailable);",
+        "max.saturating_sub(unavailable)",
+        "(max + 1).saturating_sub(unavailable)",
+    ),
+    bug(
+        "daemons without a node do not count",
+        "daemon_set.rs",
+        "let Some(pods) = self.on.get(node.name()).cloned() else {",
+        "self.on.get(node.name()).cloned()",
+        "self.on.get(node.name()).filter(|pods| pods.iter().any(|p| p.is_scheduled())).cloned()",
+    ),
+    bug(
+        "daemons roll one node too many",
+        "daemon_set.rs",
+        "let room = usize::try_from(max_unavailable - unavailable).unwrap_or(0);",
+        "max_unavailable - unavailable",
+        "max_unavailable + 1 - unavailable",
+    ),
+    bug(
+        "daemon sets do not see new nodes",
+        "daemon_set.rs",
+        "out.extend(change.state.list(id::DAEMON_SET).map(|set| set.key()));",
+        "out.extend(change.state.list(id::DAEMON_SET).map(|set| set.key()))",
+        "()",
+    ),
+    bug(
+        "a job counts its successes again",
+        "job/track.rs",
+        "let counted_succeeded = (before.succeeded.len() - succeeded.len()) as i64;",
+        "before.succeeded.len() - succeeded.len()",
+        "before.succeeded.len()",
+    ),
+    bug(
+        "a job counts pods on their way twice",
+        "job/mod.rs",
+        "let new_succeeded = succeeded.filter(|p| !uncounted.succeeded.iter().any(|u| u == p.uid())).count();",
+        "!uncounted.succeeded.iter().any(|u| u == p.uid())",
+        "true",
+    ),
+    bug(
+        "a job always makes as many pods as it may",
+        "job/pods.rs",
+        "Some(completions) => (completions - self.succeeded).min(parallelism).max(0),",
+        "(completions - self.succeeded).min(parallelism).max(0)",
+        "parallelism",
+    ),
+    bug(
+        "a job does not wait after a failure",
+        "job/pods.rs",
+        "let Some(wait) = self.back_off()",
+        "self.back_off()",
+        "None",
+    ),
+    bug(
+        "a job allows one failure more",
+        "job/mod.rs",
+        "if self.failed > spec.backoff_limit.unwrap_or(6) || self.restarted_too_often() {",
+        "spec.backoff_limit.unwrap_or(6)",
+        "spec.backoff_limit.unwrap_or(6) + 1",
+    ),
+    bug(
+        "a job makes pods for indexes that run",
+        "job/pods.rs",
+        "taken.0.extend(self.active.iter().filter_map(|p| index_of(p)));",
+        "taken.0.extend(self.active.iter().filter_map(|p| index_of(p)))",
+        "()",
+    ),
+    bug(
+        "a suspended job goes on",
+        "job/pods.rs",
+        "let active = self.active.len() as i64;\n        if self.is_suspended() {",
+        "self.is_suspended()",
+        "false",
+    ),
+    bug(
+        "a job has no deadline",
+        "job/mod.rs",
+        "if self.deadline().is_some_and(|left| left.is_zero()) {",
+        "self.deadline().is_some_and(|left| left.is_zero())",
+        "false",
+    ),
+    bug(
+        "finished jobs go too early",
+        "job/ttl.rs",
+        "jiff::SignedDuration::from_secs(ttl) - world.now.duration_since(at)",
+        "jiff::SignedDuration::from_secs(ttl)",
+        "jiff::SignedDuration::from_secs(ttl / 2)",
+    ),
+    bug(
+        "cron jobs come late",
+        "cron_job.rs",
+        "self.plan.requeue_after(wait + DELTA);",
+        "wait + DELTA",
+        "wait + Duration::from_secs(90)",
+    ),
+    bug(
+        "a cron job's jobs overlap",
+        "cron_job.rs",
+        "if spec.concurrency_policy == \"Forbid\" && !active.is_empty() {",
+        "spec.concurrency_policy == \"Forbid\" && !active.is_empty()",
+        "false",
+    ),
+    bug(
+        "a cron job does not replace its jobs",
+        "cron_job.rs",
+        "if self.replaces() {\n            let running",
+        "self.replaces()",
+        "false",
+    ),
+    bug(
+        "finished jobs of a cron job stay",
+        "cron_job.rs",
+        "let surplus = jobs.len().saturating_sub(limit);",
+        "jobs.len().saturating_sub(limit)",
+        "jobs.len().saturating_sub(limit + 2)",
+    ),
+    bug(
+        "a cron job's names tell when they were made",
+        "cron_job.rs",
+        "let name = format!(\"{}-{}\", self.cron.name(), at.as_second().div_euclid(60));",
+        "at.as_second().div_euclid(60)",
+        "self.world.now.as_second()",
+    ),
+    bug(
+        "a budget allows one eviction more",
+        "disruption.rs",
+        "let allowed = if expected > 0 { (current - desired).max(0) } else { 0 };",
+        "(current - desired).max(0)",
+        "(current - desired).max(0) + 1",
+    ),
+    bug(
+        "pods that go count as healthy",
+        "disruption.rs",
+        "p.is_ready() && !p.is_terminating() && !disrupted.contains_key(p.name())",
+        "p.is_ready() && !p.is_terminating() && !disrupted.contains_key(p.name())",
+        "p.is_ready()",
+    ),
+    bug(
+        "a quota's use is not counted anew",
+        "resource_quota.rs",
+        "if !current {\n            let after",
+        "!current",
+        "!current && before.path(\"used\").is_none()",
+    ),
+    bug(
+        "dependents of what is gone stay",
+        "garbage_collector.rs",
+        "None => Standing::Dangling,",
+        "Standing::Dangling",
+        "Standing::Solid",
+    ),
+    bug(
+        "silent nodes are not noticed",
+        "node_lifecycle.rs",
+        "if left.is_zero() {\n            let plan = silence",
+        "left.is_zero()",
+        "false",
+    ),
+    bug(
+        "pods stay on silent nodes",
+        "taint_eviction.rs",
+        "let seconds = tolerations.iter().filter_map(|t| t.toleration_seconds).min()?;",
+        "tolerations.iter().filter_map(|t| t.toleration_seconds).min()?",
+        "tolerations.iter().filter_map(|t| t.toleration_seconds).min()? + 3600",
+    ),
+    bug(
+        "pods on silent nodes are deleted by force",
+        "taint_eviction.rs",
+        "plan.stage([Action::delete(&pod.object).on_success(note)]);",
+        "Action::delete(&pod.object).on_success(note)",
+        "Action::from(crate::Write::Delete { key: pod.key(), uid: pod.uid().to_owned(), revision: None, propagation: \"\", \
+         grace_seconds: Some(0) })",
+    ),
+    bug(
+        "pods of nodes that are gone stay",
+        "pod_gc.rs",
+        "if world.state.find(id::NODE, \"\", &pod.spec.node_name).is_some() {",
+        "world.state.find(id::NODE, \"\", &pod.spec.node_name).is_some()",
+        "true",
+    ),
+];
