@@ -260,7 +260,9 @@ fn tell(event: &Event, millis: i128) {
     let Some(object) = event.object.as_ref().or(event.previous.as_ref()) else { return };
     let gone = event.object.is_none();
     let tree = object.to_tree();
-    let part = |path: &str| tree.path(path).map(|part| part.to_json()).unwrap_or_default();
+    let part = |path: &str| {
+        String::from_utf8_lossy(&tree.path(path).map(|part| part.to_json()).unwrap_or_default()).into_owned()
+    };
     let ready = object.view::<Pod>().is_ok_and(|p| p.is_ready());
     tracing::debug!(
         "{millis} ms, revision {}: {}{}{} replicas {} phase {} ready {ready} status {}",
