@@ -11,7 +11,7 @@ use corten_auth::{
     authorizer::{self, Union},
     denial,
 };
-use corten_base::{Clock, Entropy, Revision, Tasks};
+use corten_base::{Clock, Entropy, Revision, Tasks, Timestamp};
 use corten_cache::Cache;
 use corten_client::NodeApi;
 use corten_federation::{Authorizer, Authorizers, Identities};
@@ -46,6 +46,8 @@ pub(crate) struct Core {
     builtin: Arc<Registry>,
     pub schema: &'static Schema,
     pub clock: Arc<dyn Clock>,
+    /// When this server was made.
+    pub started: Timestamp,
     pub entropy: Arc<dyn Entropy>,
     pub tasks: Tasks,
     pub authenticator: Authenticator,
@@ -117,6 +119,7 @@ impl Core {
             store: parts.store,
             cache: parts.cache,
             schema: corten_schema::builtin(),
+            started: parts.clock.now(),
             clock: parts.clock,
             entropy: parts.entropy,
             tasks: parts.tasks,

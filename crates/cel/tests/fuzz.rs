@@ -1,4 +1,4 @@
-//! No source makes the parser, the checker or the evaluator panic or run away.
+//! No call, however nested, makes the parser, the checker or the evaluator panic or run away.
 
 use corten_cel::{Budget, Env, PER_CALL_LIMIT, Type, Value, Version};
 use corten_tree::tree;
@@ -23,49 +23,13 @@ fn run(source: &str) {
     }
 }
 
-const WORDS: &[&str] = &[
-    "x",
-    "s",
-    "object",
-    ".",
-    "a",
-    "b",
-    "(",
-    ")",
-    "[",
-    "]",
-    "{",
-    "}",
-    ",",
-    ":",
-    "?",
-    "+",
-    "-",
-    "*",
-    "/",
-    "%",
-    "!",
-    "&&",
-    "||",
-    "==",
-    "<",
-    "in",
-    "1",
-    "0",
-    "2u",
-    "1.5",
-    "9223372036854775807",
-    "'a'",
-    "b'\\xff'",
-    "\"é\"",
-    "true",
-    "null",
-    "has",
+/// What is called with any arguments. Sources of any words are what `crates/fuzz` puts together (its target `cel`).
+const FUNCTIONS: &[&str] = &[
     "size",
-    "map",
     "all",
     "exists",
     "filter",
+    "map",
     "optMap",
     "transformMap",
     "sortBy",
@@ -76,21 +40,12 @@ const WORDS: &[&str] = &[
     "timestamp",
     "int",
     "string",
-    "dyn",
     "type",
     "quantity",
     "ip",
     "cidr",
     "url",
     "semver",
-    "cel.bind",
-    ".?",
-    "[?",
-    "`a`",
-    "\\",
-    "'",
-    "\n",
-    "\u{202e}",
     "substring",
     "split",
     "replace",
@@ -99,7 +54,6 @@ const WORDS: &[&str] = &[
     "flatten",
     "slice",
     "getHours",
-    "'%s'",
     "orValue",
 ];
 
@@ -107,26 +61,15 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn words_in_any_order(words in proptest::collection::vec(0..WORDS.len(), 0..40), space in any::<bool>()) {
-        let words: Vec<&str> = words.into_iter().map(|at| WORDS[at]).collect();
-        run(&words.join(if space { " " } else { "" }));
-    }
-
-    #[test]
-    fn any_characters(source in "\\PC{0,60}") {
-        run(&source);
-    }
-
-    #[test]
     fn calls_with_any_arguments(
-        function in 0..WORDS.len(),
+        function in 0..FUNCTIONS.len(),
         args in proptest::collection::vec(0usize..12, 0..4),
     ) {
         let values = ["x", "s", "object", "object.a.b", "-1", "1 / 0", "'%d'", "[]", "{}", "null", "'('", "9223372036854775807"];
         let args: Vec<&str> = args.into_iter().map(|at| values[at]).collect();
-        run(&format!("{}({})", WORDS[function], args.join(", ")));
+        run(&format!("{}({})", FUNCTIONS[function], args.join(", ")));
         if let Some((target, rest)) = args.split_first() {
-            run(&format!("dyn({target}).{}({})", WORDS[function], rest.join(", ")));
+            run(&format!("dyn({target}).{}({})", FUNCTIONS[function], rest.join(", ")));
         }
     }
 }

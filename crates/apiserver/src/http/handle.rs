@@ -22,7 +22,7 @@ use super::body::{Body, full};
 use super::query::Query;
 use super::respond::{failure, object, page_not_found, raw_json, respond, tagged, text};
 use super::route::{Resource, Route, parse};
-use super::{Peer, flow, health, negotiate, resource};
+use super::{Peer, flow, health, negotiate, resource, statusz};
 use crate::aggregation::{self, ApiService};
 use crate::core::Core;
 use crate::flow::{Mark, Place};
@@ -370,6 +370,10 @@ async fn plain(core: &Arc<Core>, call: &Call, path: &str) -> Result<Response<Bod
     match path.trim_end_matches('/') {
         "/openapi/v2" => openapi_v2(core, call),
         "/version" => Ok(raw_json(200, &bootstrap::version())),
+        "/statusz" => {
+            let times = (core.started, core.clock.now());
+            statusz::statusz(&call.headers, times, bootstrap::VERSION.trim_start_matches('v'), &listed(core))
+        }
         "/metrics" => Ok(respond(200, "text/plain; version=0.0.4; charset=utf-8", full(metrics(core)))),
         "/.well-known/openid-configuration" => {
             let issuer = core.authenticator.signer().issuer();
@@ -414,9 +418,14 @@ fn for_an_hour(mut response: Response<Body>) -> Response<Body> {
 
 /// `/`: the paths that are served (`apiserver/pkg/server/routes/index.go`).
 fn index(core: &Core) -> Tree {
+    tree!({"paths": (Tree::List(listed(core).into_iter().map(Tree::from).collect()))})
+}
+
+/// The paths that the index lists, in order.
+fn listed(core: &Core) -> Vec<String> {
     let mut paths: Vec<String> = ["/.well-known/openid-configuration", "/api", "/api/v1", "/apis", "/apis/"]
         .into_iter()
-        .chain(["/metrics", "/openapi/v2", "/openapi/v3", "/openapi/v3/", "/openid/v1/jwks", "/version"])
+        .chain(["/metrics", "/openapi/v2", "/openapi/v3", "/openapi/v3/", "/openid/v1/jwks", "/statusz", "/version"])
         .map(str::to_owned)
         .collect();
     paths.extend(health::paths());
@@ -426,7 +435,7 @@ fn index(core: &Core) -> Tree {
     }
     paths.sort_unstable();
     paths.dedup();
-    tree!({"paths": (Tree::List(paths.into_iter().map(Tree::from).collect()))})
+    paths
 }
 
 /// `/openapi/v3` and the documents below it: kept by clients for a year under their hash

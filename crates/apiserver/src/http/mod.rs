@@ -15,6 +15,7 @@ mod query;
 mod resource;
 mod respond;
 mod route;
+mod statusz;
 mod watch;
 pub(crate) mod websocket;
 

@@ -1,6 +1,7 @@
 //! Rows of `docs/checklist.md` that no test of a part of its own covers.
 
 mod reads;
+mod scheduling;
 mod subresources;
 mod writes;
 

@@ -157,3 +157,38 @@ async fn tables_of_watches_have_columns_once_and_hold_what_is_asked_for() {
     assert_eq!(columns, [3, 0], "{text}");
     assert_eq!(events[1].list_at("object.rows")[0].list_at("cells")[0].as_str(), Some("two"));
 }
+
+#[tokio::test]
+async fn statusz_as_text_and_structured() {
+    let fixture = Fixture::start().await;
+    let mut client = Client::connect(&fixture, true).await;
+    fixture.clock.advance(3661);
+    let response = client.send(Method::GET, "/statusz", &[], b"").await;
+    assert_eq!(response.headers()["content-type"], "text/plain; charset=utf-8");
+    let text = String::from_utf8_lossy(&response.into_body().collect().await.unwrap().to_bytes()).into_owned();
+    for part in [
+        "\napiserver statusz\nWarning: ",
+        "Up: 1 hr 01 min 0",
+        "Binary version: 1.37.2",
+        "Paths: /healthz /livez /metrics",
+    ] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    for (version, warnings) in [("v1beta1", 0), ("v1alpha1", 1)] {
+        let accept = format!("application/json;as=Statusz;v={version};g=config.k8s.io");
+        let response = client.send(Method::GET, "/statusz", &[("accept", &accept)], b"").await;
+        assert_eq!(response.headers().get_all("warning").iter().count(), warnings);
+        let found = json::parse(&response.into_body().collect().await.unwrap().to_bytes()).unwrap();
+        assert_eq!(
+            (found.str_at("kind"), found.str_at("apiVersion")),
+            ("Statusz", &*format!("config.k8s.io/{version}"))
+        );
+        assert!(
+            found.i64_at("uptimeSeconds").unwrap() >= 3661 && found.str_at("emulationVersion") == "1.37",
+            "{found}"
+        );
+    }
+    assert_eq!(client.get("/statusz", &[("accept", "application/json")]).await.0, 406);
+    let nobody = [("authorization", "Bearer secret-token")];
+    assert_eq!(Client::connect(&fixture, false).await.get("/statusz", &nobody).await.0, 403);
+}

@@ -135,6 +135,14 @@ pub(super) const CEL_WORDS: &[&str] = &[
     "strings.quote(s)",
     "format.dns1123Label()",
     ".validate(s)",
+    ".transformMap(k, v, v)",
+    ".sortBy(i, i)",
+    "`a`",
+    "\\",
+    "'",
+    "\n",
+    "\u{202e}",
+    "timestamp('2020-01-01T00:00:00Z').getHours()",
 ];
 pub(super) const NUMBER_WORDS: &[&str] = &[
     "0",
