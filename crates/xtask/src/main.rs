@@ -35,7 +35,7 @@ enum Command {
     Tidy,
     /// Put random writes by several managers to upstream's kube-apiserver and to Corten's, and compare objects and managed fields
     ApplyDiff(apply_diff::ApplyDiffArgs),
-    /// Measure a release build: start times, pods, idleness, reads, writes, lists; `bench api`: beside upstream (needs root)
+    /// Measure a release build: start times, pods, idleness, reads, writes, lists; `bench api`, `bench workloads`: beside upstream (needs root)
     Bench(bench::BenchArgs),
     /// Run controllers of client-go, controller-runtime and kube-rs against a cluster of this machine (needs root and Go)
     Clients(clients::ClientsArgs),

@@ -26,22 +26,33 @@ const READY_WITHIN: Duration = Duration::from_secs(120);
 /// # Errors
 /// If Go is missing or a build fails.
 pub fn programs() -> Result<(PathBuf, PathBuf)> {
+    Ok((build("etcd", "go.etcd.io/etcd/server/v3")?, build("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver")?))
+}
+
+/// Builds a program if it is not there.
+fn build(name: &str, package: &str) -> Result<PathBuf> {
     let dir = cache_dir().join("oracle");
     std::fs::create_dir_all(&dir)?;
     let version = "-s -w -X k8s.io/component-base/version.gitVersion=v1.37.2 -X k8s.io/component-base/version.gitMajor=1 \
                    -X k8s.io/component-base/version.gitMinor=37";
-    let build = |name: &str, package: &str| -> Result<PathBuf> {
-        let program = dir.join(name);
-        if !program.exists() {
-            eprintln!("building {package} (the first time takes about ten minutes)");
-            let mut go = Command::new("go");
-            go.args(["build", "-ldflags", version, "-o"]).arg(&program).arg(package);
-            let status = go.current_dir(root().join(MODULE)).status().context("`go` (1.26 or newer) is needed")?;
-            ensure!(status.success(), "building {package} failed");
-        }
-        Ok(program)
-    };
-    Ok((build("etcd", "go.etcd.io/etcd/server/v3")?, build("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver")?))
+    let program = dir.join(name);
+    if !program.exists() {
+        eprintln!("building {package} (the first time takes about ten minutes)");
+        let mut go = Command::new("go");
+        go.args(["build", "-ldflags", version, "-o"]).arg(&program).arg(package);
+        let status = go.current_dir(root().join(MODULE)).status().context("`go` (1.26 or newer) is needed")?;
+        ensure!(status.success(), "building {package} failed");
+    }
+    Ok(program)
+}
+
+/// How many requests controllers and scheduler may send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limits {
+    /// As they do by default: 20 a second each controller, 50 the scheduler.
+    Default,
+    /// As many as they like.
+    Raised,
 }
 
 /// Whether etcd syncs what it writes.
@@ -117,6 +128,39 @@ impl Oracle {
             .unwrap_or_else(|_| bail!("kube-apiserver was not ready within {READY_WITHIN:?}"))
             .with_context(|| format!("the oracle's logs are in {}", dir.display()))?;
         Ok(oracle)
+    }
+
+    /// Starts kube-controller-manager and kube-scheduler, too, as the administrator; certificates and logs are below `dir`.
+    ///
+    /// # Errors
+    /// If one of them cannot be built or started.
+    pub fn start_controllers(&mut self, dir: &Path, limits: Limits) -> Result<()> {
+        let kubeconfig = dir.join("kubeconfig");
+        let pki = |name: &str| dir.join("pki").join(name);
+        let text = format!(
+            "{{apiVersion: v1, kind: Config, current-context: c, contexts: [{{name: c, context: {{cluster: c, user: u}}}}], \
+             clusters: [{{name: c, cluster: {{server: \"https://{}\", certificate-authority: {:?}}}}}], \
+             users: [{{name: u, user: {{client-certificate: {:?}, client-key: {:?}}}}}]}}",
+            self.address,
+            pki("ca.crt"),
+            pki("admin.crt"),
+            pki("admin.key"),
+        );
+        std::fs::write(&kubeconfig, text)?;
+        for name in ["kube-controller-manager", "kube-scheduler"] {
+            let mut command = Command::new(build(name, &format!("k8s.io/kubernetes/cmd/{name}"))?);
+            command.arg("--kubeconfig").arg(&kubeconfig);
+            command.args(["--leader-elect=false", "--secure-port=0", "--profiling=false"]);
+            if name == "kube-controller-manager" {
+                command.arg("--service-account-private-key-file").arg(pki("server.key"));
+                command.arg("--root-ca-file").arg(pki("ca.crt"));
+            }
+            if limits == Limits::Raised {
+                command.args(["--kube-api-qps=5000", "--kube-api-burst=10000"]);
+            }
+            self.spawn(command, &dir.join(format!("{name}.log")))?;
+        }
+        Ok(())
     }
 
     /// The processes' ids.

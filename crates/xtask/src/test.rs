@@ -16,6 +16,9 @@ pub(crate) struct TestArgs {
     /// Leave the end-to-end tests out
     #[arg(long)]
     no_e2e: bool,
+    /// Hours of virtual time that simulated nodes live together; 0 leaves the simulation out
+    #[arg(long, default_value_t = 200)]
+    node_hours: u64,
 }
 
 /// Runs all checks and tests, in the order of their cost.
@@ -32,6 +35,11 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
         tests.args(["--exclude", "corten"]);
     }
     step("tests", tests)?;
+    if args.node_hours > 0 {
+        let hours = args.node_hours.to_string();
+        let sim = ["run", "--quiet", "--profile", "fuzz", "--package", "corten-sim", "--", "--terse", "--node-hours"];
+        step("simulation", cargo(&[&sim[..], &[&hours]].concat()))?;
+    }
     let left = Snapshot::take().since(&before);
     if !left.is_empty() {
         bail!("the tests left behind:\n  {}", left.join("\n  "));

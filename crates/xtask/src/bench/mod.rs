@@ -4,8 +4,10 @@
 
 mod api;
 mod client;
+mod hollow;
 mod node;
 mod page;
+mod workloads;
 
 use std::fs;
 use std::os::fd::AsRawFd as _;
@@ -44,6 +46,8 @@ enum BenchCommand {
     Api(api::ApiArgs),
     /// Measure pods on a node, beside Debian's containerd and runc, and write the table in docs/benchmarks.md
     Node(node::NodeArgs),
+    /// Compare controllers and scheduler with upstream's, on the same pretended nodes, and write the table in docs/benchmarks.md
+    Workloads(workloads::WorkloadArgs),
 }
 
 /// Arguments of `bench` alone.
@@ -75,6 +79,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     match &args.command {
         Some(BenchCommand::Api(args)) => api::run(args),
         Some(BenchCommand::Node(args)) => node::run_all(args),
+        Some(BenchCommand::Workloads(args)) => workloads::run(args),
         None => product(&args.product),
     }
 }

@@ -10,7 +10,10 @@ use corten_load::{Sample, thousands};
 use super::ms;
 
 const BEGIN: &str = "<!-- written by `cargo xtask bench api`; not edited by hand -->";
-const END: &str = "<!-- end -->";
+/// Begins the section of `bench workloads`.
+pub(super) const BEGIN_WORKLOADS: &str = "<!-- written by `cargo xtask bench workloads`; not edited by hand -->";
+/// Ends a section.
+pub(super) const END: &str = "<!-- end -->";
 
 /// What a row compares.
 pub(super) enum Figures {
