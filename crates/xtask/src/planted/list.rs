@@ -289,8 +289,8 @@ pub(super) const BUGS: &[Bug] = &[
     bug(
         "pods of nodes that are gone stay",
         "pod_gc.rs",
-        "if world.state.find(id::NODE, \"\", &pod.spec.node_name).is_some() {",
-        "world.state.find(id::NODE, \"\", &pod.spec.node_name).is_some()",
-        "true",
+        "Duration::ZERO => end(world, &pod, Some(\"PodGC: node no longer exists\")),",
+        "end(world, &pod, Some(\"PodGC: node no longer exists\"))",
+        "Plan::empty()",
     ),
 ];
