@@ -23,8 +23,8 @@ fn rule(container: &Container, exit_code: i32) -> Option<&str> {
         "NotIn" => !values.contains(&exit_code),
         _ => false,
     };
-    let rules = container.restart_policy_rules.iter();
-    let found = rules.filter(|r| r.exit_codes.as_ref().is_some_and(|c| matches(&c.operator, &c.values))).next()?;
+    let mut rules = container.restart_policy_rules.iter();
+    let found = rules.find(|r| r.exit_codes.as_ref().is_some_and(|c| matches(&c.operator, &c.values)))?;
     Some(&found.action)
 }
 
