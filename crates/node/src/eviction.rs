@@ -86,6 +86,16 @@ pub async fn run(shared: Arc<Shared>, pods: PodTable) -> Result<(), String> {
         let message = format!("Attempting to reclaim {}", first.signal.resource());
         shared.events.record(about_node(&shared), true, "EvictionThresholdMet", message);
         let with_disk = !matches!(first.signal, Signal::Memory | Signal::Pid);
+        if with_disk {
+            // Images that nothing uses go before pods do.
+            if let Err(error) = shared.image_collector.collect(&shared, true).await {
+                tracing::warn!(error, "images cannot be removed to reclaim space");
+            }
+            let readings = shared.blocking(usage::readings).await?;
+            if pressure.note(settings, &readings, shared.clock.now()).is_empty() {
+                continue;
+            }
+        }
         // Images that nothing uses go before pods (`reclaimNodeLevelResources`); whether that was enough, the next look tells.
         if with_disk && shared.image_collector.collect(&shared, true).await.unwrap_or(0) > 0 {
             continue;
