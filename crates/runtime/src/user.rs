@@ -7,6 +7,9 @@ use std::io::Read;
 /// Bytes of a user database that are looked at; an image may hold anything.
 const DATABASE_BYTES_MAX: u64 = 4 << 20;
 
+/// The greatest user or group. To the kernel the last number of 32 bits means "as it is": a user of that number would stay root.
+const ID_MAX: u32 = i32::MAX as u32;
+
 /// What `user[:group]` means inside an image: numbers as they are, names by its `/etc/passwd` and `/etc/group`.
 ///
 /// An empty string is root. Without a group it is the one of `/etc/passwd`, or 0 for a number that is not there.
@@ -35,13 +38,16 @@ pub fn resolve(rootfs: &Rootfs, user: &str) -> Result<User> {
                 )?,
             },
         };
-    let additional_gids = match &known {
+    let additional_gids: Vec<u32> = match &known {
         Some(account) => group_entries(&groups)
             .filter(|(_, id, members)| *id != gid && members.split(',').any(|m| m == account.name))
             .map(|(_, id, _)| id)
             .collect(),
         None => vec![],
     };
+    if [uid, gid].iter().chain(&additional_gids).any(|id| *id > ID_MAX) {
+        return Err(Error::Start(format!("uids and gids must be in range 0-{ID_MAX}")));
+    }
     Ok(User { uid, gid, additional_gids })
 }
 
@@ -143,9 +149,13 @@ mod tests {
         let message = resolve(&rootfs, "nobody").unwrap_err().to_string();
         assert_eq!(message, "unable to find user nobody: no matching entries in passwd file");
         // CVE-2024-40635: what is no number of 32 bits is not cut down to one; CVE-2016-3697: a number is never a name.
-        for name in ["4294967296", "18446744073709551616", "-1", "0x0", "1000:4294967296", "4294967295"] {
+        for name in
+            ["4294967296", "18446744073709551616", "-1", "0x0", "1000:4294967296", "4294967295", "1000:4294967295"]
+        {
             assert!(resolve(&rootfs, name).is_err(), "{name}");
         }
+        fs::write(rootfs.lower[0].join("etc/passwd"), "evil:x:4294967295:0::/:/bin/sh\n").unwrap();
+        assert!(resolve(&rootfs, "evil").is_err());
         fs::write(rootfs.lower[0].join("etc/passwd"), "1000:x:0:0::/:/bin/sh\n").unwrap();
         assert_eq!(resolve(&rootfs, "1000").unwrap().uid, 1000);
         fs::remove_file(rootfs.lower[0].join("etc/passwd")).unwrap();
