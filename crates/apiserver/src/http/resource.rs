@@ -136,16 +136,16 @@ struct Exchange<'a> {
 impl Exchange<'_> {
     async fn run(mut self, verb: &'static str, http: HttpRequest<Incoming>) -> Result<Response<HttpBody>, Status> {
         match verb {
-            "watch" => return Box::pin(self.watch(http)).await,
+            "watch" => Box::pin(self.watch(http)).await,
             "list" => {
                 let mut response = Box::pin(self.list()).await?;
                 // Its seats are taken until all of it is sent.
                 if let HttpBody::List(list) = response.body_mut() {
                     list.place = self.call.place.take();
                 }
-                return Ok(response);
+                Ok(response)
             }
-            "get" => return self.get().await,
+            "get" => self.get().await,
             // Writes need much more room than reads, which should not take it along.
             _ => Box::pin(self.write(verb, http)).await,
         }
