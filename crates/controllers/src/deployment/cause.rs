@@ -83,7 +83,7 @@ fn changes(world: &World<'_>, pod: &Typed<Pod>, node: &Typed<Node>) -> Vec<Strin
     if !pod.spec.allows_node(name, |key| node.head().labels.get(key)) {
         out.push(format!("let the pod's node selector or affinity match node {name}"));
     }
-    let hard = node.spec.taints.iter().filter(|t| t.effect != "PreferNoSchedule" && !(t.key == UNSCHEDULABLE));
+    let hard = node.spec.taints.iter().filter(|t| t.effect != "PreferNoSchedule" && t.key != UNSCHEDULABLE);
     for taint in hard.filter(|t| !tolerates(&pod.spec.tolerations, t)) {
         let value = if taint.value.is_empty() { String::new() } else { format!("={}", taint.value) };
         out.push(format!("tolerate the taint {}{value}:{} of node {name}", taint.key, taint.effect));
