@@ -91,8 +91,10 @@ async fn ours(bench: &mut Bench, args: &NodeArgs, theirs: Option<&Figures>) -> R
     let execs = execs(&client).await?;
     delete_pods(&client).await?;
     let (all, each) = at_once(bench, &client, args.pods, args.probe).await?;
-    let server = bench.child.as_ref().context("the server runs")?.id();
-    let shims = descendants(server, "corten-shim")?;
+    let shims = shims(bench.name)?;
+    if shims.len() < args.pods {
+        bail!("{} pods run, but only {} shims were found", args.pods, shims.len());
+    }
     let memory = pss_kib(&shims) as f64 / args.pods as f64 / 1024.0;
     let of = |pick: &dyn Fn(&Figures) -> String| theirs.map_or_else(|| "—".to_owned(), pick);
     Ok(vec![
@@ -204,28 +206,19 @@ async fn execs(client: &HttpClient) -> Result<Vec<Duration>> {
     Ok(times)
 }
 
-/// Processes below one, by the beginning of their names.
-fn descendants(of: u32, name: &str) -> Result<Vec<i32>> {
-    let mut parents = BTreeMap::new();
+/// A cluster's shims: their command lines name its containers. They are no children of the server.
+fn shims(cluster: &str) -> Result<Vec<i32>> {
+    let place = format!("/run/corten/{cluster}/");
+    let mut found = Vec::new();
     for entry in fs::read_dir("/proc")?.flatten() {
         let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else { continue };
-        let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-        let Some((left, right)) = stat.rsplit_once(')') else { continue };
-        let comm = left.split_once('(').map_or("", |(_, c)| c).to_owned();
-        let parent = right.split_whitespace().nth(1).and_then(|p| p.parse::<i32>().ok()).unwrap_or(0);
-        parents.insert(pid, (parent, comm));
-    }
-    let root = i32::try_from(of)?;
-    let below = |mut pid: i32| {
-        while let Some((parent, _)) = parents.get(&pid) {
-            if *parent == root {
-                return true;
-            }
-            pid = *parent;
+        let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let command = String::from_utf8_lossy(&command).into_owned();
+        if command.starts_with("corten-shim") && command.contains(&place) {
+            found.push(pid);
         }
-        false
-    };
-    Ok(parents.iter().filter(|(pid, (_, comm))| comm.starts_with(name) && below(**pid)).map(|(pid, _)| *pid).collect())
+    }
+    Ok(found)
 }
 
 /// What containerd and runc need for the same containers: without a kubelet, without a network of their own.
