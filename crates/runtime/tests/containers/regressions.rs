@@ -3,7 +3,7 @@
 use crate::machine::{Machine, read_all};
 use corten_runtime::*;
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 
 pub const TESTS: &[crate::Test] = &[
@@ -159,8 +159,8 @@ fn no_socket_that_others_reach(m: &Machine) {
     let abstract_ones: Vec<&str> =
         out.lines().filter(|line| line.contains(" @") && (line.contains("corten") || line.contains(&name))).collect();
     assert!(abstract_ones.is_empty(), "{abstract_ones:?}");
-    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(m.base.join("run")).unwrap().permissions());
-    assert_eq!(mode & 0o077, 0, "run is open to others: {mode:o}");
+    let mode = fs::metadata(m.base.join("run")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o077, 0, "the state directory is open to others: {mode:o}");
 }
 
 /// CVE-2021-21334: what one container's environment has, another's of the same image must not have.
