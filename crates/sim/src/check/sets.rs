@@ -122,9 +122,12 @@ impl Checker {
             let text = format!("{} goes while another one goes", pod.head.name);
             self.fault("identities go one by one", text);
         }
-        let Some((least, most)) = self.size_range(owner) else { return };
+        let Some((least, _)) = self.size_range(owner) else { return };
+        // Who is of the present revision does not go because of a roll.
+        let update = owner.view::<StatefulSet>().map(|s| s.status.update_revision.clone()).unwrap_or_default();
+        let present = pod.head.labels.get("controller-revision-hash") == Some(update.as_str());
         let higher = |p: &&Arc<Pod>| p.is_active() && ordinal(&p.metadata.name) > Some(ours);
-        if let Some(higher) = pods.iter().find(higher).filter(|_| ours >= most) {
+        if let Some(higher) = pods.iter().find(higher).filter(|_| present && ours >= least) {
             let text = format!("{} goes before {}", pod.head.name, higher.metadata.name);
             self.fault("identities go from the highest", text);
         }
