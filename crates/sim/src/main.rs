@@ -46,7 +46,7 @@ fn main() -> ExitCode {
         Some(hours) => (node_seconds as u64) < hours * 3600,
         None => seed < options.seed + options.runs,
     };
-    while wants_more(seed, node_seconds) && !(options.stop && !broken.is_empty()) {
+    while wants_more(seed, node_seconds) && (!options.stop || broken.is_empty()) {
         let report = run(&Script::new(seed, options.steps));
         node_seconds += report.node_seconds;
         seconds += report.seconds;

@@ -13,7 +13,8 @@ use crate::Revision;
 pub struct Retention {
     /// What was current this long ago is never compacted. Upstream's API server has 5 minutes as well.
     pub horizon: Duration,
-    /// What was replaced longer ago than this is compacted even when there is room.
+    /// What was replaced longer ago than this is compacted even when there is room. Upstream's API server compacts every 5
+    /// minutes what was replaced 5 minutes ago, and clients wait no longer than 10 minutes for an old page's end.
     pub age_max: Duration,
     /// When replaced values occupy more than this, all beyond the horizon that is too much is compacted.
     pub history_bytes_max: u64,
@@ -22,7 +23,7 @@ pub struct Retention {
 impl Default for Retention {
     fn default() -> Retention {
         let minute = Duration::from_secs(60);
-        Retention { horizon: 5 * minute, age_max: 30 * minute, history_bytes_max: 64 << 20 }
+        Retention { horizon: 5 * minute, age_max: 7 * minute, history_bytes_max: 64 << 20 }
     }
 }
 

@@ -63,7 +63,7 @@ pub(crate) fn killed_again_and_again(cluster: &mut Cluster) -> Result<()> {
         let file = cluster.data().join("churn.yaml");
         std::fs::write(&file, manifest)?;
         busy.push(background(cluster, &["-n", "kills", "apply", "-f", &file.to_string_lossy()])?);
-        std::thread::sleep(Duration::from_millis(chance.below(300)));
+        pause(Duration::from_millis(chance.below(300)));
         cluster.kill_server()?;
         for mut child in busy {
             child.kill().ok();
@@ -101,8 +101,14 @@ pub(crate) fn killed_again_and_again(cluster: &mut Cluster) -> Result<()> {
         if began.elapsed() > Duration::from_secs(20) {
             bail!("{kills} kills, seed {}: left behind {left:?}", chance.seed);
         }
-        std::thread::sleep(Duration::from_millis(100));
+        pause(Duration::from_millis(100));
     }
+}
+
+/// Kills come at any time, and files, mounts and cgroups tell nobody that they go.
+#[allow(clippy::disallowed_methods, reason = "there is no event to wait for")]
+fn pause(time: Duration) {
+    std::thread::sleep(time);
 }
 
 fn background(cluster: &Cluster, args: &[&str]) -> Result<Child> {

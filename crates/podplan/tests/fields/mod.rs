@@ -360,8 +360,8 @@ fn enable_service_links_decides_about_the_services_of_the_namespace() {
         );
         Arc::new(read(&json))
     };
-    let mut sources = env::Sources::default();
-    sources.services = vec![service("default", "kubernetes"), service("d", "web-app"), service("other", "no")];
+    let services = vec![service("default", "kubernetes"), service("d", "web-app"), service("other", "no")];
+    let sources = env::Sources { services, ..env::Sources::default() };
     for (spec, web) in [("", true), (r#","enableServiceLinks":true"#, true), (r#","enableServiceLinks":false"#, false)]
     {
         let made = env::environment(&of_spec(spec), &container, &sources).unwrap();
