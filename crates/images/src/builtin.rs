@@ -107,7 +107,8 @@ impl BuiltinImage<'_> {
     }
 }
 
-fn is_builtin(image: &Image) -> bool {
+/// Whether an image is made of an executable of ours, and not of layers.
+pub fn is_builtin(image: &Image) -> bool {
     image.layers.iter().any(|layer| layer.media_type == oci::MEDIA_DIRECTORY)
 }
 

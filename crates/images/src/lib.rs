@@ -20,7 +20,7 @@ mod store;
 mod unpack;
 
 pub use build::{BuildOptions, CONFIG_FILE};
-pub use builtin::{Builtin, BuiltinImage};
+pub use builtin::{Builtin, BuiltinImage, is_builtin};
 pub use digest::Digest;
 pub use error::{ImageError, Result};
 pub use oci::{ImageConfig, Set};

@@ -219,10 +219,12 @@ fn usable(store: &ImageStore, request: &PullRequest, files: &[PathBuf]) -> Resul
         reason: "ImageInspectError",
         message: format!("Failed to inspect image {name:?}: {error}"),
     };
-    if request.policy == "Always" {
+    let found = store.resolve(name);
+    // The built-in images are made of this very program: nobody has newer ones.
+    if request.policy == "Always" && !found.as_ref().is_ok_and(corten_images::is_builtin) {
         return Ok(false);
     }
-    let may = match store.resolve(name) {
+    let may = match found {
         Err(ImageError::NotFound { .. }) => false,
         Err(error) => return Err(inspect(error)),
         Ok(image) => {

@@ -44,8 +44,13 @@ pub(crate) fn shutdown_delay(cluster: &mut Cluster) -> Result<()> {
     }
     let status = server.wait()?;
     readers.into_iter().for_each(|reader| drop(reader.join()));
+    let mut down = Command::new(env!("CARGO_BIN_EXE_corten"));
+    down.args(["down", "--purge", "--name", "e2e-drain", "--data-dir"]).arg(dir.join("data"));
+    down.env("KUBECONFIG", &kubeconfig);
+    let down = down.stdout(Stdio::null()).status()?;
     std::fs::remove_dir_all(&dir)?;
     let told = outcome?;
+    ensure!(down.success(), "what the server had made could not be taken away: {down}");
     ensure!(status.success(), "the server ended with {status}");
     ensure!(told.elapsed() >= DELAY, "the server did not wait {DELAY:?}");
     Ok(())
