@@ -5,11 +5,15 @@ use std::time::Duration;
 use clap::Args;
 use corten_node::EvictionSettings;
 
+/// The kubelet's defaults, but for disks: those of laptops and build machines are fuller than servers' (k3s has 5 % as well).
+const HARD: &str =
+    "memory.available<100Mi,nodefs.available<5%,imagefs.available<5%,nodefs.inodesFree<5%,imagefs.inodesFree<5%";
+
 /// When the node says that it runs short of something, and when it evicts pods.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Node")]
 pub struct NodeArgs {
-    /// Evict pods at once when so little is left, as memory.available<100Mi,nodefs.available<10%; empty: never
+    /// Evict pods at once when so little is left, as memory.available<100Mi,nodefs.available<5%; empty: never
     #[arg(long, value_name = "THRESHOLDS", hide_short_help = true)]
     eviction_hard: Option<String>,
     /// Evict pods when so little is left for the time of --eviction-soft-grace-period
@@ -38,7 +42,7 @@ impl NodeArgs {
         let text = |given: &Option<String>| given.clone().unwrap_or_default();
         let usual = EvictionSettings::default();
         let (graces, reclaims) = (text(&self.eviction_soft_grace_period), text(&self.eviction_minimum_reclaim));
-        let hard = self.eviction_hard.as_deref().unwrap_or(EvictionSettings::HARD);
+        let hard = self.eviction_hard.as_deref().unwrap_or(HARD);
         let parsed = EvictionSettings::parse(hard, &text(&self.eviction_soft), &graces, &reclaims);
         let parsed = parsed.map_err(|error| anyhow::anyhow!("eviction thresholds: {error}"))?;
         Ok(EvictionSettings {
@@ -63,8 +67,8 @@ mod tests {
     }
 
     #[test]
-    fn eviction_flags_are_the_kubelets_with_its_defaults() {
-        assert_eq!(parse(&[]).unwrap(), EvictionSettings::default());
+    fn eviction_flags_are_the_kubelets_and_leave_disks_a_twentieth() {
+        assert_eq!(parse(&[]).unwrap(), EvictionSettings::parse(HARD, "", "", "").unwrap());
         let given = parse(&[
             "--eviction-hard=memory.available<5%",
             "--eviction-soft=nodefs.available<20%",
