@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use corten_audit::{Asked, Trail, trail};
-use corten_auth::{Attributes, User};
+use corten_auth::User;
 use corten_base::{BoxFuture, Revision};
 use corten_cache::Transition;
 use corten_client::{
@@ -116,17 +116,7 @@ impl LocalApi {
         let Route::Resource(r) = parse(before) else { return Err(Status::no_such_resource()) };
         let verb = if r.name.is_empty() { "list" } else { "get" };
         if let Some(service) = self.core.served_elsewhere(&r.group, &r.version) {
-            self.core
-                .authorize(&Attributes {
-                    group: &r.group,
-                    version: &r.version,
-                    resource: &r.resource,
-                    subresource: &r.subresource,
-                    namespace: &r.namespace,
-                    name: &r.name,
-                    ..Attributes::resource(&self.user, verb)
-                })
-                .await?;
+            self.core.authorize(&r.attributes(&self.user, verb)).await?;
             return aggregation::read(&self.core, &service, path, &self.user).await;
         }
         let kind = self.core.registry.resource(&r.group, &r.version, &r.resource);

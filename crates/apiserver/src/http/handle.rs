@@ -261,15 +261,7 @@ async fn call_of(
 /// What a request does, for who decides whether it may.
 fn attributes_of<'a>(call: &'a Call, route: &'a Route, verb: &'a str) -> Attributes<'a> {
     match route {
-        Route::Resource(r) => Attributes {
-            group: &r.group,
-            version: &r.version,
-            resource: &r.resource,
-            subresource: &r.subresource,
-            namespace: &r.namespace,
-            name: &r.name,
-            ..Attributes::resource(&call.user, verb)
-        },
+        Route::Resource(r) => r.attributes(&call.user, verb),
         _ => Attributes::path(&call.user, verb, &call.path),
     }
 }

@@ -111,16 +111,7 @@ fn offer(kind: &Kind, sub: Option<&Subresource>) -> Offer {
 
 /// A path that nothing serves; who may not ask is told that first.
 async fn unknown(core: &Core, call: &Call, r: &Resource, verb: &str) -> Result<Response<HttpBody>, Status> {
-    core.authorize(&corten_auth::Attributes {
-        group: &r.group,
-        version: &r.version,
-        resource: &r.resource,
-        subresource: &r.subresource,
-        namespace: &r.namespace,
-        name: &r.name,
-        ..corten_auth::Attributes::resource(&call.user, verb)
-    })
-    .await?;
+    core.authorize(&r.attributes(&call.user, verb)).await?;
     if core.knows_group(&r.group) { Err(Status::no_such_resource()) } else { Ok(page_not_found()) }
 }
 

@@ -91,6 +91,21 @@ fn resource(group: &str, version: &str, rest: &[&str]) -> Route {
     Route::Resource(Arc::new(out))
 }
 
+impl Resource {
+    /// What is asked for, for who decides whether `user` may.
+    pub(crate) fn attributes<'a>(&'a self, user: &'a corten_auth::User, verb: &'a str) -> corten_auth::Attributes<'a> {
+        corten_auth::Attributes {
+            group: &self.group,
+            version: &self.version,
+            resource: &self.resource,
+            subresource: &self.subresource,
+            namespace: &self.namespace,
+            name: &self.name,
+            ..corten_auth::Attributes::resource(user, verb)
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
