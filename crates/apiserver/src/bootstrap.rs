@@ -43,7 +43,11 @@ fn arch() -> &'static str {
 
 /// Makes what is missing. On a cluster that has everything this only looks.
 pub(crate) async fn ensure(core: &Arc<Core>, advertise: IpAddr, port: u16) -> Result<(), Status> {
-    ensure_all(core, namespaces()).await?;
+    // The range comes first and is ready before any Service asks for an address in it: also after a crash in between.
+    let mut first = namespaces();
+    first.push(service_range(core));
+    ensure_all(core, first).await?;
+    ensure_range_ready(core).await?;
     let mut rest = policy::objects();
     rest.extend(priority_classes());
     rest.push(storage_class());
@@ -51,12 +55,9 @@ pub(crate) async fn ensure(core: &Arc<Core>, advertise: IpAddr, port: u16) -> Re
     if let Some(ip) = core.services.range().nth(1) {
         rest.push(kubernetes_service(&ip.to_string(), port));
     }
-    rest.push(tree!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",
-        "metadata": {"name": (corten_admission::DEFAULT_RANGE)}, "spec": {"cidrs": [(core.services.range().to_string())]}}));
     ensure_all(core, rest).await?;
     reconcile_policy(core).await?;
     register::at_start(core, &LocalApi::new(core.clone(), User::apiserver())).await?;
-    ensure_range_ready(core).await?;
     core.repair_addresses().await;
     crate::flow::settings::ensure(core).await?;
     ensure_endpoints(core, advertise, port).await
@@ -155,6 +156,11 @@ fn priority_classes() -> Vec<Tree> {
         make("system-node-critical", 2_000_001_000, "For pods that must not move from the node that they serve."),
         make("system-cluster-critical", 2_000_000_000, "For pods that the cluster cannot work without."),
     ]
+}
+
+fn service_range(core: &Core) -> Tree {
+    tree!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",
+        "metadata": {"name": (corten_admission::DEFAULT_RANGE)}, "spec": {"cidrs": [(core.services.range().to_string())]}})
 }
 
 fn storage_class() -> Tree {

@@ -88,3 +88,21 @@ async fn cluster_ips_come_from_every_ready_service_cidr() {
     let (code, _) = client.get(&format!("{ADDRESSES}/{}", dry.str_at("spec.clusterIP")), &[]).await;
     assert_eq!(code, 404, "a dry run takes no address");
 }
+
+/// A server that ended between making its range and making it ready starts again: the Service waits for the range.
+#[tokio::test]
+async fn a_start_cut_off_before_the_range_is_ready_is_made_good_by_the_next() {
+    let fixture = Fixture::start().await;
+    let mut client = Client::connect(&fixture, true).await;
+    send(&mut client, Method::PATCH, &format!("{RANGES}/kubernetes/status"), &tree!({"status": null})).await;
+    let (_, range) = client.get(&format!("{RANGES}/kubernetes"), &[]).await;
+    assert!(range.list_at("status.conditions").is_empty(), "{range}");
+    let (code, _) = send(&mut client, Method::DELETE, &format!("{SERVICES}/kubernetes"), &Tree::map()).await;
+    assert_eq!(code, 200);
+
+    let _second = fixture.start_again().await;
+    let (_, range) = client.get(&format!("{RANGES}/kubernetes"), &[]).await;
+    assert_eq!(range.list_at("status.conditions")[0].str_at("status"), "True");
+    let (code, service) = client.get(&format!("{SERVICES}/kubernetes"), &[]).await;
+    assert_eq!((code, service.str_at("spec.clusterIP")), (200, "10.43.0.1"));
+}
