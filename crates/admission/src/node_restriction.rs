@@ -7,7 +7,7 @@ use std::sync::Arc;
 use corten_auth::Attributes;
 use corten_kinds::id;
 use corten_kinds::x509::{CertificateRequest, pem_blocks};
-use corten_object::{Object, Status};
+use corten_object::{KindId, Object, Status};
 use corten_schema::scalars::base64;
 use corten_tree::Tree;
 
@@ -142,23 +142,16 @@ fn references(pod: &Tree) -> Option<&'static str> {
     if !matches!(spec.str_at("serviceAccountName"), "") {
         return Some("serviceaccounts");
     }
-    let lists = ["containers", "initContainers", "ephemeralContainers"];
-    let containers = || lists.iter().flat_map(|list| spec.list_at(list));
-    let from = |kind: &str| {
-        let (whole, key) = (format!("{kind}Ref"), format!("valueFrom.{kind}KeyRef"));
-        containers().any(|c| {
-            c.list_at("envFrom").iter().any(|e| e.path(&whole).is_some())
-                || c.list_at("env").iter().any(|e| e.path(&key).is_some())
-        })
-    };
+    let named = corten_kinds::references::references(spec);
+    let names = |kind: KindId| named.iter().any(|reference| reference.kind == kind);
     let volumes = spec.list_at("volumes");
     let volume = |kind: &str| volumes.iter().any(|v| v.path(kind).is_some());
     let projected =
         |kind: &str| volumes.iter().flat_map(|v| v.list_at("projected.sources")).any(|s| s.path(kind).is_some());
-    if !spec.list_at("imagePullSecrets").is_empty() || volume("secret") || projected("secret") || from("secret") {
+    if names(id::SECRET) {
         return Some("secrets");
     }
-    if volume("configMap") || projected("configMap") || from("configMap") {
+    if names(id::CONFIG_MAP) {
         return Some("configmaps");
     }
     if projected("serviceAccountToken") {

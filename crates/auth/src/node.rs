@@ -6,6 +6,7 @@
 use std::sync::{Arc, LazyLock};
 
 use corten_kinds::id;
+use corten_kinds::references::references;
 use corten_object::{KindId, Object, ObjectKey};
 use corten_tree::Tree;
 
@@ -243,18 +244,8 @@ impl OnNode {
                 let extended = self.tree.str_at("status.extendedResourceClaimStatus.resourceClaimName");
                 direct || extended == name || made.iter().any(|c| c.str_at("resourceClaimName") == name)
             }
-            "secrets" => {
-                let pull = spec.list_at("imagePullSecrets").iter().any(|s| s.str_at("name") == name);
-                pull || self.in_containers("secret", name) || volumes_name_secret(spec, name)
-            }
-            "configmaps" => {
-                let volumes = spec.list_at("volumes").iter().any(|v| {
-                    let projected = v.list_at("projected.sources").iter();
-                    v.str_at("configMap.name") == name
-                        || projected.into_iter().any(|s| s.str_at("configMap.name") == name)
-                });
-                volumes || self.in_containers("configMap", name)
-            }
+            "secrets" => references(spec).iter().any(|r| r.kind == id::SECRET && r.name == name),
+            "configmaps" => references(spec).iter().any(|r| r.kind == id::CONFIG_MAP && r.name == name),
             _ => false,
         }
     }
@@ -265,17 +256,6 @@ impl OnNode {
             "" if v.get("ephemeral").is_some() => Some(format!("{}-{}", self.object.head.name, v.str_at("name"))),
             "" => None,
             claim => Some(claim.to_owned()),
-        })
-    }
-
-    /// Whether a container's environment comes from it; `kind` is `secret` or `configMap`.
-    fn in_containers(&self, kind: &str, name: &str) -> bool {
-        let lists = ["containers", "initContainers", "ephemeralContainers"];
-        let all = lists.iter().flat_map(|list| self.tree.list_at(&format!("spec.{list}")));
-        let (from, key) = (format!("{kind}Ref.name"), format!("valueFrom.{kind}KeyRef.name"));
-        all.into_iter().any(|c| {
-            c.list_at("envFrom").iter().any(|e| e.str_at(&from) == name)
-                || c.list_at("env").iter().any(|e| e.str_at(&key) == name)
         })
     }
 
@@ -309,16 +289,4 @@ impl OnNode {
             })
         })
     }
-}
-
-fn volumes_name_secret(spec: &Tree, name: &str) -> bool {
-    let refs = ["cephfs", "flexVolume", "iscsi", "rbd", "scaleIO", "storageos"];
-    spec.list_at("volumes").iter().any(|v| {
-        let projected = v.list_at("projected.sources").iter().any(|s| s.str_at("secret.name") == name);
-        projected
-            || v.str_at("secret.secretName") == name
-            || v.str_at("azureFile.secretName") == name
-            || v.str_at("csi.nodePublishSecretRef.name") == name
-            || refs.iter().any(|r| v.str_at(&format!("{r}.secretRef.name")) == name)
-    })
 }

@@ -3,7 +3,10 @@
 //! What the configuration was is kept as a hash in the object; asking for it rolls nothing. When the hash changes it goes into
 //! the template too, and the workload's own controller does the rest.
 
+use std::collections::BTreeSet;
+
 use corten_kinds::id;
+use corten_kinds::references::{self, Role};
 use corten_object::{KindId, Object};
 use corten_tree::{Tree, tree};
 
@@ -47,37 +50,12 @@ fn used(change: &Changed<'_>, out: &mut Vec<Key>) {
     }
 }
 
-/// The configuration that a workload's template refers to.
+/// The configuration that the containers of a workload's template see.
 fn references(workload: &Tree) -> Vec<(KindId, String)> {
-    let mut out: Vec<(KindId, String)> = Vec::new();
-    let mut add = |kind: KindId, from: &Tree, path: &str| {
-        let name = from.str_at(path);
-        if !name.is_empty() {
-            out.push((kind, name.to_owned()));
-        }
-    };
-    for volume in workload.list_at("spec.template.spec.volumes") {
-        add(id::CONFIG_MAP, volume, "configMap.name");
-        add(id::SECRET, volume, "secret.secretName");
-        for source in volume.list_at("projected.sources") {
-            add(id::CONFIG_MAP, source, "configMap.name");
-            add(id::SECRET, source, "secret.name");
-        }
-    }
-    let lists = ["spec.template.spec.containers", "spec.template.spec.initContainers"];
-    for container in lists.iter().flat_map(|list| workload.list_at(list)) {
-        for source in container.list_at("envFrom") {
-            add(id::CONFIG_MAP, source, "configMapRef.name");
-            add(id::SECRET, source, "secretRef.name");
-        }
-        for variable in container.list_at("env") {
-            add(id::CONFIG_MAP, variable, "valueFrom.configMapKeyRef.name");
-            add(id::SECRET, variable, "valueFrom.secretKeyRef.name");
-        }
-    }
-    out.sort();
-    out.dedup();
-    out
+    let spec = workload.path("spec.template.spec").unwrap_or(&Tree::Null);
+    let seen = references::references(spec).into_iter().filter(|r| r.role == Role::Content);
+    let names: BTreeSet<_> = seen.map(|r| (r.kind, r.name.to_owned())).collect();
+    names.into_iter().collect()
 }
 
 /// What stands for a configuration: a ConfigMap's data; of a Secret the revision only, so that nothing can be told from the hash.

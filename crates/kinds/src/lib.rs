@@ -18,6 +18,7 @@ mod pod_level;
 pub mod print;
 pub mod qos;
 pub mod quota;
+pub mod references;
 mod registry;
 mod spec;
 pub mod table;
