@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use corten_admission::Cidr;
 use corten_apiserver::{Server, ServerConfig};
 use corten_auth::{Material, PkiNames, Sealer, TokenSigner, User};
-use corten_base::{Clock as _, OnError, OnStop, SystemClock, SystemEntropy, Tasks};
+use corten_base::{Clock as _, SystemClock, SystemEntropy, Tasks};
 use corten_cache::{Cache, CacheOptions, Unseal};
 use corten_client::{
     Api, Duplex, ExecRequest, ExecSession, ListOptions, LogRequest, NodeAnswer, NodeApi, NodeRequest, PatchKind,
@@ -133,7 +133,7 @@ pub async fn start(plan: Plan, mut stage: impl FnMut(&str)) -> Result<Running> {
     let opener = sealer.clone();
     let unseal: Unseal = Arc::new(move |_, place, kept| opener.open(place, kept));
     let cache = Cache::new(registry, CacheOptions { unseal: Some(unseal), ..CacheOptions::default() });
-    feed(&cache, &store, &feed_tasks).await?;
+    cache.start(store.clone(), &feed_tasks).await.context("reading the store")?;
     let mut material = material(&plan, &ranges)?;
     plan.token_keys.used_by(&mut material)?;
     let material = Arc::new(material);
@@ -298,24 +298,6 @@ fn open_store(plan: &Plan) -> Result<(Arc<dyn Store>, Option<SqliteStore>)> {
     }
     let store = SqliteStore::open(&plan.cluster.data.join("store"), SqliteOptions::default()).context("the store")?;
     Ok((Arc::new(store.clone()), Some(store)))
-}
-
-/// Loads the cache and keeps it fed. Without it nothing is answered: its end stops the server.
-async fn feed(cache: &Cache, store: &Arc<dyn Store>, tasks: &Tasks) -> Result<()> {
-    let watch = cache.load(&**store).await.context("reading the store")?;
-    let first = Arc::new(std::sync::Mutex::new(Some(watch)));
-    let (cache, store) = (cache.clone(), store.clone());
-    tasks.run("cache", OnError::Fatal, OnStop::Abort, move || {
-        let (cache, store, first) = (cache.clone(), store.clone(), first.clone());
-        async move {
-            let watch = first.lock().unwrap_or_else(|p| p.into_inner()).take();
-            match watch {
-                Some(watch) => Err::<(), String>(cache.run(store, watch).await.to_string()),
-                None => Err("the cache was started twice".into()),
-            }
-        }
-    });
-    Ok(())
 }
 
 fn material(plan: &Plan, ranges: &Ranges) -> Result<Material> {

@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use corten_apiserver::{Server, ServerConfig};
 use corten_auth::{Material, PkiNames, User};
-use corten_base::{BoxFuture, Clock as _, OnError, OnStop, SystemClock, SystemEntropy, Tasks};
+use corten_base::{BoxFuture, Clock as _, SystemClock, SystemEntropy, Tasks};
 use corten_cache::{Cache, CacheOptions};
 use corten_client::{ByteStream, Duplex, ExecRequest, ExecSession, LogRequest, NodeApi, PortForwardRequest};
 use corten_controllers::custom_resource_definition::CustomResourceDefinitionController;
@@ -65,18 +65,7 @@ pub async fn start(material: Arc<Material>) -> Result<Alone> {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
     let cache = Cache::new(Arc::new(Registry::builtin()), CacheOptions::default());
     let tasks = Tasks::tokio();
-    let watch = Mutex::new(Some(cache.load(&*store).await?));
-    let (feeding, source) = (cache.clone(), store.clone());
-    tasks.run("cache", OnError::Fatal, OnStop::Abort, move || {
-        let (feeding, source) = (feeding.clone(), source.clone());
-        let watch = watch.lock().expect("nobody panics here").take();
-        async move {
-            match watch {
-                Some(watch) => Err(feeding.run(source, watch).await),
-                None => Ok(()),
-            }
-        }
-    });
+    cache.start(store.clone(), &tasks).await?;
     let server = Server::start(ServerConfig {
         store,
         cache: cache.clone(),

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use corten_apiserver::{Server, ServerConfig};
 use corten_auth::{Material, PkiNames, User};
 use corten_base::entropy::SeededEntropy;
-use corten_base::task::{OnError, OnStop, Tasks};
+use corten_base::task::Tasks;
 use corten_base::{BoxFuture, Clock, Revision};
 use corten_cache::{Cache, CacheOptions};
 use corten_client::{
@@ -107,20 +107,8 @@ impl Process {
         let clock = sim.clock();
         let tasks = Tasks::new(Arc::new(sim.clone()), clock.clone());
         let cache = Cache::new(Arc::new(Registry::builtin()), CacheOptions::default());
-        let (loading, source) = (cache.clone(), store.clone());
-        let watch = sim.block_on(async move { loading.load(&*source).await }).expect("a store in memory can be read");
-        let watch = Mutex::new(Some(watch));
-        let (feeding, source) = (cache.clone(), store.clone());
-        tasks.run("cache", OnError::Fatal, OnStop::Abort, move || {
-            let (feeding, source) = (feeding.clone(), source.clone());
-            let watch = locked(&watch).take();
-            async move {
-                match watch {
-                    Some(watch) => Err(feeding.run(source, watch).await),
-                    None => Ok(()),
-                }
-            }
-        });
+        let (loading, source, feeding) = (cache.clone(), store.clone(), tasks.clone());
+        sim.block_on(async move { loading.start(source, &feeding).await }).expect("a store in memory can be read");
         let server = ServerConfig {
             store: store.clone(),
             cache: cache.clone(),

@@ -6,13 +6,13 @@ pub mod caller;
 pub mod definitions;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use corten_apiserver::{Server, ServerConfig};
 use corten_auth::{Material, PkiNames, User};
-use corten_base::{BoxFuture, Clock, OnError, OnStop, SystemClock, SystemEntropy, Tasks, Timestamp};
+use corten_base::{BoxFuture, Clock, OnStop, SystemClock, SystemEntropy, Tasks, Timestamp};
 use corten_cache::{Cache, CacheOptions};
 use corten_client::{
     Api, ByteStream, Duplex, ExecExit, ExecRequest, ExecSession, LogRequest, NodeApi, PortForwardRequest,
@@ -215,14 +215,9 @@ impl Fixture {
         let unseal: corten_cache::Unseal = Arc::new(move |_, place, kept| opener.open(place, kept));
         let cache = Cache::new(registry, CacheOptions { unseal: Some(unseal), ..options });
         let tasks = Tasks::tokio();
-        let watch = Mutex::new(Some(cache.load(&*store).await.unwrap()));
-        let (feeding, source) = (cache.clone(), store.clone());
         // It feeds whoever is still being answered when the server stops.
         let feed = Tasks::tokio();
-        feed.run("cache", OnError::Fatal, OnStop::Abort, move || {
-            let (feeding, source, watch) = (feeding.clone(), source.clone(), watch.lock().unwrap().take().unwrap());
-            async move { Err::<(), _>(feeding.run(source, watch).await) }
-        });
+        cache.start(store.clone(), &feed).await.unwrap();
         let clock = Arc::new(ShiftedClock::default());
         let parts = (store.clone(), cache.clone(), material.clone(), tasks.clone());
         let mut config = Fixture::config(parts, clock.clone(), sealer.clone());
