@@ -36,13 +36,17 @@ const internalPackages = "k8s.io/kubernetes/pkg/apis/"
 
 var (
 	internal = map[string]reflect.Type{}
+	// In the scheme's order: a field's JSON name is that of the preferred version.
 	external = map[string][]reflect.Type{}
 )
 
 func main() {
-	for gv, kinds := range versions() {
-		for _, kind := range kinds {
-			walk(kind, gv.Version == runtime.APIVersionInternal)
+	for _, version := range legacyscheme.Scheme.PrioritizedVersionsAllGroups() {
+		inner := schema.GroupVersion{Group: version.Group, Version: runtime.APIVersionInternal}
+		for _, gv := range []schema.GroupVersion{version, inner} {
+			for _, kind := range legacyscheme.Scheme.KnownTypes(gv) {
+				walk(kind, gv == inner)
+			}
 		}
 	}
 	names := make([]string, 0, len(internal))
@@ -57,16 +61,6 @@ func main() {
 			fmt.Println(name + fields)
 		}
 	}
-}
-
-func versions() map[schema.GroupVersion]map[string]reflect.Type {
-	found := map[schema.GroupVersion]map[string]reflect.Type{}
-	for _, group := range legacyscheme.Scheme.PrioritizedVersionsAllGroups() {
-		found[group] = legacyscheme.Scheme.KnownTypes(group)
-		inner := schema.GroupVersion{Group: group.Group, Version: runtime.APIVersionInternal}
-		found[inner] = legacyscheme.Scheme.KnownTypes(inner)
-	}
-	return found
 }
 
 // walk notes a struct type and all below it.
