@@ -6,6 +6,12 @@ use corten_views::{IntOrString, ReplicaSet};
 use super::{Rollout, replicas};
 use crate::{Action, EventNote, Typed, names};
 
+/// How many of a set's available pods stay: a status that is older than the set's present size still counts those that go.
+/// (Upstream's `GetAvailableReplicaCountForReplicaSets` counts them, and takes too many of the others away then.)
+fn available(set: &Typed<ReplicaSet>) -> i64 {
+    set.status.available_replicas.min(replicas(set))
+}
+
 impl Rollout<'_> {
     fn is_rolling(&self) -> bool {
         self.deployment.spec.strategy.r#type != "Recreate"
@@ -77,17 +83,17 @@ impl Rollout<'_> {
         let mut old: Vec<(&Typed<ReplicaSet>, i64)> = self.active_old().into_iter().map(|s| (s, replicas(s))).collect();
         let min_available = self.desired() - self.max_unavailable();
         let total: i64 = self.all().map(replicas).sum();
-        let new_unavailable = replicas(new) - new.status.available_replicas;
+        let new_unavailable = replicas(new) - available(new);
         let mut room = total - min_available - new_unavailable;
         if room <= 0 {
             return Vec::new();
         }
         for (set, size) in &mut old {
-            let unhealthy = (*size - set.status.available_replicas).clamp(0, room);
+            let unhealthy = (*size - available(set)).clamp(0, room);
             *size -= unhealthy;
             room -= unhealthy;
         }
-        let available: i64 = self.all().map(|s| s.status.available_replicas).sum();
+        let available: i64 = self.all().map(available).sum();
         let mut spare = (available - min_available).max(0);
         for (_, size) in &mut old {
             let healthy = (*size).min(spare);

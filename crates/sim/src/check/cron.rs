@@ -43,6 +43,10 @@ impl Checker {
         let Some((at, first)) = self.cron_time(object) else {
             return self.fault("jobs come at their times", format!("{name} has no time"));
         };
+        // The name is what keeps a time from having two jobs when its controller forgets what it did (`getJobName`).
+        if *name != *format!("{}-{}", cron.head.name, at.as_second().div_euclid(60)) {
+            self.fault("jobs are named for their times", format!("{name} is the job of {at}"));
+        }
         if !first {
             self.fault("no time has two jobs", format!("{name} is the second job of {at}"));
         }

@@ -17,17 +17,57 @@ const INDEX: &str = "batch.kubernetes.io/job-completion-index";
 /// How soon after a failure was seen no successor may come: ten seconds after it happened, and it may be told late.
 const BACKOFF_MIN: Duration = Duration::from_secs(2);
 
+/// Pods of one outcome that a job has noted to be counted (`status.uncountedTerminatedPods`).
+#[derive(Default)]
+struct Noted {
+    pods: HashSet<String>,
+    /// What is counted beside them: others that were noted when nobody looked.
+    others: i64,
+}
+
+impl Noted {
+    /// Takes over what is counted: some changes were not seen.
+    fn begin(&mut self, counted: i64, waiting: &[String]) {
+        self.pods.extend(waiting.iter().cloned());
+        self.others = counted + waiting.len() as i64 - self.pods.len() as i64;
+    }
+
+    /// What must be counted when these still wait to be.
+    fn counted(&mut self, waiting: &[String]) -> i64 {
+        self.pods.extend(waiting.iter().cloned());
+        self.others + self.pods.len() as i64 - waiting.len() as i64
+    }
+}
+
 /// What was seen of one job.
 #[derive(Default)]
 pub(super) struct Seen {
     /// Pods that succeeded while they were tracked.
-    pub succeeded: HashSet<Istr>,
+    succeeded: HashSet<Istr>,
+    noted_succeeded: Noted,
+    noted_failed: Noted,
     indexes: HashSet<String>,
     /// Pods that were there.
     made: HashSet<Istr>,
     failed: HashSet<Istr>,
     failed_at: Option<Timestamp>,
     suspended_since: Option<Timestamp>,
+    resumed_at: Option<Timestamp>,
+}
+
+impl Seen {
+    /// How many successes count. One that comes when the job has noted the pod as failed already does not: a job that ends
+    /// takes what runs as failed, and cannot know better (`trackJobStatusAndRemoveFinalizers`).
+    pub fn successes(&self) -> i64 {
+        self.succeeded.iter().filter(|uid| !self.noted_failed.pods.contains(uid.as_str())).count() as i64
+    }
+}
+
+impl Seen {
+    /// Whether it is suspended, and whoever acts knows that.
+    fn is_known_suspended(&self, now: Timestamp) -> bool {
+        self.suspended_since.is_some_and(|since| now.duration_since(since).unsigned_abs() > super::STALE)
+    }
 }
 
 /// What was seen of jobs, by uid.
@@ -35,6 +75,15 @@ pub(super) struct Seen {
 pub(super) struct Jobs(pub HashMap<Istr, Seen>);
 
 impl Checker {
+    /// Takes over a job as it is.
+    pub(super) fn job_known(&mut self, object: &Arc<Object>) {
+        let Ok(job) = object.view::<Job>() else { return };
+        let waiting = job.status.uncounted_terminated_pods.clone().unwrap_or_default();
+        let seen = self.jobs.0.entry(object.head.uid.clone()).or_default();
+        seen.noted_succeeded.begin(job.status.succeeded, &waiting.succeeded);
+        seen.noted_failed.begin(job.status.failed, &waiting.failed);
+    }
+
     /// Remembers what becomes of a job's pods.
     pub(super) fn job_pod(&mut self, pod: &Arc<Object>) {
         let Some(owner) = pod.head.controller().filter(|o| *o.kind == *"Job") else { return };
@@ -66,7 +115,7 @@ impl Checker {
         if job.finished().is_some() {
             faults.push(("no pod after a job's end", format!("{name} was made")));
         }
-        if seen.suspended_since.is_some_and(|since| now.duration_since(since).unsigned_abs() > super::STALE) {
+        if seen.is_known_suspended(now) {
             faults.push(("suspended jobs make no pods", format!("{name} was made")));
         }
         let done =
@@ -87,6 +136,42 @@ impl Checker {
         faults.into_iter().for_each(|(invariant, text)| self.fault(invariant, text));
     }
 
+    /// The deletion of a pod of a job that goes on has begun: it has more of them than it wants.
+    pub(super) fn job_pod_condemned(&mut self, pod: &Arc<Object>, before: &Pod, owner: &Object, pods: &[Arc<Pod>]) {
+        let Ok(job) = owner.view::<Job>() else { return };
+        let now = self.sim.now();
+        let seen = self.jobs.0.entry(owner.head.uid.clone()).or_default();
+        let ends = |c: &corten_views::Condition| {
+            c.is_true() && matches!(c.r#type.as_str(), "SuccessCriteriaMet" | "FailureTarget" | "Complete" | "Failed")
+        };
+        let resumed = seen.resumed_at.is_some_and(|at| now.duration_since(at).unsigned_abs() <= super::STALE);
+        if before.is_terminal() || seen.suspended_since.is_some() || resumed || job.status.conditions.iter().any(ends) {
+            return;
+        }
+        let active = pods.iter().filter(|p| p.is_active()).count() as i64;
+        let wanted =
+            job.spec.completions.map_or(i64::MAX, |c| c - seen.successes()).min(job.spec.parallelism.unwrap_or(1));
+        if active < wanted {
+            let text = format!("{} goes, which leaves {active} pods where {wanted} are wanted", pod.head.name);
+            self.fault("jobs keep the pods that they want", text);
+        }
+    }
+
+    /// Time has passed: the pods of jobs that were suspended a while ago are on their way out.
+    pub(super) fn suspended_jobs_rest(&mut self) {
+        let now = self.sim.now();
+        let mut faults = Vec::new();
+        for object in self.objects.list_in(id::JOB, crate::users::NAMESPACE) {
+            let known = self.jobs.0.get(&object.head.uid).is_some_and(|seen| seen.is_known_suspended(now));
+            if known && self.is_calm() {
+                let pods = self.pods_of(&object.head.uid);
+                let runs = pods.iter().filter(|p| p.is_active());
+                faults.extend(runs.map(|p| format!("{} of {} is still there", p.metadata.name, object.head.name)));
+            }
+        }
+        faults.into_iter().for_each(|text| self.fault("suspended jobs rest", text));
+    }
+
     pub(super) fn job(&mut self, event: &Event) {
         if event.previous.is_none() {
             self.cron_job_created(event);
@@ -95,10 +180,31 @@ impl Checker {
         let Ok(job) = object.view::<Job>() else { return };
         let now = self.sim.now();
         let seen = self.jobs.0.entry(object.head.uid.clone()).or_default();
-        seen.suspended_since = job.spec.suspend.unwrap_or(false).then(|| seen.suspended_since.unwrap_or(now));
-        let (succeeded, failed, made) = (seen.succeeded.len() as i64, seen.failed.len() as i64, seen.made.len() as i64);
+        if seen.suspended_since.is_some() && !job.spec.suspend.unwrap_or(false) {
+            seen.resumed_at = Some(now);
+        }
+        // Of one that was made suspended nobody has ever thought otherwise.
+        let since = if event.previous.is_none() { Timestamp::MIN } else { now };
+        seen.suspended_since = job.spec.suspend.unwrap_or(false).then(|| seen.suspended_since.unwrap_or(since));
+        let (succeeded, failed, made) = (seen.successes(), seen.failed.len() as i64, seen.made.len() as i64);
         let status = &job.status;
         let name = &object.head.name;
+        let waiting = status.uncounted_terminated_pods.clone().unwrap_or_default();
+        let counted_failed = seen.noted_failed.counted(&waiting.failed);
+        // With indexes those that succeeded are told by their indexes alone.
+        let counted_succeeded =
+            if job.is_indexed() { status.succeeded } else { seen.noted_succeeded.counted(&waiting.succeeded) };
+        let early = waiting.succeeded.iter().find(|uid| !seen.succeeded.contains(uid.as_str())).cloned();
+        if let Some(early) = early {
+            self.fault("jobs count exactly", format!("{name} notes pod {early} as succeeded, which did not"));
+        }
+        if (status.succeeded, status.failed) != (counted_succeeded, counted_failed) {
+            let (some, others) = (status.succeeded, status.failed);
+            let text = format!(
+                "{name} counts {some}+{others} where {counted_succeeded}+{counted_failed} were noted and let go"
+            );
+            self.fault("jobs count exactly", text);
+        }
         if status.succeeded > succeeded {
             let text = format!("{name} counts {} successes where {succeeded} were", status.succeeded);
             self.fault("jobs count exactly", text);
@@ -133,13 +239,8 @@ impl Checker {
         if reason == "BackoffLimitExceeded" && failed <= limit && self.is_calm() {
             wrong.push(format!("{name} has failed with {failed} failures where {limit} are allowed"));
         }
-        if !job.metadata.annotations.is_empty()
-            && job
-                .status
-                .uncounted_terminated_pods
-                .as_ref()
-                .is_some_and(|u| !u.succeeded.is_empty() || !u.failed.is_empty())
-        {
+        let waiting = job.status.uncounted_terminated_pods.as_ref();
+        if waiting.is_some_and(|w| !w.succeeded.is_empty() || !w.failed.is_empty()) {
             wrong.push(format!("{name} has ended before all its pods were counted"));
         }
         if reason == "DeadlineExceeded"

@@ -172,6 +172,7 @@ impl Checker {
         let jobs: Vec<Arc<Object>> = self.objects.list(id::JOB).cloned().collect();
         for job in jobs {
             self.cron_time(&job);
+            self.job_known(&job);
         }
         for kind in [id::REPLICA_SET, id::STATEFUL_SET] {
             let sets: Vec<Arc<Object>> = self.objects.list(kind).cloned().collect();
@@ -203,7 +204,10 @@ impl Checker {
         match event.kind {
             id::POD => self.pod(event),
             id::JOB => self.job(event),
-            id::REPLICA_SET | id::STATEFUL_SET => event.object.iter().for_each(|set| self.note_size(set)),
+            id::REPLICA_SET | id::STATEFUL_SET => {
+                event.object.iter().for_each(|set| self.note_size(set));
+                self.rolled_set(event);
+            }
             id::LEASE => self.heartbeat(),
             _ => {}
         }

@@ -1,12 +1,15 @@
 //! The bounds of the deployment that is only rolled.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use corten_base::Istr;
+use corten_cache::Event;
 use corten_kinds::id;
 use corten_object::Object;
 use corten_views::{Deployment, Pod, ReplicaSet};
 
-use super::Checker;
+use super::{Checker, Sizes};
 use crate::users::{NAMESPACE, ROLLED};
 
 /// What is remembered of the rollout.
@@ -14,19 +17,71 @@ use crate::users::{NAMESPACE, ROLLED};
 pub(super) struct Rollout {
     /// Whether it has been complete since the last disturbance: from then on as many pods as promised are available.
     complete: bool,
+    /// By set: how many available pods its status told lately.
+    told: HashMap<Istr, Sizes>,
+}
+
+/// How many pods a deployment may have more, and fewer, than it asks for.
+fn bounds(deployment: &Deployment) -> (i64, i64) {
+    let desired = deployment.spec.replicas.unwrap_or(1);
+    let rolling = deployment.spec.strategy.rolling_update.clone().unwrap_or_default();
+    let surge = rolling.max_surge.and_then(|s| s.scaled(desired, true)).unwrap_or(0);
+    let unavailable = rolling.max_unavailable.and_then(|u| u.scaled(desired, false)).unwrap_or(0);
+    if surge == 0 && unavailable == 0 { (0, 1) } else { (surge, unavailable) }
 }
 
 impl Checker {
+    /// Whether available pods can be counted on. Which pods of a set go depends on how they share nodes before it depends on how
+    /// long they have been ready (`ActivePodsWithRanks`): with several nodes an available pod may go while one stays that is
+    /// not yet available. A deployment cannot prevent that, and then takes away what is not available.
+    fn keeps_available(&self, deployment: &Deployment) -> bool {
+        deployment.spec.min_ready_seconds == 0 || self.nodes.machines().len() == 1
+    }
+
+    /// A set of the rolled deployment has changed: what the deployment takes away does not count as available, or is not needed,
+    /// by what the sets' statuses told when it decided, whenever that was.
+    pub(super) fn rolled_set(&mut self, event: &Event) {
+        let Some(object) = &event.object else { return };
+        let Some((owner, set)) = self.owner(object).zip(object.view::<ReplicaSet>().ok()) else { return };
+        if owner.kind != id::DEPLOYMENT || owner.head.name != *ROLLED {
+            return;
+        }
+        let now = self.sim.now();
+        let told = self.rollout.told.entry(object.head.uid.clone()).or_default();
+        told.note(now, set.status.available_replicas);
+        let Some((least, _)) = told.range(now) else { return };
+        let size = |set: &ReplicaSet| set.spec.replicas.unwrap_or(1);
+        let before = event.previous.as_ref().and_then(|o| o.view::<ReplicaSet>().ok()).map_or(0, |old| size(&old));
+        let Ok(deployment) = owner.view::<Deployment>() else { return };
+        if size(&set) >= least.min(before) || !self.rollout.complete || !self.is_calm() {
+            return;
+        }
+        let mut others = 0;
+        for other in self.controlled(&owner.head.uid, id::REPLICA_SET) {
+            let Some(view) = other.view::<ReplicaSet>().ok().filter(|_| other.head.uid != object.head.uid) else {
+                continue;
+            };
+            let told = self.rollout.told.get_mut(&other.head.uid).and_then(|told| told.range(now));
+            others += told.map_or(0, |(_, most)| most).min(size(&view));
+        }
+        let needed = deployment.spec.replicas.unwrap_or(1) - bounds(&deployment).1;
+        if size(&set) + others < needed {
+            let text = format!(
+                "{} goes from {before} to {}, which has at least {least} available pods; the others have {others}, {needed} are needed",
+                object.head.name,
+                size(&set)
+            );
+            self.fault("rollouts take what is not needed", text);
+        }
+    }
+
     pub(super) fn check_rollout(&mut self) {
         let Some(object) = self.find(id::DEPLOYMENT, NAMESPACE, ROLLED).filter(|o| !o.head.is_deleting()) else {
             return;
         };
         let Ok(deployment) = object.view::<Deployment>() else { return };
         let desired = deployment.spec.replicas.unwrap_or(1);
-        let rolling = deployment.spec.strategy.rolling_update.clone().unwrap_or_default();
-        let surge = rolling.max_surge.and_then(|s| s.scaled(desired, true)).unwrap_or(0);
-        let unavailable = rolling.max_unavailable.and_then(|u| u.scaled(desired, false)).unwrap_or(0);
-        let unavailable = if surge == 0 && unavailable == 0 { 1 } else { unavailable };
+        let (surge, unavailable) = bounds(&deployment);
         let sets: Vec<Arc<Object>> = self.objects.owned(&object.head.uid, id::REPLICA_SET).cloned().collect();
         let wanted: i64 =
             sets.iter().filter_map(|s| s.view::<ReplicaSet>().ok()).map(|s| s.spec.replicas.unwrap_or(1)).sum();
@@ -36,17 +91,15 @@ impl Checker {
         }
         let pods: Vec<Arc<Pod>> = sets.iter().flat_map(|s| self.pods_of(&s.head.uid)).collect();
         let now = self.sim.wall();
-        // Which pods of a set go depends first on how they share nodes, and only then on how long they have been ready, in
-        // powers of two: with several nodes availability cannot be promised, only readiness.
-        let alone = self.nodes.machines().len() == 1;
-        let seconds = if alone { (deployment.spec.min_ready_seconds - 1).max(0) } else { 0 };
+        // The promise is made in whole seconds.
+        let seconds = (deployment.spec.min_ready_seconds - 1).max(0);
         let available = pods.iter().filter(|p| p.is_active() && p.is_available(seconds, now)).count() as i64;
         if !self.is_calm() {
             self.rollout.complete = false;
         } else if available >= desired && deployment.status.available_replicas >= desired {
             self.rollout.complete = true;
         }
-        if self.rollout.complete && available < desired - unavailable {
+        if self.rollout.complete && self.keeps_available(&deployment) && available < desired - unavailable {
             let shown = |s: &Arc<Object>| {
                 let active = self.pods_of(&s.head.uid).iter().filter(|p| p.is_active()).count();
                 let view = s.view::<ReplicaSet>().ok()?;

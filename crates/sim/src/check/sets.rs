@@ -94,6 +94,7 @@ impl Checker {
             id::REPLICA_SET => self.replica_condemned(pod, before, &owner, &pods),
             id::STATEFUL_SET if is_ordered(&owner) => self.identity_condemned(pod, &owner, &pods),
             id::DAEMON_SET => self.daemon_condemned(pod, before, &owner, &pods),
+            id::JOB => self.job_pod_condemned(pod, before, &owner, &pods),
             _ => {}
         }
     }

@@ -104,7 +104,7 @@ impl Checker {
             let name = &o.head.name;
             expected.equal(format!("job {name} finished"), i64::from(job.finished().is_some()), 1);
             expected.equal(format!("job {name} expired"), i64::from(job.spec.ttl_seconds_after_finished.is_some()), 0);
-            let seen = self.jobs.0.get(&o.head.uid).map_or(0, |seen| seen.succeeded.len()) as i64;
+            let seen = self.jobs.0.get(&o.head.uid).map_or(0, |seen| seen.successes());
             let wanted = job.spec.completions.filter(|_| job.finished().is_some_and(|c| c.r#type == "Complete"));
             expected.equal(format!("job {name} succeeded"), job.status.succeeded, wanted.unwrap_or(seen));
             expected.equal(format!("job {name} active"), job.status.active, 0);

@@ -66,6 +66,7 @@ impl Checker {
         }
         self.upkeep.whole = self.is_calm() && (self.upkeep.whole || healthy(&self.guarded()) > GUARDED_MIN);
         self.cron_missed();
+        self.suspended_jobs_rest();
         let now = self.sim.now();
         for (name, machine) in self.nodes.machines() {
             let age = now.duration_since(machine.since).unsigned_abs();

@@ -36,8 +36,8 @@ pub(super) const BUGS: &[Bug] = &[
     bug(
         "a rollout does not wait for new pods",
         "deployment/scale.rs",
-        "let new_unavailable = replicas(new) - new.status.available_replicas;",
-        "replicas(new) - new.status.available_replicas",
+        "let new_unavailable = replicas(new) - available(new);",
+        "replicas(new) - available(new)",
         "0",
     ),
     bug(
