@@ -107,9 +107,17 @@ impl Sync<'_> {
                 None => {}
             }
         }
-        for job in self.jobs.iter().filter(|j| self.is_active(j)) {
-            if !active.iter().any(|r| r.str_at("uid") == job.uid()) {
+        let running: Vec<_> = self.jobs.iter().filter(|j| self.is_active(j)).cloned().collect();
+        for job in &running {
+            if active.iter().any(|r| r.str_at("uid") == job.uid()) {
+                continue;
+            }
+            if is_scheduled(&self.cron, job) {
+                // This controller made it, and learns its uid only now.
                 active.push(reference(job));
+            } else if !job.head().is_deleting() {
+                let text = format!("Saw a job that the controller did not create or forgot: {}", job.name());
+                self.event(false, "UnexpectedJob", text);
             }
         }
         if active.is_empty() {
@@ -162,8 +170,14 @@ impl Sync<'_> {
                 return self.event(false, "UnparseableSchedule", text);
             }
         };
+        if schedule.next(self.earliest(), &zone).is_none() {
+            // As of the 31st of February.
+            const WHY: &str = "time difference between two schedules is less than 1 second";
+            let text = format!("invalid schedule: {} : {WHY}", self.cron.spec.schedule);
+            return self.event(false, "InvalidSchedule", text);
+        }
         let missed = self.missed(&schedule, &zone, true);
-        if missed.many {
+        if missed.many && missed.latest.is_some() {
             let text = "too many missed start times. Set or decrease .spec.startingDeadlineSeconds or check clock skew";
             self.event(false, "TooManyMissedTimes", text.into());
         }
@@ -214,7 +228,7 @@ impl Sync<'_> {
             let text = format!("Missed scheduled time to start a job: {}", at.strftime("%a, %d %b %Y %H:%M:%S +0000"));
             return self.event(false, "MissSchedule", text);
         }
-        let name = format!("{}-{}", self.cron.name(), at.as_second().div_euclid(60));
+        let name = job_name(&self.cron, at);
         let active = self.status.list_at("active").to_vec();
         let listed = active.iter().any(|r| r.str_at("name") == name);
         if self.cron.status.last_schedule_time == Some(at) {
@@ -232,8 +246,9 @@ impl Sync<'_> {
             let text = "Not starting job because prior execution is running and concurrency policy is Forbid";
             return self.event(true, "JobAlreadyActive", text.into());
         }
+        let listed = |j: &Typed<Job>| active.iter().any(|r| r.str_at("uid") == j.uid());
         if self.replaces() {
-            let running = self.jobs.iter().filter(|j| self.is_active(j));
+            let running = self.jobs.iter().filter(|j| self.is_active(j) && listed(j));
             let deletions: Vec<Action> = running.map(|j| self.delete(j)).collect();
             self.plan.stage(deletions);
         }
@@ -278,6 +293,17 @@ impl Sync<'_> {
         self.plan.stage(write);
         self.plan
     }
+}
+
+/// The name of the job of a time (`getJobName`): the lock that keeps a time from having two.
+fn job_name(cron: &Typed<CronJob>, at: Timestamp) -> String {
+    format!("{}-{}", cron.name(), at.as_second().div_euclid(60))
+}
+
+/// Whether a job is that of a time; others were made by users (`kubectl create job --from`) and stand in nobody's way.
+fn is_scheduled(cron: &Typed<CronJob>, job: &Typed<Job>) -> bool {
+    let at = job.metadata.annotations.get(SCHEDULED_AT).and_then(|text| time::parse(text));
+    at.is_some_and(|at| job.name() == job_name(cron, at))
 }
 
 fn reference(job: &Typed<Job>) -> Tree {

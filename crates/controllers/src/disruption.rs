@@ -76,7 +76,7 @@ impl Controller for DisruptionController {
         let Some(budget) = world.get::<PodDisruptionBudget>(key) else { return Plan::empty() };
         let selector = compile(budget.spec.selector.as_ref());
         let mut pods = world.list::<Pod>(id::POD, budget.namespace());
-        pods.retain(|p| selector.matches(&p.head().labels) && !p.is_terminal());
+        pods.retain(|p| selector.matches(&p.head().labels));
         let mut plan = Plan::empty();
         let before = status::of(&budget.tree());
         let after = match expected(world, &budget, &pods) {

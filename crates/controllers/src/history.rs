@@ -84,7 +84,10 @@ fn create(
     hash_label: &'static str,
 ) -> Plan {
     let suffix = hash::compute(template, collisions);
-    let name = format!("{}-{suffix}", owner.head.name);
+    // `ControllerRevisionName`: a name that is too long with its hash loses its end.
+    const PREFIX_MAX: usize = 223;
+    let prefix = owner.head.name.get(..PREFIX_MAX).unwrap_or(&owner.head.name);
+    let name = format!("{prefix}-{suffix}");
     let key = ObjectKey::new(id::CONTROLLER_REVISION, &owner.head.namespace, &name);
     if world.state.get(&key).is_some() && collided(world, &key) {
         let count = collisions.unwrap_or(0) + 1;

@@ -8,6 +8,16 @@ use corten_tree::{Map, Tree, tree};
 use crate::world::controlled;
 use crate::{Action, Typed, World};
 
+/// What is owned: which kind, by which labels, and which finalizer it has as long as it is (empty: none).
+pub struct Owned<'o> {
+    /// The kind of the objects.
+    pub kind: KindId,
+    /// Which of them.
+    pub selector: &'o LabelSelector,
+    /// The finalizer that comes with adoption and goes with release.
+    pub finalizer: &'static str,
+}
+
 /// What an owner owns.
 pub struct Claimed<V> {
     /// Its objects: they have its reference and match its selector.
@@ -67,13 +77,24 @@ pub fn claim<V: View>(
     selector: &LabelSelector,
     adoptable: impl Fn(&Typed<V>) -> bool,
 ) -> Claimed<V> {
+    claim_owned(world, owner, &Owned { kind, selector, finalizer: "" }, adoptable)
+}
+
+/// Like [`claim`]; the finalizer is part of being owned.
+pub fn claim_owned<V: View>(
+    world: &World<'_>,
+    owner: &Arc<Object>,
+    owned: &Owned<'_>,
+    adoptable: impl Fn(&Typed<V>) -> bool,
+) -> Claimed<V> {
+    let Owned { kind, selector, finalizer } = *owned;
     let namespace = &owner.head.namespace;
     let mut claimed = Claimed { owned: Vec::new(), actions: Vec::new() };
     for object in controlled(world.state, kind, namespace, &owner.head.uid) {
         if selector.matches(&object.head.labels) {
             claimed.owned.extend(Typed::read(object));
         } else if !owner.head.is_deleting() && !object.head.is_deleting() {
-            claimed.actions.push(release(owner, object));
+            claimed.actions.push(release(owner, object, finalizer));
         }
     }
     if owner.head.is_deleting() || selector.is_everything() {
@@ -84,21 +105,36 @@ pub fn claim<V: View>(
             continue;
         }
         if Typed::read(object).is_some_and(|typed| adoptable(&typed)) {
-            claimed.actions.push(adopt(world, owner, object));
+            claimed.actions.push(adopt(world, owner, object, finalizer));
         }
     }
     claimed
 }
 
-fn adopt(world: &World<'_>, owner: &Object, object: &Object) -> Action {
+fn adopt(world: &World<'_>, owner: &Object, object: &Object, finalizer: &str) -> Action {
     let Tree::List(mut references) = references_without(object, |r| r.uid == owner.head.uid) else {
         unreachable!("references are a list")
     };
     references.push(controller_reference(world, owner));
-    Action::patch(object, tree!({"metadata": {"ownerReferences": (references)}})).while_alive(owner)
+    let mut metadata = tree!({"ownerReferences": (references)});
+    if !finalizer.is_empty() && !object.head.finalizers.iter().any(|f| **f == *finalizer) {
+        let mut finalizers = finalizers_without(object, finalizer);
+        finalizers.push(Tree::from(finalizer));
+        metadata.insert("finalizers", finalizers);
+    }
+    Action::patch(object, tree!({"metadata": (metadata)})).while_alive(owner)
 }
 
-fn release(owner: &Object, object: &Object) -> Action {
+fn release(owner: &Object, object: &Object, finalizer: &str) -> Action {
     let rest = references_without(object, |r| r.uid == owner.head.uid);
-    Action::patch(object, tree!({"metadata": {"ownerReferences": (rest)}}))
+    let mut metadata = tree!({"ownerReferences": (rest)});
+    if !finalizer.is_empty() && object.head.finalizers.iter().any(|f| **f == *finalizer) {
+        metadata.insert("finalizers", finalizers_without(object, finalizer));
+    }
+    Action::patch(object, tree!({"metadata": (metadata)}))
+}
+
+/// An object's finalizers but this one, as trees.
+pub fn finalizers_without(object: &Object, finalizer: &str) -> Vec<Tree> {
+    object.head.finalizers.iter().filter(|f| ***f != *finalizer).map(|f| Tree::from(f.as_str())).collect()
 }

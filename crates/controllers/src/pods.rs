@@ -82,19 +82,35 @@ pub fn choose_victims(pods: &[Typed<Pod>], related: &[Typed<Pod>], count: usize,
         |pod: &Pod| related.iter().filter(|r| r.is_active() && r.spec.node_name == pod.spec.node_name).count();
     let mut ranked: Vec<(usize, &Typed<Pod>)> = pods.iter().map(|p| (together(p), p)).collect();
     if count < ranked.len() {
-        ranked.sort_by(|(a_rank, a), (b_rank, b)| compare(a, *a_rank, b, *b_rank, now));
+        ranked.sort_by(|(a_rank, a), (b_rank, b)| {
+            let by_age = |x, y| age_bucket(x, now).cmp(&age_bucket(y, now)).then_with(|| a.uid().cmp(b.uid()));
+            compare(a, (deletion_cost(a), *a_rank), b, (deletion_cost(b), *b_rank), by_age)
+        });
     }
     ranked.into_iter().take(count).map(|(_, p)| p.clone()).collect()
 }
 
-fn compare(a: &Typed<Pod>, a_rank: usize, b: &Typed<Pod>, b_rank: usize, now: Timestamp) -> Ordering {
+/// The `count` pods that have got the least far, without regard to cost or company (`ActivePods`).
+pub fn choose_newest(pods: &[Typed<Pod>], count: usize) -> Vec<Typed<Pod>> {
+    let mut sorted: Vec<&Typed<Pod>> = pods.iter().collect();
+    sorted.sort_by(|a, b| compare(a, (0, 0), b, (0, 0), |x, y| y.cmp(&x)));
+    sorted.into_iter().take(count).cloned().collect()
+}
+
+/// Which of two pods goes first: each with its cost and rank, `by_age` compares times that differ.
+fn compare(
+    a: &Typed<Pod>,
+    a_rank: (i32, usize),
+    b: &Typed<Pod>,
+    b_rank: (i32, usize),
+    by_age: impl Fn(Timestamp, Timestamp) -> Ordering,
+) -> Ordering {
     let phase = |p: &Pod| match p.status.phase.as_str() {
         "Unknown" => 1,
         "Running" => 2,
         _ => 0,
     };
-    let first =
-        |p: &Typed<Pod>, rank: usize| (p.is_scheduled(), phase(p), p.is_ready(), deletion_cost(p), Reverse(rank));
+    let first = |p: &Typed<Pod>, (cost, rank)| (p.is_scheduled(), phase(p), p.is_ready(), cost, Reverse(rank));
     let order = first(a, a_rank).cmp(&first(b, b_rank));
     if order != Ordering::Equal {
         return order;
@@ -104,7 +120,7 @@ fn compare(a: &Typed<Pod>, a_rank: usize, b: &Typed<Pod>, b_rank: usize, now: Ti
         (x, y) if x == y => None,
         (None, _) => Some(Ordering::Less),
         (_, None) => Some(Ordering::Greater),
-        (Some(x), Some(y)) => Some(age_bucket(x, now).cmp(&age_bucket(y, now)).then_with(|| a.uid().cmp(b.uid()))),
+        (Some(x), Some(y)) => Some(by_age(x, y)),
     };
     if a.is_ready()
         && let Some(order) = by_time(ready_since(a), ready_since(b))

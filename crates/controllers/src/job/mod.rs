@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use corten_kinds::id;
-use corten_object::time;
+use corten_object::{OwnerReference, time};
 use corten_tree::Tree;
 use corten_views::meta::compile;
 use corten_views::{Job, Pod};
@@ -44,7 +44,7 @@ fn orphan(change: &Changed<'_>, out: &mut Vec<Key>) {
     let (Some(pod), object) = (change.new, change.object()) else { return };
     let tracked = object.head.finalizers.iter().any(|f| *f == *TRACKING);
     match pod.head.controller() {
-        Some(owner) if tracked && change.state.by_uid(&owner.uid).is_none() => out.push(pod.key()),
+        Some(owner) if tracked && is_job(owner) && change.state.by_uid(&owner.uid).is_none() => out.push(pod.key()),
         None if change.selection_changed() => {
             if tracked {
                 out.push(pod.key());
@@ -58,6 +58,11 @@ fn orphan(change: &Changed<'_>, out: &mut Vec<Key>) {
         }
         _ => {}
     }
+}
+
+/// Whether a reference names a job. (The pods of others are theirs, whatever finalizers they have.)
+fn is_job(owner: &OwnerReference) -> bool {
+    *owner.kind == *"Job" && *owner.api_version == *"batch/v1"
 }
 
 /// The pods of a job that is gone.
@@ -95,7 +100,8 @@ impl Controller for JobController {
             // Pods of such a template would never be the job's own.
             return Plan::empty();
         }
-        let claimed = owners::claim::<Pod>(world, &job.object, id::POD, &selector, |_| true);
+        let owned = owners::Owned { kind: id::POD, selector: &selector, finalizer: TRACKING };
+        let claimed = owners::claim_owned::<Pod>(world, &job.object, &owned, |_| true);
         if !claimed.actions.is_empty() {
             return Plan::of(claimed.actions);
         }
@@ -107,7 +113,7 @@ impl Controller for JobController {
 fn release_orphan(world: &World<'_>, key: &Key) -> Plan {
     let Some(pod) = world.get::<Pod>(key).filter(is_tracked) else { return Plan::empty() };
     let owner = pod.head().controller();
-    if owner.is_some_and(|o| world.state.by_uid(&o.uid).is_some()) {
+    if owner.is_some_and(|o| !is_job(o) || world.state.by_uid(&o.uid).is_some()) {
         return Plan::empty();
     }
     Plan::of(vec![untrack(&pod)])
@@ -351,12 +357,13 @@ impl<'s> Sync<'s> {
         }
         self.counters();
         let mut release = self.track(ending.as_ref());
-        let finished = ending.and_then(|e| self.finish(e, release.is_empty()));
+        let mut finished = ending.map_or(Vec::new(), |e| self.finish(e, release.is_empty()));
         let write = status::write(&self.job.object, &self.before, &self.status);
-        let write = write.map(|w| match finished {
+        let write = write.map(|w| match finished.pop() {
             Some(note) => w.on_success(note),
             None => w,
         });
+        plan.events.extend(finished);
         plan.stage(write);
         release.extend(wanted.surplus.iter().filter(|p| is_tracked(p)).map(untrack));
         deletions.extend(wanted.surplus.iter().map(|p| crate::pods::delete(&self.job.object, p)));

@@ -9,7 +9,7 @@ use corten_views::Pod;
 
 use super::indexes::{self, FAILURES, IGNORED, INDEX, Indexes, index_of};
 use super::{Sync, TRACKING, policy};
-use crate::{Action, Typed, pods};
+use crate::{Action, Typed, owners, pods};
 
 /// The most pods made or deleted in one plan.
 const BURST: usize = 500;
@@ -24,15 +24,18 @@ pub(super) fn is_tracked(pod: &Typed<Pod>) -> bool {
 
 /// The write that ends the counting of a pod.
 pub(super) fn untrack(pod: &Typed<Pod>) -> Action {
-    let rest = pod.head().finalizers.iter().filter(|f| **f != *TRACKING);
-    let rest: Vec<Tree> = rest.map(|f| Tree::from(f.as_str())).collect();
+    let rest = owners::finalizers_without(&pod.object, TRACKING);
     Action::patch(&pod.object, tree!({"metadata": {"finalizers": (rest)}}))
 }
 
-/// When a pod ended (`getFinishedTime`).
+/// When a pod ended (`getFinishedTime`): with its last container, of which sidecars are some.
 pub(super) fn finished_at(pod: &Typed<Pod>) -> Option<Timestamp> {
-    let ends: Option<Vec<Timestamp>> =
-        pod.status.container_statuses.iter().map(|c| c.state.terminated.as_ref()?.finished_at).collect();
+    let is_sidecar = |name: &str| {
+        pod.spec.init_containers.iter().any(|c| c.name == name && c.restart_policy.as_deref() == Some("Always"))
+    };
+    let sidecars = pod.status.init_container_statuses.iter().filter(|c| is_sidecar(&c.name));
+    let containers = pod.status.container_statuses.iter().chain(sidecars);
+    let ends: Option<Vec<Timestamp>> = containers.map(|c| c.state.terminated.as_ref()?.finished_at).collect();
     let from_containers = ends.and_then(|ends| ends.into_iter().max());
     let not_ready = || pod.ready_condition().filter(|c| c.status == "False").and_then(|c| c.last_transition_time);
     let deleted = || {
@@ -97,13 +100,13 @@ impl Sync<'_> {
                 }
             }
             for pods in by_index.into_values() {
-                let doubles = pods::choose_victims(&pods, &[], pods.len() - 1, self.world.now);
+                let doubles = pods::choose_newest(&pods, pods.len() - 1);
                 left.extend(pods.into_iter().filter(|p| !doubles.iter().any(|d| d.uid() == p.uid())));
                 out.extend(doubles);
             }
         }
         let more = at_least.saturating_sub(out.len());
-        out.extend(pods::choose_victims(&left, &[], more, self.world.now));
+        out.extend(pods::choose_newest(&left, more));
         out.truncate(BURST);
         out
     }

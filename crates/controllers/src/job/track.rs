@@ -48,7 +48,8 @@ impl Sync<'_> {
             } else if self.counts_as_failed(pod, ending) && !failed.contains(&uid) {
                 failed.push(uid);
             }
-            if succeeded.len() + failed.len() >= UNCOUNTED_MAX {
+            let new_indexes = usize::try_from(indexes.count() - self.succeeded_before.count()).unwrap_or(0);
+            if new_indexes + succeeded.len() + failed.len() >= UNCOUNTED_MAX {
                 break;
             }
         }
@@ -86,14 +87,15 @@ impl Sync<'_> {
         (self.is_failed(pod) || failing) && self.has_valid_index(pod) && !self.verdict(pod).ignored
     }
 
-    /// Says why the job ends, and that it has ended once nothing is left to count; then answers with the event about it.
-    pub(super) fn finish(&mut self, ending: Ending, all_released: bool) -> Option<EventNote> {
+    /// Says why the job ends, and that it has ended once nothing is left to count; then answers with the events about it
+    /// (`enactJobFinished`, `recordJobFinished`).
+    pub(super) fn finish(&mut self, ending: Ending, all_released: bool) -> Vec<EventNote> {
         if conditions::find(&self.status, ending.kind).is_none_or(|c| c.str_at("status") != "True") {
             self.condition(ending.kind, "True", &ending.reason, ending.message.clone());
         }
         let left = self.status.path("uncountedTerminatedPods").is_some_and(|u| !u.is_empty_value());
         if !all_released || left || !self.active.is_empty() || self.terminating > 0 {
-            return None;
+            return Vec::new();
         }
         let complete = ending.kind == "SuccessCriteriaMet";
         let kind = if complete { "Complete" } else { "Failed" };
@@ -102,9 +104,15 @@ impl Sync<'_> {
         let job = self.job.object.clone();
         if complete {
             self.status.insert("completionTime", time::format(self.world.now));
-            return Some(EventNote::normal(&job, "Completed", "Job completed"));
+            let mut notes = Vec::new();
+            if self.job.spec.completions.is_some_and(|c| self.status.i64_at("succeeded").unwrap_or(0) > c) {
+                let text = "Too many succeeded pods running after completion count reached";
+                notes.push(EventNote::warning(&job, "TooManySucceededPods", text));
+            }
+            notes.push(EventNote::normal(&job, "Completed", "Job completed"));
+            return notes;
         }
-        Some(EventNote::warning(&job, reason_of(&ending.reason), ending.message))
+        vec![EventNote::warning(&job, reason_of(&ending.reason), ending.message)]
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use corten_kinds::id;
-use corten_object::{Object, ObjectKey};
+use corten_object::{Object, ObjectKey, OwnerReference};
 use corten_tree::{Tree, tree};
 use corten_views::{PersistentVolumeClaim, Pod, Quantity, StatefulSet};
 
@@ -20,17 +20,34 @@ pub(super) enum Claims {
 
 /// The claims of an ordinal.
 pub(super) fn of(world: &World<'_>, set: &Typed<StatefulSet>, tree: &Tree, ordinal: i64) -> Claims {
+    let policy = set.spec.persistent_volume_claim_retention_policy.clone().unwrap_or_default();
+    let pod = format!("{}-{ordinal}", set.name());
+    // A claim that a former pod of the name owns goes with it, soon (`PodClaimIsStale`).
+    let is_stale = |claim: &Object| {
+        policy.when_scaled == "Delete"
+            && !world.state.get(&ObjectKey::new(id::POD, set.namespace(), &pod)).is_some_and(|p| owns(p, claim))
+            && claim.head.owners.iter().any(|r| is_ref(r, "v1", "Pod", &pod))
+    };
     let mut missing = Vec::new();
     for template in tree.list_at("spec.volumeClaimTemplates") {
         let name = claim_name(template.str_at("metadata.name"), set.name(), ordinal);
         let key = ObjectKey::new(id::PERSISTENT_VOLUME_CLAIM, set.namespace(), &name);
         match world.state.get(&key) {
-            Some(claim) if claim.head.is_deleting() => return Claims::Ending,
+            Some(claim) if claim.head.is_deleting() || is_stale(claim) => return Claims::Ending,
             Some(_) => {}
             None => missing.push(create(set, tree, template, key, ordinal)),
         }
     }
     Claims::Ready(missing)
+}
+
+/// Whether a reference names this object, by whatever uid (`matchesRef`).
+fn is_ref(reference: &OwnerReference, api_version: &str, kind: &str, name: &str) -> bool {
+    *reference.api_version == *api_version && *reference.kind == *kind && *reference.name == *name
+}
+
+fn owns(owner: &Object, claim: &Object) -> bool {
+    claim.head.owners.iter().any(|r| r.uid == owner.head.uid)
 }
 
 fn create(set: &Typed<StatefulSet>, tree: &Tree, template: &Tree, key: ObjectKey, ordinal: i64) -> Action {
@@ -85,14 +102,23 @@ pub(super) fn grow(world: &World<'_>, set: &Typed<StatefulSet>, tree: &Tree, ord
     tree.list_at("spec.volumeClaimTemplates").iter().filter_map(one).collect()
 }
 
-/// The writes that make the set or the pod own the claims, as the policy says (`updateClaimOwnerRefForSetAndPod`).
+/// The writes that make the set or the pod own the claims, and what to tell of them.
+#[derive(Default)]
+pub(super) struct Owned {
+    /// The writes.
+    pub actions: Vec<Action>,
+    /// What stands in the way.
+    pub events: Vec<EventNote>,
+}
+
+/// Makes the set or the pod own the claims of an ordinal, as the policy says (`updateClaimOwnerRefForSetAndPod`).
 pub(super) fn own(
     world: &World<'_>,
     set: &Typed<StatefulSet>,
     pod: &Typed<Pod>,
     ordinal: i64,
     in_range: bool,
-) -> Vec<Action> {
+) -> Owned {
     let policy = set.spec.persistent_volume_claim_retention_policy.clone().unwrap_or_default();
     let (when_deleted, when_scaled) = (policy.when_deleted == "Delete", policy.when_scaled == "Delete");
     let owner: Option<&Arc<Object>> = match (when_scaled, when_deleted) {
@@ -100,11 +126,28 @@ pub(super) fn own(
         (_, true) => Some(&set.object),
         _ => None,
     };
-    let claims = set.spec.volume_claim_templates.iter().filter_map(|template| {
+    let mut owned = Owned::default();
+    for template in &set.spec.volume_claim_templates {
         let name = claim_name(&template.metadata.name, set.name(), ordinal);
-        world.find::<PersistentVolumeClaim>(id::PERSISTENT_VOLUME_CLAIM, set.namespace(), &name)
-    });
-    claims.filter_map(|claim| own_one(world, set, pod, &claim, owner)).collect()
+        let claim = world.find::<PersistentVolumeClaim>(id::PERSISTENT_VOLUME_CLAIM, set.namespace(), &name);
+        let Some(claim) = claim else { continue };
+        let others = (when_scaled || when_deleted) && has_other_controller(set, pod, &claim);
+        let Some(action) = own_one(world, set, pod, &claim, owner.filter(|_| !others)) else { continue };
+        owned.actions.push(action);
+        if others {
+            let text = format!(
+                "PersistentVolumeClaim {name} has a conflicting OwnerReference that acts as a manging controller, the \
+                 retention policy is ignored for this claim"
+            );
+            owned.events.push(EventNote::warning(&set.object, "ConflictingController", text));
+        }
+    }
+    owned
+}
+
+/// Whether someone else than the set and the pod manages a claim (`hasUnexpectedController`).
+fn has_other_controller(set: &Typed<StatefulSet>, pod: &Typed<Pod>, claim: &Typed<PersistentVolumeClaim>) -> bool {
+    claim.head().owners.iter().any(|r| r.controller && r.uid != *set.uid() && r.uid != *pod.uid())
 }
 
 fn own_one(
@@ -116,11 +159,11 @@ fn own_one(
 ) -> Option<Action> {
     let ours = |uid: &str| uid == set.uid() || uid == pod.uid();
     let references = &claim.head().owners;
-    // Someone else controls it, or a former set or pod of the same name: it is not ours to change.
-    let foreign = |r: &corten_object::OwnerReference| {
-        !ours(&r.uid) && (r.controller || *r.name == *set.name() || *r.name == *pod.name())
+    // Of a former set or pod of the same name: the garbage collector's to look after.
+    let stale = |r: &OwnerReference| {
+        !ours(&r.uid) && (is_ref(r, "apps/v1", "StatefulSet", set.name()) || is_ref(r, "v1", "Pod", pod.name()))
     };
-    if references.iter().any(foreign) {
+    if references.iter().any(stale) {
         return None;
     }
     let wanted = owner.map(|o| o.head.uid.as_str());

@@ -67,11 +67,9 @@ impl Controller for StatefulSetController {
         let tree = set.tree();
         let collisions = set.status.collision_count.unwrap_or(0);
         let label = history::STATEFUL_HASH;
-        if set.head().is_deleting() {
-            return Plan::empty();
-        }
         let history = match history::sync(world, &set.object, &tree, &selector, Some(collisions), label) {
             history::Sync::Ready(history) => history,
+            history::Sync::First(_) if set.head().is_deleting() => return Plan::empty(),
             history::Sync::First(plan) => return plan,
         };
         let pods = claimed.owned.into_iter().filter(member).collect();
@@ -95,6 +93,7 @@ struct Update<'u> {
     /// Claims to make first.
     claims: Vec<Action>,
     actions: Vec<Action>,
+    events: Vec<EventNote>,
 }
 
 /// Whether what follows in order must wait.
@@ -139,6 +138,7 @@ impl<'u> Update<'u> {
             condemned,
             claims: Vec::new(),
             actions: Vec::new(),
+            events: Vec::new(),
         }
     }
 
@@ -180,6 +180,7 @@ impl<'u> Update<'u> {
         let before = status::of(&self.tree);
         let after = self.status(&before);
         plan.requeue = pods::next_available(&self.pods, self.set.spec.min_ready_seconds, self.world.now);
+        plan.events = std::mem::take(&mut self.events);
         let live = |r: &Typed<corten_views::ControllerRevision>| {
             r.name() == self.current_name()
                 || r.name() == self.update_name()
@@ -201,6 +202,10 @@ impl<'u> Update<'u> {
 
     /// `updateStatefulSet`
     fn decide(&mut self) {
+        if self.set.head().is_deleting() {
+            // Only the status follows what the garbage collector takes away.
+            return;
+        }
         if self.is_recreate() && self.recreate() == Step::Wait {
             return;
         }
@@ -254,7 +259,8 @@ impl<'u> Update<'u> {
         if let Some(patch) = identity::repair(&pod, ordinal) {
             self.actions.push(Action::patch(&pod.object, patch));
         }
-        self.actions.extend(claims::own(self.world, &self.set, &pod, ordinal, true));
+        let owned = claims::own(self.world, &self.set, &pod, ordinal, true);
+        self.take(owned);
         self.actions.extend(claims::grow(self.world, &self.set, &self.tree, ordinal));
         Step::GoOn
     }
@@ -304,14 +310,19 @@ impl<'u> Update<'u> {
         self.actions.push(action);
     }
 
+    fn take(&mut self, owned: claims::Owned) {
+        self.actions.extend(owned.actions);
+        self.events.extend(owned.events);
+    }
+
     /// Takes one pod beyond the range down (`processCondemned`).
     fn condemn(&mut self, index: usize, first_unavailable: Option<&str>) -> Step {
         let pod = self.condemned[index].clone();
         if let Some(ordinal) = ordinal_of(self.set.name(), pod.name()) {
             let owned = claims::own(self.world, &self.set, &pod, ordinal, false);
-            if !owned.is_empty() {
+            if !owned.actions.is_empty() {
                 // The claims must be the pod's before it goes, so that they go with it.
-                self.actions.extend(owned);
+                self.take(owned);
                 return Step::Wait;
             }
         }

@@ -232,9 +232,9 @@ pub(super) const BUGS: &[Bug] = &[
     bug(
         "a cron job's names tell when they were made",
         "cron_job.rs",
-        "let name = format!(\"{}-{}\", self.cron.name(), at.as_second().div_euclid(60));",
-        "at.as_second().div_euclid(60)",
-        "self.world.now.as_second()",
+        "let name = job_name(&self.cron, at);",
+        "job_name(&self.cron, at)",
+        "format!(\"{}-{}\", self.cron.name(), self.world.now.as_second())",
     ),
     bug(
         "a budget allows one eviction more",
