@@ -199,6 +199,9 @@ pub enum ImageCommand {
         /// Name for the image where the archive has none
         #[arg(short, long)]
         tag: Option<String>,
+        /// Unpack its layers, too, which the first pod would wait for
+        #[arg(long)]
+        unpack: bool,
     },
     /// Make an image of a directory
     #[command(

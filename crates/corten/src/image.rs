@@ -65,9 +65,13 @@ pub fn of_node(store: ImageStore, data: &Path, clock: Arc<dyn Clock>) -> Arc<Sto
 pub fn run(command: ImageCommand) -> Result<()> {
     host::become_root()?;
     match command {
-        ImageCommand::Import { cluster, source, tag } => {
+        ImageCommand::Import { cluster, source, tag, unpack } => {
             let step = Step::begin(format!("importing {}", source.display()));
-            let imported = open(&Cluster::new(&cluster)?)?.import(&source, tag.as_deref())?;
+            let store = open(&Cluster::new(&cluster)?)?;
+            let imported = store.import(&source, tag.as_deref())?;
+            for image in imported.iter().filter(|_| unpack) {
+                store.unpack(&store.resolve(image.id.as_str())?)?;
+            }
             step.done();
             for image in imported {
                 image.names.iter().for_each(|name| println!("{name}  {}", image.id));

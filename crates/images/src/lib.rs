@@ -3,6 +3,7 @@
 //! Everything but [`Registry`] blocks (it is disk work): async callers run it on a thread made for that. See [`ImageStore`] for the layout
 //! on disk and for what several processes may do at once.
 
+mod ahead;
 mod archive;
 mod build;
 mod builtin;

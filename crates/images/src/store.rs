@@ -225,6 +225,12 @@ impl ImageStore {
         Ok(Rootfs { lower_dirs })
     }
 
+    /// Unpacks what is not unpacked yet. Errors: as those of [`ImageStore::prepare`].
+    pub fn unpack(&self, image: &Image) -> Result<()> {
+        let _content = self.lock("content.lock", false)?;
+        self.unpacked_all(&image.layers).map(drop)
+    }
+
     /// Lets go of what a lease kept; nothing happens if there is none.
     pub fn release(&self, lease: &str) -> Result<()> {
         let path = self.lease_path(lease)?;

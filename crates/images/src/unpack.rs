@@ -10,6 +10,7 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
 
 use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags, chownat, fchmod,
@@ -19,7 +20,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use tar::EntryType;
 
-use crate::compression::decompress;
+use crate::ahead::read_ahead;
 use crate::digest::HashingReader;
 use crate::error::At;
 use crate::store::Layer;
@@ -42,14 +43,10 @@ const DISK_FREE_PERCENT: u64 = 2;
 /// Unpacks a layer's blob into the new directory `target` and checks that its content is what the image says.
 pub(crate) fn unpack(blob: &Path, layer: &Layer, target: &Path) -> Result<()> {
     let file = File::open(blob).at("open", blob)?;
-    let unpacked = decompress(file).map_err(Broken::Archive).and_then(|(_, content)| {
-        let mut content = HashingReader::new(content);
-        Unpacker::new(target, &layer.blob)?.run(&mut content)?;
-        Ok(content.finish().map_err(Broken::Archive)?.0)
-    });
-    let (actual, broken) = match unpacked {
-        Ok(actual) if actual == layer.diff_id => return Ok(()),
-        Ok(actual) => (Some(actual), None),
+    let unpacker = Unpacker::new(target, &layer.blob)?;
+    let (actual, broken) = match read_ahead(file, |content| unpacker.run(content)) {
+        Ok(((), actual)) if actual == layer.diff_id => return Ok(()),
+        Ok(((), actual)) => (Some(actual), None),
         Err(Broken::Other(error)) => return Err(error),
         Err(Broken::Archive(error)) => (None, Some(error)),
     };
@@ -82,12 +79,37 @@ impl From<ImageError> for Broken {
     }
 }
 
+impl From<std::io::Error> for Broken {
+    fn from(error: std::io::Error) -> Broken {
+        Broken::Archive(error)
+    }
+}
+
+/// A directory of the layer.
+#[derive(Clone)]
+struct Parent {
+    fd: Rc<OwnedFd>,
+    /// What is made in it is its maker's; else it has another group.
+    plain: bool,
+}
+
+impl Parent {
+    fn new(fd: OwnedFd, shown: &Path) -> Result<Parent> {
+        let mode = rustix::fs::fstat(&fd).at("read", shown)?.st_mode;
+        Ok(Parent { fd: Rc::new(fd), plain: Mode::from_raw_mode(mode) & Mode::SGID == Mode::empty() })
+    }
+}
+
 struct Unpacker<'l> {
     target: PathBuf,
     layer: &'l Digest,
     root: OwnedFd,
     /// The parent of the last entry: archives list a directory's entries together.
-    parent: Option<(PathBuf, OwnedFd)>,
+    parent: Option<(PathBuf, Parent)>,
+    /// For the content of files.
+    buffer: Vec<u8>,
+    /// Whether we are root, to whom new files belong.
+    root_user: bool,
     /// Whiteouts that this layer made. A directory in place of one must hide what is below.
     whiteouts: HashSet<PathBuf>,
     /// Writing into a directory changes its time, so these are set at the end.
@@ -110,6 +132,8 @@ impl<'l> Unpacker<'l> {
             layer,
             root,
             parent: None,
+            buffer: vec![0; 1 << 16],
+            root_user: rustix::process::geteuid().is_root() && rustix::process::getegid().is_root(),
             whiteouts: HashSet::new(),
             directory_times: Vec::new(),
             room,
@@ -225,18 +249,21 @@ impl<'l> Unpacker<'l> {
     }
 
     /// The descriptor of an entry's parent, and its name.
-    fn split(&mut self, path: &Path) -> Result<(OwnedFd, std::ffi::OsString)> {
+    fn split(&mut self, path: &Path) -> Result<(Rc<OwnedFd>, std::ffi::OsString)> {
         let name = path.file_name().ok_or_else(|| self.refuse(path, "has no name"))?.to_owned();
-        let parent = path.parent().unwrap_or(Path::new("")).to_owned();
+        Ok((self.parent(path)?.fd, name))
+    }
+
+    fn parent(&mut self, path: &Path) -> Result<Parent> {
+        let above = path.parent().unwrap_or(Path::new(""));
         if let Some((known, dir)) = &self.parent
-            && *known == parent
+            && *known == above
         {
-            let dir = dir.try_clone().at("open", &self.target.join(&parent))?;
-            return Ok((dir, name));
+            return Ok(dir.clone());
         }
-        let dir = self.ensure_dir(&parent)?;
-        self.parent = Some((parent.clone(), dir.try_clone().at("open", &self.target.join(&parent))?));
-        Ok((dir, name))
+        let dir = Parent::new(self.ensure_dir(above)?, &self.target.join(above))?;
+        self.parent = Some((above.to_owned(), dir.clone()));
+        Ok(dir)
     }
 
     /// Removes what an earlier entry made under this name (a directory is kept for a directory). Whether that was a whiteout.
@@ -280,7 +307,11 @@ impl<'l> Unpacker<'l> {
         }
         let dir = self.open_dir(path).at("open", &shown)?;
         let attributes = attributes(entry).map_err(Broken::Archive)?;
-        self.dress(&dir, &owner, &attributes, &shown)?;
+        self.dress(&dir, &owner, false, &attributes, &shown)?;
+        if self.parent.as_ref().is_some_and(|(known, _)| known == path) {
+            // Its group may be passed on now.
+            self.parent = None;
+        }
         self.directory_times.push((path.to_owned(), owner.seconds));
         Ok(())
     }
@@ -288,14 +319,19 @@ impl<'l> Unpacker<'l> {
     fn file(&mut self, entry: &mut tar::Entry<'_, impl Read>, path: &Path) -> Result<(), Broken> {
         let shown = self.target.join(path);
         let owner = self.owner(entry, path)?;
-        let (parent, name) = self.split(path)?;
-        self.make_way(&parent, path, &name, false)?;
+        let (parent, name) = (self.parent(path)?, path.file_name().ok_or_else(|| self.refuse(path, "has no name"))?);
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = openat(&parent, &name, flags, Mode::from_raw_mode(0o600)).at("create", &shown)?;
-        let mut file = File::from(file);
-        let mut buffer = vec![0; 1 << 16];
+        let create = || openat(&parent.fd, name, flags, Mode::from_raw_mode(0o600));
+        let file = match create() {
+            Err(Errno::EXIST) => {
+                self.make_way(&parent.fd, path, name, false)?;
+                create()
+            }
+            created => created,
+        };
+        let mut file = File::from(file.at("create", &shown)?);
         loop {
-            let n = entry.read(&mut buffer).map_err(Broken::Archive)?;
+            let n = entry.read(&mut self.buffer).map_err(Broken::Archive)?;
             if n == 0 {
                 break;
             }
@@ -303,17 +339,27 @@ impl<'l> Unpacker<'l> {
                 Some(room) => room,
                 None => return Err(ImageError::DiskFull { path: self.target.clone() }.into()),
             };
-            file.write_all(&buffer[..n]).at("write", &shown)?;
+            file.write_all(&self.buffer[..n]).at("write", &shown)?;
         }
         let attributes = attributes(entry).map_err(Broken::Archive)?;
         let file = OwnedFd::from(file);
-        self.dress(&file, &owner, &attributes, &shown)?;
+        let is_ours = self.root_user && parent.plain && owner.uid.is_root() && owner.gid.is_root();
+        self.dress(&file, &owner, is_ours, &attributes, &shown)?;
         Ok(futimens(&file, &times(owner.seconds)).at("set the time of", &shown)?)
     }
 
     /// Owner, mode and attributes, in this order: changing the owner drops setuid bits and capabilities.
-    fn dress(&self, fd: &OwnedFd, owner: &Owner, attributes: &[(String, Vec<u8>)], shown: &Path) -> Result<()> {
-        fchown(fd, Some(owner.uid), Some(owner.gid)).at("change the owner of", shown)?;
+    fn dress(
+        &self,
+        fd: &OwnedFd,
+        owner: &Owner,
+        is_owned: bool,
+        attributes: &[(String, Vec<u8>)],
+        shown: &Path,
+    ) -> Result<()> {
+        if !is_owned {
+            fchown(fd, Some(owner.uid), Some(owner.gid)).at("change the owner of", shown)?;
+        }
         fchmod(fd, Mode::from_raw_mode(owner.mode)).at("change the mode of", shown)?;
         for (name, value) in attributes {
             match fsetxattr(fd, name.as_str(), value, XattrFlags::empty()) {

@@ -7,6 +7,7 @@ mod client;
 mod hollow;
 mod node;
 mod page;
+mod unpack;
 mod workloads;
 
 use std::fs;

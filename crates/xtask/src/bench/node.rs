@@ -17,6 +17,7 @@ use futures::StreamExt as _;
 use hyper::Method;
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::unpack::Samples;
 use super::{Bench, PODS, delete_pods, ms, page, pod, pod_body, pss_kib, release_binary};
 
 const BEGIN: &str = "<!-- written by `cargo xtask bench node`; not edited by hand -->";
@@ -61,7 +62,8 @@ pub(super) fn run_all(args: &NodeArgs) -> Result<()> {
         bail!("the benchmark runs pods: run it as root");
     }
     let binary = release_binary("corten", args.binary.as_deref())?;
-    let theirs = if args.alone { None } else { Some(Containerd::measure(args)?) };
+    let samples = Samples::make()?;
+    let theirs = if args.alone { None } else { Some(Containerd::measure(args, &samples)?) };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let rows = runtime.block_on(async {
         let mut bench = Bench::new(&binary, "bench-node")?;
@@ -70,7 +72,9 @@ pub(super) fn run_all(args: &NodeArgs) -> Result<()> {
         bench.clean()?;
         rows
     })?;
-    let section = section(&rows);
+    let unpacked = samples.measure(&binary)?;
+    let section = section(&rows, &samples.table(&unpacked, theirs.as_ref().map(|f| f.images.as_slice())));
+    samples.remove()?;
     println!("{section}");
     if args.no_page {
         return Ok(());
@@ -227,6 +231,8 @@ struct Figures {
     single: Vec<Duration>,
     execs: Vec<Duration>,
     memory: f64,
+    /// Import and unpack of the images.
+    images: Vec<Duration>,
 }
 
 struct Containerd {
@@ -237,13 +243,13 @@ struct Containerd {
 }
 
 impl Containerd {
-    fn measure(args: &NodeArgs) -> Result<Figures> {
+    fn measure(args: &NodeArgs, samples: &Samples) -> Result<Figures> {
         let root = debian::rootfs("containerd", &["containerd", "runc"])?;
         let dir = cache_dir().join("containerd");
         fs::create_dir_all(&dir)?;
         let mut here =
             Containerd { child: start(&root, &dir)?, root, dir, image: fs::canonicalize(debian::busybox()?)? };
-        let figures = here.figures(args);
+        let figures = here.figures(args, samples);
         here.end()?;
         figures
     }
@@ -260,7 +266,8 @@ impl Containerd {
         command
     }
 
-    fn figures(&mut self, args: &NodeArgs) -> Result<Figures> {
+    fn figures(&mut self, args: &NodeArgs, samples: &Samples) -> Result<Figures> {
+        let images = samples.measure_ctr(&|args| self.ctr(args))?;
         let mut single = Vec::new();
         for i in 0..args.single {
             let began = Instant::now();
@@ -293,7 +300,7 @@ impl Containerd {
         }
         single.sort_unstable();
         execs.sort_unstable();
-        Ok(Figures { all, single, execs, memory })
+        Ok(Figures { all, single, execs, memory, images })
     }
 
     fn shims(&self) -> Result<Vec<i32>> {
@@ -380,7 +387,7 @@ fn verdict(target: &str, met: bool) -> String {
     format!("{target}: {}", if met { "met" } else { "missed" })
 }
 
-fn section(rows: &[Row]) -> String {
+fn section(rows: &[Row], unpacked: &str) -> String {
     let mut text = format!(
         "## Pods on a node\n\n{BEGIN}\n\nThe client, the whole cluster and its pods share the machine. Beside it, on the same machine \
          in the same run: Debian's containerd and runc, told by `ctr` to run the same program from an unpacked directory, without \
@@ -389,7 +396,7 @@ fn section(rows: &[Row]) -> String {
     for row in rows {
         text.push_str(&format!("| {} | {} | {} | {} |\n", row.figure, row.ours, row.theirs, row.target));
     }
-    text.push_str(&format!("\n{END}\n"));
+    text.push_str(&format!("{unpacked}\n{END}\n"));
     text
 }
 
