@@ -113,6 +113,7 @@ impl Agent {
             mailboxes: Mailboxes::default(),
             started: tasks.clock().now(),
             measured: Measured::default(),
+            users: crate::users::UserRanges::default(),
             clock: tasks.clock(),
             runtime: Arc::new(runtime),
             config,

@@ -48,9 +48,14 @@ pub struct Config {
 }
 
 impl Config {
+    /// The directory of the pods' directories.
+    pub(crate) fn pods_dir(&self) -> PathBuf {
+        self.data_dir.join("pods")
+    }
+
     /// A pod's directory.
     pub(crate) fn pod_dir(&self, uid: &str) -> PathBuf {
-        self.data_dir.join("pods").join(uid)
+        self.pods_dir().join(uid)
     }
 
     /// Where a pod's logs are: `NAMESPACE_NAME_UID` as in upstream's `/var/log/pods`.

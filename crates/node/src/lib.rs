@@ -34,6 +34,7 @@ mod shared;
 mod sources;
 mod summary;
 mod usage;
+mod users;
 mod volumes;
 mod watcher;
 mod write;

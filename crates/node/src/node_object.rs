@@ -8,7 +8,7 @@ use corten_base::Timestamp;
 use corten_client::Failure;
 use corten_kinds::id;
 use corten_object::{ObjectKey, time};
-use corten_tree::Tree;
+use corten_tree::{Tree, tree};
 use jiff::SignedDuration;
 
 use crate::shared::Shared;
@@ -111,6 +111,7 @@ pub async fn write_status(shared: &Arc<Shared>, ready: bool) -> Result<bool, Str
     status.set("daemonEndpoints.kubeletEndpoint.Port", 10250_i64);
     status.insert("nodeInfo", node_info(shared));
     status.insert("images", images(shared).await);
+    status.insert("runtimeHandlers", runtime_handlers(shared));
     status.insert("declaredFeatures", DECLARED_FEATURES.map(Tree::from).to_vec());
     let mut body = Tree::map();
     body.insert("status", status);
@@ -132,16 +133,30 @@ async fn images(shared: &Arc<Shared>) -> Tree {
     Tree::List(listed.into_iter().map(one).collect())
 }
 
+/// What the handlers of RuntimeClasses can do; the one without a name is what pods without a class get.
+fn runtime_handlers(shared: &Shared) -> Tree {
+    let users = shared.facts.user_namespaces;
+    Tree::List(vec![tree!({"name": "", "features": {"recursiveReadOnlyMounts": true, "userNamespaces": users}})])
+}
+
 fn amounts(shared: &Shared) -> Tree {
     let facts = &shared.facts;
     let mut out = Tree::map();
     out.insert("cpu", facts.cpus.to_string());
     out.insert("ephemeral-storage", format!("{}Ki", facts.storage / 1024));
-    out.insert("hugepages-1Gi", "0");
-    out.insert("hugepages-2Mi", "0");
+    for (page, bytes) in &facts.huge_pages {
+        out.insert(format!("hugepages-{}", binary(*page)), binary(*bytes));
+    }
     out.insert("memory", format!("{}Ki", facts.memory / 1024));
     out.insert("pods", shared.config.pods_max.to_string());
     out
+}
+
+/// Bytes with the largest binary suffix that leaves no rest, as Go writes such quantities.
+fn binary(bytes: u64) -> String {
+    let suffixes = [("Gi", 30), ("Mi", 20), ("Ki", 10)];
+    let fits = suffixes.iter().find(|(_, bits)| bytes > 0 && bytes.is_multiple_of(1 << bits));
+    fits.map_or_else(|| bytes.to_string(), |(suffix, bits)| format!("{}{suffix}", bytes >> bits))
 }
 
 fn conditions(before: &[Tree], ready: bool, short: &BTreeSet<&str>, now: Timestamp) -> Tree {

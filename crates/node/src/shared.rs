@@ -22,6 +22,7 @@ use crate::pod::Mailboxes;
 use crate::services::ServiceTable;
 use crate::sources::SourceCache;
 use crate::usage::Samples;
+use crate::users::UserRanges;
 
 /// What all parts of an agent share.
 pub struct Shared {
@@ -50,6 +51,8 @@ pub struct Shared {
     pub conditions: Conditions,
     /// How the pods' workers are reached.
     pub mailboxes: Mailboxes,
+    /// The users of pods that have some of their own.
+    pub users: UserRanges,
     /// When the agent started.
     pub started: Timestamp,
     /// What they use.
@@ -67,9 +70,12 @@ impl Shared {
         joined.map_err(|error| format!("internal error: {error}"))
     }
 
-    /// Bytes of memory that pods may have.
+    /// Bytes of memory that pods may have. Huge pages count by themselves.
     pub fn allocatable_memory(&self) -> i64 {
-        self.facts.memory - self.config.eviction.reserved(Signal::Memory, self.facts.memory)
+        let huge: u64 = self.facts.huge_pages.values().sum();
+        self.facts.memory
+            - i64::try_from(huge).unwrap_or(i64::MAX)
+            - self.config.eviction.reserved(Signal::Memory, self.facts.memory)
     }
 
     /// Bytes of local storage that pods may have.

@@ -236,7 +236,7 @@ pub fn volumes(shared: &Shared, pod: &Pod, age_max: Duration) -> Vec<(String, bo
     let root = shared.config.pod_dir(&pod.metadata.uid).join("volumes");
     let one = |volume: &corten_views::volume::Volume| {
         let path = root.join(&volume.name);
-        let in_memory = volume.empty_dir.as_ref().is_some_and(|v| v.medium == "Memory");
+        let in_memory = volume.empty_dir.as_ref().is_some_and(|v| !v.medium.is_empty());
         let measured = path.is_dir().then(|| part(shared, &path, age_max))?;
         Some((volume.name.clone(), in_memory, measured))
     };

@@ -69,11 +69,15 @@ async fn one(ctx: &PodContext, volume: &Volume, sources: &Sources) -> Result<Mou
     let pod = ctx.pod.clone();
     let root = root_of(ctx, volume);
     match kind(&pod, volume)? {
-        VolumeKind::EmptyDir { memory, size_limit } => {
+        VolumeKind::EmptyDir { medium, size_limit } => {
             let path = root.clone();
             let bytes = corten_podplan::volumes::memory_size(&pod, size_limit, ctx.shared.allocatable_memory());
             let bytes_max = u64::try_from(bytes).ok().filter(|b| *b > 0);
-            let medium = if memory { Medium::Memory { bytes_max } } else { Medium::Disk };
+            let medium = match medium {
+                corten_podplan::volumes::Medium::Disk => Medium::Disk,
+                corten_podplan::volumes::Medium::Memory => Medium::Memory { bytes_max },
+                corten_podplan::volumes::Medium::HugePages(page_bytes) => Medium::HugePages { page_bytes },
+            };
             run(ctx, move || {
                 make_parent(&path)?;
                 corten_volumes::empty_dir(&path, medium, fs_group(&pod))

@@ -469,7 +469,7 @@ fn message(signal: Signal, thresholds: &[Threshold], readings: &Readings, pod: &
 /// Whether something of a pod's local storage is limited, so that it has to be measured.
 pub fn limits_storage(pod: &Pod) -> bool {
     let volume = pod.spec.volumes.iter().filter_map(|v| v.empty_dir.as_ref());
-    let limited = volume.into_iter().any(|v| v.size_limit.is_some() && v.medium != "Memory");
+    let limited = volume.into_iter().any(|v| v.size_limit.is_some() && v.medium.is_empty());
     limited || storage_limits(pod).next().is_some()
 }
 
@@ -488,7 +488,7 @@ pub fn over_limit(pod: &Pod, used: &PodUse) -> Option<Eviction> {
 
 fn over_limit_message(pod: &Pod, used: &PodUse) -> Option<String> {
     for volume in &pod.spec.volumes {
-        let limit = volume.empty_dir.as_ref().filter(|v| v.medium != "Memory").and_then(|v| v.size_limit.as_ref());
+        let limit = volume.empty_dir.as_ref().filter(|v| v.medium.is_empty()).and_then(|v| v.size_limit.as_ref());
         let has = used.volumes.iter().find(|(name, ..)| *name == volume.name);
         if let (Some(limit), Some((name, bytes, _))) = (limit, has)
             && limit.value() > 0

@@ -21,6 +21,7 @@ pub mod env;
 pub mod env_file;
 pub mod eviction;
 pub mod hosts;
+pub mod huge_pages;
 mod level;
 mod memory;
 mod observed;

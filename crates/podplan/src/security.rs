@@ -35,6 +35,20 @@ pub struct Security {
     pub unmasked_proc: bool,
     /// System call filter.
     pub seccomp: SeccompProfile,
+    /// AppArmor's profile.
+    pub app_armor: AppArmor,
+}
+
+/// A profile of AppArmor.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum AppArmor {
+    /// None is asked for, or none is wanted.
+    #[default]
+    Unconfined,
+    /// The runtime's default.
+    RuntimeDefault,
+    /// One that is loaded on the node, by name.
+    Localhost(String),
 }
 
 /// A system call filter.
@@ -72,7 +86,26 @@ pub fn security(pod: &Pod, container: &Container) -> Security {
         read_only_root: own.read_only_root_filesystem.unwrap_or(false),
         unmasked_proc: privileged || own.proc_mount.as_deref() == Some("Unmasked"),
         seccomp: if privileged { SeccompProfile::Unconfined } else { seccomp(profile.as_ref()) },
+        app_armor: app_armor(own.app_armor_profile.or(of_pod.app_armor_profile).as_ref()),
     }
+}
+
+fn app_armor(profile: Option<&LocalProfile>) -> AppArmor {
+    match profile.map(|p| p.r#type.as_str()) {
+        None | Some("Unconfined") => AppArmor::Unconfined,
+        Some("Localhost") => AppArmor::Localhost(profile.and_then(|p| p.localhost_profile.clone()).unwrap_or_default()),
+        // A type of the future must not become less than it asks for.
+        Some(_) => AppArmor::RuntimeDefault,
+    }
+}
+
+/// Why a pod with profiles of AppArmor is not taken; `enabled`: the kernel has it (`pkg/security/apparmor/validate.go`).
+pub fn app_armor_refusal(pod: &Pod, enabled: bool) -> Option<String> {
+    let of_pod = pod.spec.security_context.iter().filter_map(|s| s.app_armor_profile.as_ref());
+    let containers = pod.spec.init_containers.iter().chain(&pod.spec.containers).chain(&pod.spec.ephemeral_containers);
+    let own = containers.filter_map(|c| c.security_context.as_ref()?.app_armor_profile.as_ref());
+    let required = of_pod.chain(own).any(|profile| app_armor(Some(profile)) != AppArmor::Unconfined);
+    (required && !enabled).then(|| "Cannot enforce AppArmor: AppArmor is not enabled on the host".into())
 }
 
 fn seccomp(profile: Option<&LocalProfile>) -> SeccompProfile {
@@ -115,6 +148,35 @@ pub fn check_non_root(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn app_armor_is_refused_where_the_kernel_has_none() {
+        let pod = |of_pod: &str, own: &str| -> Pod {
+            serde_json::from_str(&format!(
+                r#"{{"metadata":{{"name":"p"}},"spec":{{"securityContext":{{{of_pod}}},"containers":[
+                {{"name":"a"}},{{"name":"b","securityContext":{{{own}}}}}]}}}}"#
+            ))
+            .unwrap()
+        };
+        let profile = |of: &str| format!(r#""appArmorProfile":{{"type":"{of}","localhostProfile":"mine"}}"#);
+        let why = "Cannot enforce AppArmor: AppArmor is not enabled on the host";
+        for (of_pod, own, refused) in [
+            ("", "", false),
+            ("Unconfined", "", false),
+            ("", "Unconfined", false),
+            ("RuntimeDefault", "", true),
+            ("", "RuntimeDefault", true),
+            ("Unconfined", "Localhost", true),
+        ] {
+            let text = |of: &str| if of.is_empty() { String::new() } else { profile(of) };
+            let pod = pod(&text(of_pod), &text(own));
+            assert_eq!(app_armor_refusal(&pod, false).as_deref(), refused.then_some(why), "{of_pod} {own}");
+            assert_eq!(app_armor_refusal(&pod, true), None);
+        }
+        let pod = pod(&profile("RuntimeDefault"), &profile("Localhost"));
+        let of = |n: usize| security(&pod, &pod.spec.containers[n]).app_armor;
+        assert_eq!((of(0), of(1)), (AppArmor::RuntimeDefault, AppArmor::Localhost("mine".into())));
+    }
 
     #[test]
     fn the_container_overrides_the_pod() {

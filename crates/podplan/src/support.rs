@@ -64,6 +64,8 @@ const CONTAINER: &[&str] = &[
     "securityContext.allowPrivilegeEscalation",
     "securityContext.procMount",
     "securityContext.seccompProfile",
+    // Refused earlier where the kernel has no AppArmor.
+    "securityContext.appArmorProfile",
     "securityContext.seLinuxOptions",
     "stdin",
     "stdinOnce",
@@ -86,6 +88,7 @@ const SPEC: &[&str] = &[
     "hostNetwork",
     "hostPID",
     "hostIPC",
+    "hostUsers",
     "shareProcessNamespace",
     "imagePullSecrets",
     "hostname",
@@ -116,6 +119,7 @@ const SPEC: &[&str] = &[
     "securityContext.fsGroupChangePolicy",
     "securityContext.sysctls",
     "securityContext.seccompProfile",
+    "securityContext.appArmorProfile",
     "securityContext.seLinuxOptions",
     "securityContext.seLinuxChangePolicy",
     "volumes.name",
@@ -142,13 +146,10 @@ const SPEC: &[&str] = &[
 /// Reasons for fields that are known and not honoured. Any other unknown field gets a general one.
 const REASONS: &[(&str, &str)] = &[
     ("runtimeClassName", "only the built-in runtime exists"),
-    ("hostUsers", "user namespaces are not implemented"),
     ("resourceClaims", "dynamic resource allocation is not implemented"),
     ("schedulingGroup", "gang scheduling is not implemented"),
-    ("securityContext.appArmorProfile", "this node has no AppArmor"),
     ("securityContext.windowsOptions", "this node runs Linux"),
     ("containers.resources.claims", "dynamic resource allocation is not implemented"),
-    ("containers.securityContext.appArmorProfile", "this node has no AppArmor"),
     ("volumes.nfs", "NFS volumes are not implemented"),
     ("volumes.gitRepo", "this source was removed from Kubernetes"),
     ("volumes.flexVolume", "this source was removed from Kubernetes"),
@@ -173,7 +174,6 @@ pub fn refusals(pod: &Tree, selinux: bool) -> Vec<Refusal> {
         check_absent(spec, path, "SELinux labels are not implemented", "spec", &mut out);
     }
     for (path, values, why) in [
-        ("volumes.emptyDir.medium", &["", "Memory"][..], "only the medium Memory is implemented"),
         ("os.name", &["linux"][..], "this node runs Linux"),
         ("containers.restartPolicyRules.action", &ACTIONS[..], "this action is not implemented"),
         ("initContainers.restartPolicyRules.action", &ACTIONS[..], "this action is not implemented"),
@@ -234,7 +234,7 @@ fn walk(tree: &Tree, plain: &str, shown: &str, out: &mut Vec<Refusal>) {
                 match standing(&plain) {
                     Standing::Honoured => {}
                     Standing::Above => walk(value, &plain, &shown, out),
-                    Standing::Unknown if harmless(&plain, value) => {}
+                    Standing::Unknown if harmless(value) => {}
                     Standing::Unknown => out.push(Refusal { path: shown, why: reason(&plain) }),
                 }
             }
@@ -244,12 +244,8 @@ fn walk(tree: &Tree, plain: &str, shown: &str, out: &mut Vec<Refusal>) {
 }
 
 /// Values that ask for nothing.
-fn harmless(plain: &str, value: &Tree) -> bool {
-    let default = plain == "hostUsers" && value.as_bool() == Some(true);
-    let unconfined = plain.ends_with("appArmorProfile")
-        && value.str_at("type") != "Localhost"
-        && value.str_at("type") != "RuntimeDefault";
-    default || unconfined || value.is_null() || value.is_empty_value()
+fn harmless(value: &Tree) -> bool {
+    value.is_null() || value.is_empty_value()
 }
 
 enum Standing {
@@ -296,20 +292,18 @@ mod tests {
     #[test]
     fn unknown_fields_are_refused_with_their_path() {
         let pod = corten_tree::json::parse(
-            br#"{"spec":{"hostUsers":false,"runtimeClassName":"kata","affinity":{"any":{"thing":1}},"os":{"name":"windows"},
+            br#"{"spec":{"runtimeClassName":"kata","affinity":{"any":{"thing":1}},"os":{"name":"windows"},
             "containers":[{"name":"c","image":"i","resources":{"limits":{"cpu":"1"}},"restartPolicyRules":[
             {"action":"Reboot"}],"env":[{"name":"a","valueFrom":{"fileKeyRef":{"key":"k"}}}],"securityContext":{"appArmorProfile":{"type":"Unconfined"}},"newField":true}],
-            "volumes":[{"name":"v","emptyDir":{"medium":"HugePages"}},{"name":"w","nfs":{"server":"s"}},{"name":"g","gitRepo":{"repository":"r"}},{"name":"e","emptyDir":{}}]}}"#,
+            "volumes":[{"name":"v"},{"name":"w","nfs":{"server":"s"}},{"name":"g","gitRepo":{"repository":"r"}},{"name":"e","emptyDir":{}}]}}"#,
         )
         .unwrap();
         let text: Vec<String> = refusals(&pod, false).iter().map(ToString::to_string).collect();
         expect![[r#"
-            spec.hostUsers: user namespaces are not implemented
             spec.runtimeClassName: only the built-in runtime exists
             spec.containers[0].newField: this field is not implemented by this node
             spec.volumes[1].nfs: NFS volumes are not implemented
             spec.volumes[2].gitRepo: this source was removed from Kubernetes
-            spec.volumes[0].emptyDir.medium: only the medium Memory is implemented
             spec.os.name: this node runs Linux
             spec.containers[0].restartPolicyRules[0].action: this action is not implemented"#]]
         .assert_eq(&text.join("\n"));

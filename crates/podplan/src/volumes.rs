@@ -8,14 +8,15 @@ use corten_views::{Container, LabelSelector, Pod, Quantity};
 
 use crate::downward;
 use crate::env::{Sources, TrustBundle};
+use crate::huge_pages;
 
 /// What a volume is made of.
 #[derive(Debug, Clone, PartialEq)]
 pub enum VolumeKind {
     /// An empty directory.
     EmptyDir {
-        /// In memory.
-        memory: bool,
+        /// Where it is kept.
+        medium: Medium,
         /// At most so many bytes.
         size_limit: Option<i64>,
     },
@@ -44,6 +45,17 @@ pub enum VolumeKind {
     },
 }
 
+/// What an empty directory is kept in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Medium {
+    /// The node's disk.
+    Disk,
+    /// Memory.
+    Memory,
+    /// Huge pages of so many bytes.
+    HugePages(u64),
+}
+
 /// A file of a volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct File {
@@ -58,8 +70,13 @@ pub struct File {
 /// What a volume is; the error names a source that is not implemented.
 pub fn kind(pod: &Pod, volume: &Volume) -> Result<VolumeKind, String> {
     if let Some(v) = &volume.empty_dir {
-        let memory = v.medium == "Memory";
-        return Ok(VolumeKind::EmptyDir { memory, size_limit: v.size_limit.as_ref().map(Quantity::value) });
+        let medium = match (v.medium.as_str(), huge_pages::of_medium(pod, &v.medium)?) {
+            (_, Some(page_bytes)) => Medium::HugePages(page_bytes),
+            ("", _) => Medium::Disk,
+            ("Memory", _) => Medium::Memory,
+            (other, _) => return Err(format!("unknown storage medium {other:?}")),
+        };
+        return Ok(VolumeKind::EmptyDir { medium, size_limit: v.size_limit.as_ref().map(Quantity::value) });
     }
     if let Some(v) = &volume.host_path {
         return Ok(VolumeKind::HostPath { path: v.path.clone(), check: v.r#type.clone().unwrap_or_default() });

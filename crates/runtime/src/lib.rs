@@ -36,14 +36,15 @@ mod state;
 mod status;
 mod sys;
 pub mod user;
+mod users;
 
 pub use caps::CapSet;
 pub use error::{Error, Result};
 pub use runtime::{RunningShim, Runtime, RuntimeConfig};
 pub use session::{Attachment, ExecSession, set_terminal_size};
 pub use spec::{
-    ContainerSpec, Device, ExecSpec, Log, Mount, MountSource, PidNamespace, Propagation, ReadOnly, Resources, Rlimit,
-    Rootfs, SandboxSpec, Seccomp, Share, TerminalSize, User,
+    ContainerSpec, Device, ExecSpec, IdRange, Log, Mount, MountSource, PidNamespace, Propagation, ReadOnly, Resources,
+    Rlimit, Rootfs, SandboxSpec, Seccomp, Share, TerminalSize, User,
 };
 pub use status::{Container, ContainerStatus, ExitInfo, ExitStatus, Sandbox, Stats};
 
@@ -65,6 +66,7 @@ fn run(what: &str, directory: &std::path::Path) {
     match what {
         shim::ARGUMENT => shim::main(directory),
         pause::ARGUMENT => pause::main(directory),
+        users::ARGUMENT => users::main(directory),
         _ => {}
     }
 }

@@ -4,7 +4,7 @@
 //!
 //! It ends with its server, when its socket closes; shims live on.
 
-use crate::proto;
+use crate::proto::{self, Started};
 use crate::state;
 use crate::sys;
 use crate::{Error, Result};
@@ -113,6 +113,18 @@ fn become_ordered(order: &Order, fds: &[OwnedFd]) -> ! {
     let _ = set_title(&format!("corten-shim {} {}", order.argument, order.directory.display()));
     crate::run(&order.argument, &order.directory);
     sys::exit(1)
+}
+
+/// Does the work of a short process of ours, tells the server how it went, and ends.
+pub fn perform(work: impl FnOnce() -> Result<()>) -> ! {
+    sys::close_from(3);
+    let report = sys::inherited(0);
+    let told = match work() {
+        Ok(()) => Started::Running,
+        Err(e) => Started::Failed { message: e.to_string(), start: false },
+    };
+    let _ = proto::send(&report, &told, &[]);
+    sys::exit(0)
 }
 
 /// Overwrites the command line. A last byte that is not zero tells the kernel that it is one title, up to the first zero.

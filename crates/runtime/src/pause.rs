@@ -2,7 +2,7 @@
 //! an empty root, so that `/proc/1` of the namespace leads nowhere.
 
 use crate::cgroup::{Cgroups, Handles};
-use crate::proto::{self, Started};
+use crate::maker;
 use crate::rootfs;
 use crate::shim::join_cgroups;
 use crate::state::{self, ProcessRef};
@@ -10,7 +10,7 @@ use crate::sys::{self, Cloned};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The first argument of its command line.
 pub const ARGUMENT: &str = "container-init";
@@ -20,6 +20,9 @@ pub const ARGUMENT: &str = "container-init";
 pub struct Order {
     pub cgroups: Cgroups,
     pub cgroup: String,
+    /// The pin of the user namespace that is to own the PID namespace.
+    #[serde(default)]
+    pub users: Option<PathBuf>,
 }
 
 pub const ORDER_FILE: &str = "init-order.json";
@@ -28,14 +31,7 @@ pub const INIT_FILE: &str = "init.json";
 
 /// Makes the namespace and its first process and ends; the process stays.
 pub fn main(directory: &Path) -> ! {
-    sys::close_from(3);
-    let report = sys::inherited(0);
-    let told = match start(directory) {
-        Ok(()) => Started::Running,
-        Err(e) => Started::Failed { message: e.to_string(), start: false },
-    };
-    let _ = proto::send(&report, &told, &[]);
-    sys::exit(0)
+    maker::perform(|| start(directory))
 }
 
 fn start(directory: &Path) -> Result<()> {
@@ -46,12 +42,16 @@ fn start(directory: &Path) -> Result<()> {
     let handles = order.cgroups.handles(&order.cgroup)?;
     let (reader, writer) =
         rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| Error::system("pipe", e))?;
+    if let Some(pin) = &order.users {
+        // Last: what follows is done as a user of the host's who has no rights there.
+        crate::users::join(&crate::users::open(pin)?)?;
+    }
     let namespaces = libc::CLONE_NEWPID | libc::CLONE_NEWNS;
     let cloned = sys::clone_process(namespaces, handles.unified.as_ref().map(|fd| fd.as_fd()));
     match cloned.map_err(|e| Error::system("make a PID namespace", e))? {
         Cloned::Child => {
             drop(reader);
-            if let Err(message) = settle(directory, &handles) {
+            if let Err(message) = settle(directory, &handles, order.users.is_some()) {
                 let _ = rustix::io::write(&writer, message.as_bytes());
                 sys::exit(1)
             }
@@ -71,7 +71,7 @@ fn start(directory: &Path) -> Result<()> {
     }
 }
 
-fn settle(directory: &Path, handles: &Handles) -> Result<(), String> {
+fn settle(directory: &Path, handles: &Handles, own_users: bool) -> Result<(), String> {
     let said = |(what, e): (String, rustix::io::Errno)| format!("{what}: {e}");
     let _ = rustix::thread::set_name(c"corten-init");
     sys::reset_signals();
@@ -79,6 +79,9 @@ fn settle(directory: &Path, handles: &Handles) -> Result<(), String> {
     sys::ignore_signal(libc::SIGCHLD);
     join_cgroups(handles).map_err(said)?;
     rootfs::enter_empty(directory).map_err(said)?;
+    if own_users {
+        sys::become_user(0, 0, &[]).map_err(|e| e.to_string())?;
+    }
     for capability in (0..63).take_while(|n| sys::in_bounding_set(*n).is_some()) {
         sys::drop_from_bounding_set(capability).map_err(|e| e.to_string())?;
     }

@@ -3,8 +3,9 @@
 
 use crate::rootfs::Step;
 use crate::seccomp::{self, Filter};
+use crate::state::ContainerRecord;
 use crate::sys::{self, CStrings};
-use crate::{CapSet, ContainerSpec, Error, ExecSpec, Result, User, defaults, inside};
+use crate::{CapSet, Error, ExecSpec, Result, User, defaults, inside, users};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::ffi::CString;
@@ -27,6 +28,10 @@ pub struct Program {
     filter: Option<Filter>,
     rlimits: Vec<Limit>,
     oom_score_adj: i32,
+    /// The host's number of the user.
+    host_uid: u32,
+    /// A profile of AppArmor for the program.
+    app_armor: Option<String>,
 }
 
 struct Limit {
@@ -45,13 +50,19 @@ pub struct Streams {
 
 impl Program {
     /// The container's own program.
-    pub fn of_container(spec: &ContainerSpec) -> Result<Program> {
+    pub fn of_container(record: &ContainerRecord) -> Result<Program> {
+        let spec = &record.spec;
         let exec = ExecSpec { args: spec.args.clone(), tty: spec.tty, ..ExecSpec::default() };
-        Program::of_exec(spec, &exec)
+        Program::of_exec(record, &exec)
     }
 
     /// A further program in a container.
-    pub fn of_exec(container: &ContainerSpec, exec: &ExecSpec) -> Result<Program> {
+    pub fn of_exec(record: &ContainerRecord, exec: &ExecSpec) -> Result<Program> {
+        let container = &record.spec;
+        let ids = record.users.as_ref().map(|users| users.ids);
+        let user = exec.user.clone().unwrap_or_else(|| container.user.clone());
+        users::check(&user, ids)?;
+        let last_capability = last_capability()?;
         let Some(name) = exec.args.first() else { return Err(Error::Invalid("no command was given".into())) };
         let mut env: Vec<(String, String)> = exec.env.clone().unwrap_or_else(|| container.env.clone());
         if exec.tty && !env.iter().any(|(name, _)| name == "TERM") {
@@ -79,14 +90,20 @@ impl Program {
             argv: CStrings::new(exec.args.iter().map(|a| c_string(a)).collect::<Result<_>>()?),
             envp: CStrings::new(kept.collect::<Result<_>>()?),
             cwd: exec.cwd.clone().unwrap_or_else(|| container.cwd.clone()),
-            user: exec.user.clone().unwrap_or_else(|| container.user.clone()),
+            host_uid: ids.map_or(0, |ids| ids.first) + user.uid,
+            user,
             capabilities,
-            available: available_capabilities()?,
-            last_capability: last_capability()?,
+            // Who steps into a user namespace has all of them there.
+            available: match ids {
+                Some(_) => CapSet(CapSet::ALL.0 & ((2 << last_capability) - 1)),
+                None => available_capabilities()?,
+            },
+            last_capability,
             no_new_privs: container.no_new_privs,
             filter: seccomp::filter(seccomp, capabilities)?,
             rlimits: container.rlimits.iter().map(limit).collect::<Result<_>>()?,
             oom_score_adj: container.oom_score_adj,
+            app_armor: container.app_armor.clone(),
         })
     }
 
@@ -114,6 +131,20 @@ impl Program {
                     limit.name, limit.hard
                 )),
                 Err(e) => return Err((format!("set the limit {} to {}", limit.name, limit.hard), e)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Pipes and terminals become the user's, who may then open them by their names in `/proc/self/fd`, as runc does
+    /// (`libcontainer/init_linux.go` `fixStdioPermissions`). With the host's rights.
+    pub fn give_streams(&self, streams: &Streams) -> Result<()> {
+        for fd in &streams.fds {
+            let failed = |e| Error::system("give the standard streams to the user", e);
+            let stat = rustix::fs::fstat(fd).map_err(failed)?;
+            let pipe = rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Fifo;
+            if (pipe || streams.terminal) && stat.st_uid != self.host_uid {
+                rustix::fs::fchown(fd, Some(rustix::fs::Uid::from_raw(self.host_uid)), None).map_err(failed)?;
             }
         }
         Ok(())
@@ -151,6 +182,9 @@ impl Program {
             move |e| (what, errno(e))
         };
         sys::set_huge_pages(true).map_err(failed("allow huge pages"))?;
+        if let Some(profile) = &self.app_armor {
+            confine(profile).map_err(|e| (format!("apply the AppArmor profile {profile:?}"), errno(e)))?;
+        }
         // Not `chdir`, which would follow a link into `/proc/<pid>/fd` or `root` of some process.
         let directory = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .and_then(|root| inside::open(&root, cwd, OFlags::PATH | OFlags::DIRECTORY));
@@ -209,6 +243,21 @@ impl Program {
         }
         format!("exec: {name:?}: executable file not found in $PATH")
     }
+}
+
+/// Has the next program of this process run under a profile of AppArmor. While the container's `/proc` is there and
+/// nothing of the container has run.
+fn confine(profile: &str) -> std::io::Result<()> {
+    let order = format!("exec {profile}");
+    let own = "/proc/self/attr/apparmor/exec";
+    let path = if std::path::Path::new(own).exists() { own } else { "/proc/self/attr/exec" };
+    let file = rustix::fs::open(path, OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    // Another file system in its place would take anything.
+    if rustix::fs::fstatfs(&file)?.f_type != rustix::fs::PROC_SUPER_MAGIC {
+        return Err(std::io::Error::from(Errno::NODEV));
+    }
+    rustix::io::write(&file, order.as_bytes())?;
+    Ok(())
 }
 
 fn is_directory(path: &CString) -> bool {

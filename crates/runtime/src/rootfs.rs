@@ -3,7 +3,8 @@
 
 use crate::cgroup::View;
 use crate::inside;
-use crate::{ContainerSpec, Error, MountSource, Propagation, ReadOnly, Result, Rootfs, sys};
+use crate::state::ContainerRecord;
+use crate::{ContainerSpec, Error, IdRange, MountSource, Propagation, ReadOnly, Result, Rootfs, sys, users};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -47,11 +48,30 @@ pub struct Plan {
     masked: Vec<String>,
     readonly: Vec<String>,
     cwd: String,
+    /// The host's number of the container's root.
+    first_id: u32,
+}
+
+/// `/dev`, as runtimes make it.
+const DEV: [(&str, &str); 2] = [("mode", "755"), ("size", "65536k")];
+
+/// What [`Plan::assemble`] makes: detached trees.
+pub struct Assembled {
+    root: OwnedFd,
+    /// With the devices.
+    dev: OwnedFd,
 }
 
 enum Root {
-    Overlay(Rootfs),
+    /// The trees are the layers with their owners mapped, for a sandbox with users of its own.
+    Overlay(Rootfs, Vec<OwnedFd>),
     Tree(OwnedFd),
+}
+
+/// A sandbox's users and their namespace.
+struct Users {
+    namespace: OwnedFd,
+    ids: IdRange,
 }
 
 /// One of the caller's mounts, detached and with its attributes set.
@@ -69,6 +89,25 @@ struct Node {
     device: u64,
 }
 
+impl Node {
+    /// Makes it at a path below `root`, for an owner that is not the caller.
+    fn make(&self, root: &OwnedFd, path: &str, owner: Option<u32>) -> Step<()> {
+        let (parent, name) = inside::split(path);
+        let what = || format!("make the device {}", self.path);
+        let parent = step(inside::make_directory(root, parent), what)?;
+        match rustix::fs::mknodat(&parent, name, self.kind, Mode::from_raw_mode(self.mode), self.device) {
+            Ok(()) => {}
+            Err(Errno::EXIST) => return Ok(()),
+            Err(e) => return Err((what(), e)),
+        }
+        let Some(owner) = owner else { return Ok(()) };
+        let (uid, gid) = (Some(rustix::fs::Uid::from_raw(owner)), Some(rustix::fs::Gid::from_raw(owner)));
+        step(rustix::fs::chownat(&parent, name, uid, gid, rustix::fs::AtFlags::SYMLINK_NOFOLLOW), what)?;
+        let parent = rustix::fs::chownat(&parent, "", uid, gid, rustix::fs::AtFlags::EMPTY_PATH);
+        step(parent, what)
+    }
+}
+
 /// A failed step in the container's first process: a sentence without the kernel's reason, and the reason.
 pub type Step<T> = std::result::Result<T, (String, Errno)>;
 
@@ -82,28 +121,83 @@ fn errno(error: std::io::Error) -> Errno {
 
 impl Plan {
     /// Opens and checks all that comes from the host. `directory` is the container's state directory.
-    pub fn prepare(spec: &ContainerSpec, directory: &Path, shm: &Path, view: View) -> Result<Plan> {
-        let devpts = devpts().map_err(|e| Error::system("make a devpts instance", e))?;
+    pub fn prepare(record: &ContainerRecord, directory: &Path) -> Result<Plan> {
+        let spec = &record.spec;
+        let users = match &record.users {
+            Some(found) => Some(Users { namespace: users::open(&found.pin)?, ids: found.ids }),
+            None => None,
+        };
+        let first = users.as_ref().map_or(0, |users| users.ids.first);
+        let devpts = devpts(first).map_err(|e| Error::system("make a devpts instance", e))?;
         let mut mounts = Vec::new();
         for mount in &spec.mounts {
-            mounts.push(prepare(mount)?);
+            mounts.push(prepare(mount, users.as_ref())?);
         }
         // Parents first; the caller's order decides among equals.
         mounts.sort_by_key(|m| m.destination.split('/').filter(|p| !p.is_empty()).count());
         Ok(Plan {
-            root: root(&spec.rootfs)?,
+            root: root(&spec.rootfs, users.as_ref())?,
             place: directory.join("rootfs"),
             read_only: spec.rootfs.read_only || spec.rootfs.upper.is_none(),
             mounts,
             devpts,
-            shm: clone_private_tree(shm)?,
-            devices: nodes(spec)?,
+            shm: clone_private_tree(&record.shm)?,
+            devices: nodes(spec, users.is_some())?,
             privileged: spec.privileged,
-            view,
+            view: record.cgroups.view(),
             masked: if spec.privileged { vec![] } else { spec.masked_paths.clone() },
             readonly: if spec.privileged { vec![] } else { spec.readonly_paths.clone() },
             cwd: spec.cwd.clone(),
+            first_id: first,
         })
+    }
+
+    /// For a sandbox with users of its own, in a mount namespace of the host's root: what could not be mounted or made in
+    /// theirs any more.
+    pub fn assemble(&self) -> Step<Assembled> {
+        rustix::process::umask(Mode::empty());
+        let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+        step(rustix::mount::mount_change("/", private), || "make mounts private".into())?;
+        Ok(Assembled { dev: self.assemble_dev()?, root: self.assemble_root()? })
+    }
+
+    fn assemble_dev(&self) -> Step<OwnedFd> {
+        let owner = self.first_id.to_string();
+        let options = [DEV[0], DEV[1], ("uid", &owner), ("gid", &owner)];
+        let dev = step(new_mount("tmpfs", &options, MountAttrFlags::MOUNT_ATTR_NOSUID), || "make /dev".into())?;
+        for node in &self.devices {
+            node.make(&dev, node.path.trim_start_matches("/dev"), Some(self.first_id))?;
+        }
+        Ok(dev)
+    }
+
+    fn assemble_root(&self) -> Step<OwnedFd> {
+        let what = || format!("put the root file system together at {}", self.place.display());
+        let (rootfs, layers) = match &self.root {
+            Root::Overlay(rootfs, layers) => (rootfs, layers),
+            Root::Tree(tree) => return step(rustix::io::fcntl_dupfd_cloexec(tree, 0), what),
+        };
+        let onto = |tree: &OwnedFd, point: &Path| {
+            rustix::mount::move_mount(tree, "", CWD, point, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        };
+        // Kernels before 6.15 take only layers that are mounted somewhere.
+        let scratch = step(new_mount("tmpfs", &[("mode", "700")], MountAttrFlags::empty()), what)?;
+        step(onto(&scratch, &self.place), what)?;
+        let mut mapped = rootfs.clone();
+        mapped.lower.clear();
+        for (n, layer) in layers.iter().enumerate() {
+            let point = self.place.join(n.to_string());
+            step(rustix::fs::mkdir(&point, Mode::RWXU), what)?;
+            step(onto(layer, &point), what)?;
+            mapped.lower.push(point);
+        }
+        let point = self.place.join("root");
+        step(rustix::fs::mkdir(&point, Mode::RWXU), what)?;
+        step(mount_overlay(&mapped, &point), what)?;
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let tree = step(rustix::mount::open_tree(CWD, &point, flags), what)?;
+        step(rustix::mount::unmount(&self.place, UnmountFlags::DETACH), what)?;
+        Ok(tree)
     }
 
     /// A descriptor of the container's own devpts instance.
@@ -112,14 +206,26 @@ impl Plan {
     }
 
     /// In the container's first process, in all its namespaces but the cgroups', which `join_cgroups` makes late since it may
-    /// take a while: builds the file system and makes it the root.
-    pub fn enter(&self, console: Option<BorrowedFd<'_>>, join_cgroups: &dyn Fn() -> Step<()>) -> Step<()> {
+    /// take a while: builds the file system and makes it the root. `assembled` is what [`Plan::assemble`] made, if it was used.
+    pub fn enter(
+        &self,
+        assembled: Option<&Assembled>,
+        console: Option<BorrowedFd<'_>>,
+        join_cgroups: &dyn Fn() -> Step<()>,
+    ) -> Step<()> {
         rustix::process::umask(Mode::empty());
         let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
         step(rustix::mount::mount_change("/", private), || "make mounts private".into())?;
-        let root = self.mount_root()?;
-        self.mount_base(&root)?;
-        self.make_devices(&root)?;
+        let root = self.mount_root(assembled.map(|made| &made.root))?;
+        if assembled.is_some() {
+            // From here on nothing of the host is needed, and what is made belongs to the container's root.
+            step(sys::become_user(0, 0, &[]).map_err(errno), || "become root in the user namespace".into())?;
+        }
+        self.mount_base(&root, assembled.map(|made| &made.dev))?;
+        if assembled.is_none() {
+            self.make_devices(&root)?;
+        }
+        self.link_devices(&root)?;
         if let Some(console) = console {
             let tree = step(rustix::mount::open_tree(console, "", CLONE_HERE), || "open the terminal".into())?;
             attach(&root, &tree, "/dev/console", false)?;
@@ -127,7 +233,7 @@ impl Plan {
         join_cgroups()?;
         self.mount_cgroups(&root)?;
         for mount in &self.mounts {
-            self.mount_one(&root, mount)?;
+            cover(&root, &mount.destination, &mount.tree, mount.directory)?;
         }
         if !self.cwd.is_empty() {
             step(inside::make_directory(&root, &self.cwd), || format!("make the working directory {:?}", self.cwd))?;
@@ -148,11 +254,11 @@ impl Plan {
         Ok(())
     }
 
-    fn mount_root(&self) -> Step<OwnedFd> {
+    fn mount_root(&self, assembled: Option<&OwnedFd>) -> Step<OwnedFd> {
         let what = || format!("mount the root file system at {}", self.place.display());
-        match &self.root {
-            Root::Overlay(rootfs) => step(mount_overlay(rootfs, &self.place), what)?,
-            Root::Tree(tree) => {
+        match (assembled, &self.root) {
+            (None, Root::Overlay(rootfs, _)) => step(mount_overlay(rootfs, &self.place), what)?,
+            (Some(tree), _) | (None, Root::Tree(tree)) => {
                 let place = &self.place;
                 let moved = rustix::mount::move_mount(tree, "", CWD, place, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH);
                 step(moved, what)?;
@@ -163,10 +269,12 @@ impl Plan {
     }
 
     /// `/proc`, `/dev` and what is mounted in it, `/sys`.
-    fn mount_base(&self, root: &OwnedFd) -> Step<()> {
+    fn mount_base(&self, root: &OwnedFd, dev: Option<&OwnedFd>) -> Step<()> {
         mount_plain(root, "/proc", "proc", &[], SAFE)?;
-        let dev = [("mode", "755"), ("size", "65536k")];
-        mount_plain(root, "/dev", "tmpfs", &dev, MountAttrFlags::MOUNT_ATTR_NOSUID)?;
+        match dev {
+            Some(dev) => attach(root, dev, "/dev", true)?,
+            None => mount_plain(root, "/dev", "tmpfs", &DEV, MountAttrFlags::MOUNT_ATTR_NOSUID)?,
+        }
         attach(root, &self.devpts, "/dev/pts", true)?;
         attach(root, &self.shm, "/dev/shm", true)?;
         mount_plain(root, "/dev/mqueue", "mqueue", &[], SAFE)?;
@@ -195,15 +303,12 @@ impl Plan {
 
     fn make_devices(&self, root: &OwnedFd) -> Step<()> {
         for node in &self.devices {
-            let (parent, name) = inside::split(&node.path);
-            let what = || format!("make the device {}", node.path);
-            let parent = step(inside::make_directory(root, parent), what)?;
-            let mode = Mode::from_raw_mode(node.mode);
-            match rustix::fs::mknodat(&parent, name, node.kind, mode, node.device) {
-                Ok(()) | Err(Errno::EXIST) => {}
-                Err(e) => return Err((what(), e)),
-            }
+            node.make(root, &node.path, None)?;
         }
+        Ok(())
+    }
+
+    fn link_devices(&self, root: &OwnedFd) -> Step<()> {
         let dev = step(inside::open(root, "/dev", OFlags::PATH), || "open /dev".into())?;
         let links = [
             ("/proc/self/fd", "fd"),
@@ -218,21 +323,19 @@ impl Plan {
         }
         Ok(())
     }
+}
 
-    fn mount_one(&self, root: &OwnedFd, mount: &Prepared) -> Step<()> {
-        let what = || format!("mount at {:?}", mount.destination);
-        let target = if mount.directory {
-            inside::make_directory(root, &mount.destination)
-        } else {
-            inside::make_file(root, &mount.destination)
-        };
-        let target = step(target, what)?;
-        let in_proc = step(rustix::fs::fstatfs(&target), what)?.f_type == rustix::fs::PROC_SUPER_MAGIC;
-        if in_proc && !PROC_FILES_THAT_MAY_BE_COVERED.contains(&mount.destination.as_str()) {
-            return Err((format!("mount at {:?}, which is inside /proc", mount.destination), Errno::PERM));
-        }
-        step(move_onto(&mount.tree, &target), what)
+/// Mounts a tree of the host's, wherever links of the image lead, but never in `/proc`.
+fn cover(root: &OwnedFd, destination: &str, tree: &OwnedFd, directory: bool) -> Step<()> {
+    let what = || format!("mount at {destination:?}");
+    let target =
+        if directory { inside::make_directory(root, destination) } else { inside::make_file(root, destination) };
+    let target = step(target, what)?;
+    let in_proc = step(rustix::fs::fstatfs(&target), what)?.f_type == rustix::fs::PROC_SUPER_MAGIC;
+    if in_proc && !PROC_FILES_THAT_MAY_BE_COVERED.contains(&destination) {
+        return Err((format!("mount at {destination:?}, which is inside /proc"), Errno::PERM));
     }
+    step(move_onto(tree, &target), what)
 }
 
 const CLONE_HERE: OpenTreeFlags =
@@ -279,8 +382,10 @@ fn new_mount(kind: &str, options: &[(&str, &str)], attributes: MountAttrFlags) -
     rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }
 
-fn devpts() -> std::result::Result<OwnedFd, Errno> {
-    let options = [("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")];
+/// `first`: the host's number of the container's root.
+fn devpts(first: u32) -> std::result::Result<OwnedFd, Errno> {
+    let tty = (first + 5).to_string();
+    let options = [("ptmxmode", "0666"), ("mode", "0620"), ("gid", &tty)];
     new_mount("devpts", &options, MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC)
 }
 
@@ -298,10 +403,13 @@ fn clone_private_tree(path: &Path) -> Result<OwnedFd> {
     Ok(tree)
 }
 
-fn prepare(mount: &crate::Mount) -> Result<Prepared> {
+fn prepare(mount: &crate::Mount, users: Option<&Users>) -> Result<Prepared> {
     let (tree, directory) = match &mount.source {
         MountSource::Bind(source) => {
             let tree = clone_tree(source).map_err(|e| Error::file(source, e))?;
+            if let Some(users) = users {
+                users::map_mount(&tree, &users.namespace, &source.to_string_lossy())?;
+            }
             let directory = is_directory(&tree).map_err(|e| Error::file(source, e))?;
             if mount.propagation == Propagation::Bidirectional && !is_shared(source)? {
                 let sentence = format!("{} is not below a shared mount of the host", source.display());
@@ -312,7 +420,8 @@ fn prepare(mount: &crate::Mount) -> Result<Prepared> {
         MountSource::Tmpfs { size, mode } => {
             let mode = format!("{mode:o}");
             let size = size.map(|bytes| bytes.to_string());
-            let mut options = vec![("mode", mode.as_str())];
+            let owner = users.map_or(0, |users| users.ids.first).to_string();
+            let mut options = vec![("mode", mode.as_str()), ("uid", &owner), ("gid", &owner)];
             options.extend(size.as_deref().map(|size| ("size", size)));
             let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
             let tree = new_mount("tmpfs", &options, attributes);
@@ -349,12 +458,19 @@ fn is_shared(path: &Path) -> Result<bool> {
 }
 
 /// The root: an overlay, or a plain directory where there is nothing to lay over.
-fn root(rootfs: &Rootfs) -> Result<Root> {
+fn root(rootfs: &Rootfs, users: Option<&Users>) -> Result<Root> {
+    let mapped = |path: &Path| -> Result<OwnedFd> {
+        let tree = clone_private_tree(path)?;
+        if let Some(users) = users {
+            users::map_mount(&tree, &users.namespace, &path.to_string_lossy())?;
+        }
+        Ok(tree)
+    };
     let Some(first) = rootfs.lower.first() else {
         return Err(Error::Invalid("a root file system needs at least one layer".into()));
     };
     if rootfs.upper.is_none() && rootfs.lower.len() == 1 {
-        return clone_private_tree(first).map(Root::Tree);
+        return mapped(first).map(Root::Tree);
     }
     for path in rootfs.lower.iter().chain(&rootfs.upper) {
         // Here rather than in the new process: the error can name the layer.
@@ -362,7 +478,11 @@ fn root(rootfs: &Rootfs) -> Result<Root> {
             return Err(Error::file(path, std::io::Error::from(std::io::ErrorKind::NotADirectory)));
         }
     }
-    Ok(Root::Overlay(rootfs.clone()))
+    let layers = match users {
+        Some(_) => rootfs.lower.iter().map(|path| mapped(path)).collect::<Result<_>>()?,
+        None => Vec::new(),
+    };
+    Ok(Root::Overlay(rootfs.clone(), layers))
 }
 
 /// In the container's mount namespace. Paths with odd characters, or too many for `mount(2)`, are passed as descriptors,
@@ -406,7 +526,7 @@ impl Rootfs {
     }
 }
 
-fn nodes(spec: &ContainerSpec) -> Result<Vec<Node>> {
+fn nodes(spec: &ContainerSpec, own_users: bool) -> Result<Vec<Node>> {
     let mut nodes = Vec::new();
     for (name, major, minor) in
         [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)]
@@ -422,6 +542,10 @@ fn nodes(spec: &ContainerSpec) -> Result<Vec<Node>> {
         let node = host_device(path, &device.container_path).map_err(|e| Error::file(path, e))?;
         let node = node.ok_or_else(|| Error::Invalid(format!("{} is not a device", path.display())))?;
         nodes.push(node);
+    }
+    if let Some(node) = nodes.iter().find(|node| own_users && !node.path.starts_with("/dev/")) {
+        let sentence = format!("the device {} is outside of /dev, which a user namespace does not have", node.path);
+        return Err(Error::Invalid(sentence));
     }
     Ok(nodes)
 }

@@ -9,7 +9,7 @@ use crate::session::Connection;
 use crate::state::{self, ContainerRecord, RunningRecord, SandboxRecord};
 use crate::{
     Attachment, Container, ContainerSpec, ContainerStatus, Error, ExecSession, ExecSpec, ExitInfo, Resources, Result,
-    Sandbox, SandboxSpec, Stats, TerminalSize, sandbox, shim, status, sys, user,
+    Sandbox, SandboxSpec, Stats, TerminalSize, sandbox, shim, status, sys, user, users,
 };
 use rustix::mount::{MountAttrFlags, OpenTreeFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -147,6 +147,7 @@ impl Runtime {
         let sandbox = self.sandbox_record(&spec.sandbox)?;
         let directory = self.container_directory(&spec.id)?;
         check(spec)?;
+        users::check(&spec.user, sandbox.spec.users)?;
         make_new(&directory, "container", &spec.id)?;
         let record = ContainerRecord {
             version: VERSION,
@@ -158,6 +159,7 @@ impl Runtime {
             ipc: sandbox::pin(&self.sandbox_directory(&spec.sandbox)?, &sandbox.spec, "ipc"),
             uts: sandbox::pin(&self.sandbox_directory(&spec.sandbox)?, &sandbox.spec, "uts"),
             shm: sandbox::shm(&self.sandbox_directory(&spec.sandbox)?, &sandbox.spec),
+            users: sandbox::users(&self.sandbox_directory(&spec.sandbox)?, &sandbox.spec),
         };
         if let Err(e) = self.prepare(&directory, &record) {
             let _ = self.cgroups.remove(&record.cgroup);
@@ -172,6 +174,11 @@ impl Runtime {
         for path in [Some(directory.join("rootfs")), spec.rootfs.upper.clone(), spec.rootfs.work_directory()] {
             let Some(path) = path else { continue };
             fs::create_dir_all(&path).map_err(|e| Error::file(&path, e))?;
+        }
+        if let (Some(users), Some(upper)) = (&record.users, &spec.rootfs.upper) {
+            // What the container writes lies there under its users' numbers on the host; so does the root itself.
+            let owner = Some(users.ids.first);
+            std::os::unix::fs::chown(upper, owner, owner).map_err(|e| Error::file(upper, e))?;
         }
         self.cgroups.create(&record.cgroup)?;
         self.cgroups.set(&record.cgroup, &spec.resources)?;

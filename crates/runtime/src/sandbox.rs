@@ -4,7 +4,7 @@
 use crate::cgroup::Cgroups;
 use crate::proto::VERSION;
 use crate::state::{self, ProcessRef, SandboxRecord};
-use crate::{Error, Result, Sandbox, SandboxSpec, Share, defaults, pause, status, sys};
+use crate::{Error, Result, Sandbox, SandboxSpec, Share, defaults, pause, status, sys, users};
 use rustix::mount::{MountFlags, UnmountFlags};
 use std::fs;
 use std::io;
@@ -18,14 +18,25 @@ const NET_SYSCTLS: &str = "net.";
 const NSFS_MAGIC: rustix::fs::FsWord = 0x6e73_6673;
 
 /// Names of the pins, below the sandbox's directory.
-const PINS: [(&str, libc::c_int); 3] =
-    [("net", libc::CLONE_NEWNET), ("ipc", libc::CLONE_NEWIPC), ("uts", libc::CLONE_NEWUTS)];
+const PINS: [(&str, libc::c_int); 4] = [
+    ("net", libc::CLONE_NEWNET),
+    ("ipc", libc::CLONE_NEWIPC),
+    ("uts", libc::CLONE_NEWUTS),
+    (USER, libc::CLONE_NEWUSER),
+];
+const USER: &str = "user";
 const SHM: &str = "shm";
 
 /// Namespaces that a sandbox has of its own.
-fn own(spec: &SandboxSpec) -> libc::c_int {
+pub fn own(spec: &SandboxSpec) -> libc::c_int {
     let net = if spec.network == Share::Sandbox { libc::CLONE_NEWNET | libc::CLONE_NEWUTS } else { 0 };
-    net | if spec.ipc == Share::Sandbox { libc::CLONE_NEWIPC } else { 0 }
+    let users = if spec.users.is_some() { libc::CLONE_NEWUSER } else { 0 };
+    net | users | if spec.ipc == Share::Sandbox { libc::CLONE_NEWIPC } else { 0 }
+}
+
+/// The sandbox's user namespace, if it has one.
+pub fn users(directory: &Path, spec: &SandboxSpec) -> Option<state::Users> {
+    Some(state::Users { ids: spec.users?, pin: directory.join(USER) })
 }
 
 /// The pin of a namespace, `None` for the host's.
@@ -49,14 +60,21 @@ pub fn create(
     check_sysctls(spec)?;
     cgroups.create(&spec.cgroup)?;
     cgroups.set(&spec.cgroup, &spec.resources)?;
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("sandbox".into());
-        let started = thread.spawn_scoped(scope, || make_namespaces(directory, spec));
-        let joined = started.map_err(|e| Error::system("start a thread", e))?.join();
-        joined.map_err(|_| Error::system("make namespaces", io::Error::other("the thread panicked")))?
-    })?;
+    if spec.users.is_some() {
+        // Only a process with one thread may step into a user namespace.
+        state::write(&directory.join(users::ORDER_FILE), spec)?;
+        spawn(users::ARGUMENT)?;
+    } else {
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().name("sandbox".into());
+            let started = thread.spawn_scoped(scope, || make_namespaces(directory, spec));
+            let joined = started.map_err(|e| Error::system("start a thread", e))?.join();
+            joined.map_err(|_| Error::system("make namespaces", io::Error::other("the thread panicked")))?
+        })?;
+    }
     let init = if spec.shared_pid {
-        let order = pause::Order { cgroups: cgroups.clone(), cgroup: format!("{}/init", spec.cgroup) };
+        let users = users(directory, spec).map(|users| users.pin);
+        let order = pause::Order { cgroups: cgroups.clone(), cgroup: format!("{}/init", spec.cgroup), users };
         cgroups.create(&order.cgroup)?;
         state::write(&directory.join(pause::ORDER_FILE), &order)?;
         spawn(pause::ARGUMENT)?;
@@ -77,19 +95,22 @@ pub fn create(
 /// Runs on a thread of its own, whose namespaces it changes.
 fn make_namespaces(directory: &Path, spec: &SandboxSpec) -> Result<()> {
     let namespaces = own(spec);
-    let failed = |what: &str| {
-        let what = what.to_string();
-        move |e: io::Error| Error::system(what, e)
-    };
     if namespaces != 0 {
-        sys::unshare(namespaces).map_err(failed("make namespaces"))?;
+        sys::unshare(namespaces).map_err(|e| Error::system("make namespaces", e))?;
     }
+    settle(directory, spec, "/proc/thread-self/ns")
+}
+
+/// In the sandbox's namespaces, with the host's rights: sets them up and pins them. `shown`: the directory of `/proc` that
+/// shows them.
+pub fn settle(directory: &Path, spec: &SandboxSpec, shown: &str) -> Result<()> {
+    let namespaces = own(spec);
     if namespaces & libc::CLONE_NEWUTS != 0 {
         rustix::system::sethostname(spec.hostname.as_bytes())
             .map_err(|e| Error::system(format!("set the host name {:?}", spec.hostname), e))?;
     }
     if namespaces & libc::CLONE_NEWNET != 0 {
-        sys::loopback_up().map_err(failed("bring the loopback link up"))?;
+        sys::loopback_up().map_err(|e| Error::system("bring the loopback link up", e))?;
     }
     for (name, value) in &spec.sysctls {
         let path = Path::new("/proc/sys").join(name.replace('.', "/"));
@@ -101,14 +122,16 @@ fn make_namespaces(directory: &Path, spec: &SandboxSpec) -> Result<()> {
         }
         let pin = directory.join(name);
         fs::write(&pin, "").map_err(|e| Error::file(&pin, e))?;
-        let source = format!("/proc/thread-self/ns/{name}");
+        let source = format!("{shown}/{name}");
         rustix::mount::mount_bind(source.as_str(), &pin)
             .map_err(|e| Error::system(format!("pin {name} namespace"), e))?;
     }
     if spec.ipc == Share::Sandbox {
         let shm = directory.join(SHM);
         fs::create_dir_all(&shm).map_err(|e| Error::file(&shm, e))?;
-        let options = std::ffi::CString::new(format!("mode=1777,size={}", defaults::SHM_BYTES)).expect("no zero byte");
+        let owner = spec.users.map_or(0, |ids| ids.first);
+        let options = format!("mode=1777,size={},uid={owner},gid={owner}", defaults::SHM_BYTES);
+        let options = std::ffi::CString::new(options).expect("no zero byte");
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
         rustix::mount::mount("shm", &shm, "tmpfs", flags, options.as_c_str())
             .map_err(|e| Error::system("mount the sandbox's /dev/shm", e))?;

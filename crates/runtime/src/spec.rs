@@ -22,6 +22,8 @@ pub struct SandboxSpec {
     pub network: Share,
     /// IPC namespace and `/dev/shm`.
     pub ipc: Share,
+    /// A user namespace of the sandbox's own, which owns its other namespaces; `None`: the host's.
+    pub users: Option<IdRange>,
     /// One PID namespace for all containers (`shareProcessNamespace`): costs one small init process.
     pub shared_pid: bool,
     /// Written inside the new namespaces: `net.*`, `kernel.shm*`, `kernel.msg*`, `kernel.sem`, `fs.mqueue.*`.
@@ -30,6 +32,14 @@ pub struct SandboxSpec {
     pub cgroup: String,
     /// Limits of the pod as a whole.
     pub resources: Resources,
+}
+
+/// The users and groups of a sandbox: 0 to `count` inside are `first` and those after it on the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdRange {
+    /// On the host; never 0, which would be root itself.
+    pub first: u32,
+    pub count: u32,
 }
 
 /// Whether a namespace is the node's or the sandbox's own.
@@ -70,6 +80,8 @@ pub struct ContainerSpec {
     /// All capabilities, all of the host's devices, writable `/sys` and cgroups, nothing masked, no seccomp.
     pub privileged: bool,
     pub seccomp: Seccomp,
+    /// A profile of AppArmor that is loaded on the host; the container does not start without it.
+    pub app_armor: Option<String>,
     /// Hidden inside the container. Start from [`crate::defaults::MASKED_PATHS`]; empty for `procMount: Unmasked`.
     pub masked_paths: Vec<String>,
     /// Read-only inside the container. Start from [`crate::defaults::READONLY_PATHS`].
@@ -208,6 +220,8 @@ pub struct Resources {
     pub memory_max: Option<i64>,
     /// Count of tasks; 0 or below means unlimited.
     pub pids_max: Option<i64>,
+    /// Bytes of huge pages by the size of a page, in bytes; of sizes that are not named none may be used.
+    pub huge_pages: Option<BTreeMap<u64, u64>>,
 }
 
 /// Where the shim writes the container's output, in CRI's log format.

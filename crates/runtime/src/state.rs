@@ -3,7 +3,7 @@
 
 use crate::cgroup::Cgroups;
 use crate::proto::VERSION;
-use crate::{ContainerSpec, Error, ExitInfo, Result, SandboxSpec};
+use crate::{ContainerSpec, Error, ExitInfo, IdRange, Result, SandboxSpec};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -37,6 +37,17 @@ pub struct ContainerRecord {
     pub ipc: Option<PathBuf>,
     pub uts: Option<PathBuf>,
     pub shm: PathBuf,
+    /// The sandbox's user namespace; `None` is the host's.
+    #[serde(default)]
+    pub users: Option<Users>,
+}
+
+/// A user namespace.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Users {
+    /// Where it is pinned.
+    pub pin: PathBuf,
+    pub ids: IdRange,
 }
 
 /// `containers/<id>/state.json`: there from the start of the program on.

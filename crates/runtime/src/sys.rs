@@ -21,7 +21,7 @@ pub enum Cloned {
 /// `clone3` with the given namespaces, as `fork` otherwise; straight into a v2 cgroup when one is given.
 ///
 /// The child shares nothing with the parent but descriptors, so the one thing to fear is a lock that another thread held.
-/// The caller must be single-threaded; it is checked.
+/// The caller must be single-threaded; it is checked. With `CLONE_PARENT` among the flags the child is its sibling.
 pub fn clone_process(namespaces: c_int, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Cloned> {
     if !single_threaded()? {
         return Err(io::Error::other("the process that makes containers must be single-threaded"));
@@ -31,7 +31,8 @@ pub fn clone_process(namespaces: c_int, cgroup: Option<BorrowedFd<'_>>) -> io::R
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.flags = (namespaces | libc::CLONE_PIDFD) as u64;
     args.pidfd = &mut pidfd as *mut RawFd as u64;
-    args.exit_signal = libc::SIGCHLD as u64;
+    // A sibling's end is told to the common parent as the caller's own is.
+    args.exit_signal = if namespaces & libc::CLONE_PARENT == 0 { libc::SIGCHLD as u64 } else { 0 };
     if let Some(cgroup) = cgroup {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = cgroup.as_raw_fd() as u64;
@@ -184,7 +185,21 @@ pub fn unshare(namespaces: c_int) -> io::Result<()> {
 
 /// `mount_setattr` on the mount behind a descriptor.
 pub fn set_mount_attributes(mount: BorrowedFd<'_>, recursive: bool, set: u64, propagation: u64) -> io::Result<()> {
-    let attributes = libc::mount_attr { attr_set: set, attr_clr: 0, propagation, userns_fd: 0 };
+    mount_setattr(mount, recursive, &libc::mount_attr { attr_set: set, attr_clr: 0, propagation, userns_fd: 0 })
+}
+
+/// Shows the files behind a detached mount as a user namespace numbers their owners: who is 0 on disk is 0 in there.
+pub fn map_mount_ids(mount: BorrowedFd<'_>, users: BorrowedFd<'_>) -> io::Result<()> {
+    let attributes = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_IDMAP,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: users.as_raw_fd() as u64,
+    };
+    mount_setattr(mount, true, &attributes)
+}
+
+fn mount_setattr(mount: BorrowedFd<'_>, recursive: bool, attributes: &libc::mount_attr) -> io::Result<()> {
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: an empty C string and a structure of the size that is passed along.
     check(unsafe {
@@ -193,7 +208,7 @@ pub fn set_mount_attributes(mount: BorrowedFd<'_>, recursive: bool, set: u64, pr
             mount.as_raw_fd(),
             c"".as_ptr(),
             flags,
-            &attributes,
+            attributes,
             size_of::<libc::mount_attr>(),
         )
     })

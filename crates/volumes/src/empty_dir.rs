@@ -19,6 +19,8 @@ pub enum Medium {
     Disk,
     /// A tmpfs, of at most so many bytes (`None`: half of the memory).
     Memory { bytes_max: Option<u64> },
+    /// Huge pages of so many bytes each, mapped from files.
+    HugePages { page_bytes: u64 },
 }
 
 /// Makes an empty directory ready. What is there already stays as it is, so that a restarted agent may call this again.
@@ -35,13 +37,22 @@ pub fn empty_dir(path: &Path, medium: Medium, group: Option<u32>) -> Result<()> 
         Err(error) => return Err(error).at("create", path),
     };
     let mut changed = fresh;
-    if let Medium::Memory { bytes_max } = medium
-        && !is_mount_point(path)?
-    {
-        mount_tmpfs(path, bytes_max)?;
-        changed = true;
-    } else if fresh {
-        fs::set_permissions(path, fs::Permissions::from_mode(0o777)).at("change the mode of", path)?;
+    match medium {
+        Medium::Disk if fresh => {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o777)).at("change the mode of", path)?;
+        }
+        Medium::Disk => {}
+        Medium::Memory { .. } | Medium::HugePages { .. } if is_mount_point(path)? => changed = false,
+        Medium::Memory { bytes_max } => {
+            mount_tmpfs(path, bytes_max)?;
+            changed = true;
+        }
+        Medium::HugePages { page_bytes } => {
+            let options = CString::new(format!("pagesize={page_bytes}")).expect("it is made of a number");
+            let flags = MountFlags::NOSUID | MountFlags::NODEV;
+            mount("nodev", path, "hugetlbfs", flags, options.as_c_str()).at("mount huge pages at", path)?;
+            changed = true;
+        }
     }
     match group {
         Some(group) if changed => ownership::give_to_group(path, group, false, GroupPolicy::Always),

@@ -62,6 +62,7 @@ const MODULES: &[&str] = &[
     "nft_reject_ipv4",
     "nf_conntrack_netlink",
     "virtio_rng",
+    "loop",
 ];
 
 /// Printed by the guest as soon as it is ready.
@@ -314,7 +315,7 @@ mount -t devpts devpts /dev/pts
 mount -t tmpfs shm /dev/shm
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount --make-rshared /
-echo "+cpu +memory +pids +io +cpuset" > /sys/fs/cgroup/cgroup.subtree_control
+echo "+cpu +memory +pids +io +cpuset +hugetlb" > /sys/fs/cgroup/cgroup.subtree_control
 while read module; do insmod /modules/$module || echo "vm: no module $module"; done < /modules/order
 ip link set lo up
 hostname corten-vm

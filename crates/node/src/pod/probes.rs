@@ -362,6 +362,22 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(5);
 
+    /// CVE-2022-31030: what a probe's or hook's command prints is not kept, however much it is, and the command is not held up.
+    #[tokio::test]
+    async fn output_of_commands_is_bounded() {
+        const CHUNKS: usize = 1024;
+        let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        let wrote = std::thread::spawn(move || {
+            let mut writer = std::fs::File::from(writer);
+            let chunk = [b'x'; 1 << 16];
+            (0..CHUNKS).map(|_| std::io::Write::write_all(&mut writer, &chunk)).filter(Result::is_ok).count()
+        });
+        let kept = read_all(Some(reader)).await;
+        assert_eq!(kept.len(), OUTPUT_MAX);
+        assert!(kept.capacity() <= 2 * OUTPUT_MAX, "{} bytes are held", kept.capacity());
+        assert_eq!(wrote.join().unwrap(), CHUNKS, "all was taken");
+    }
+
     type Seen = Arc<Mutex<Vec<(String, HeaderMap, Bytes)>>>;
 
     /// A server of one protocol that answers by path or body; what it was asked is kept.

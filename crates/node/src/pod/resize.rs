@@ -23,6 +23,7 @@ pub fn resources(values: &CgroupValues) -> Resources {
         cpu_period: values.cpu_quota.map(|_| CPU_PERIOD),
         memory_max: values.memory_max,
         pids_max: None,
+        huge_pages: None,
     }
 }
 

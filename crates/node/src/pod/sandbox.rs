@@ -6,8 +6,8 @@ use std::path::Path;
 use corten_dns::{DnsPolicy, NodeDns, PodDnsConfig, ResolvConf, pod_resolv_conf};
 use corten_net::{AttachRequest, HostPort, Protocol};
 use corten_podplan::resources::{QosClass, pod_cgroup};
-use corten_podplan::{ObservedSandbox, hosts};
-use corten_runtime::{SandboxSpec, Share};
+use corten_podplan::{ObservedSandbox, hosts, huge_pages};
+use corten_runtime::{IdRange, Resources, SandboxSpec, Share};
 use corten_views::Pod;
 
 use super::PodContext;
@@ -38,7 +38,8 @@ pub async fn create(
 
 async fn make(ctx: &PodContext, attempt: u32) -> Result<ObservedSandbox, String> {
     let pod = &ctx.pod;
-    let spec = spec(ctx, attempt)?;
+    let users = users(ctx).await?;
+    let spec = spec(ctx, attempt, users)?;
     let id = spec.id.clone();
     let made = ctx.shared.blocking(move |s| s.runtime.create_sandbox(&spec)).await?.map_err(|e| e.to_string())?;
     let mut ips = Vec::new();
@@ -76,7 +77,19 @@ pub fn cgroup(pod: &Pod) -> String {
     }
 }
 
-fn spec(ctx: &PodContext, attempt: u32) -> Result<SandboxSpec, String> {
+/// The pod's own users, if it is to have some. The message is upstream's, `userns_manager.go`.
+async fn users(ctx: &PodContext) -> Result<Option<IdRange>, String> {
+    if ctx.pod.spec.host_users != Some(false) {
+        return Ok(None);
+    }
+    if !ctx.shared.facts.user_namespaces {
+        return Err("can't set `spec.hostUsers: false`, runtime does not support user namespaces".into());
+    }
+    let (pods, uid) = (ctx.shared.config.pods_dir(), ctx.uid().to_owned());
+    ctx.shared.blocking(move |s| s.users.of(&pods, &uid)).await?.map(Some)
+}
+
+fn spec(ctx: &PodContext, attempt: u32, users: Option<IdRange>) -> Result<SandboxSpec, String> {
     let pod = &ctx.pod;
     let meta = &pod.metadata;
     let values = pod_cgroup(pod);
@@ -99,10 +112,11 @@ fn spec(ctx: &PodContext, attempt: u32) -> Result<SandboxSpec, String> {
         ]),
         network: share(pod.spec.host_network),
         ipc: share(pod.spec.host_ipc),
+        users,
         shared_pid: pod.spec.share_process_namespace == Some(true),
         sysctls,
         cgroup: cgroup(pod),
-        resources: super::resize::resources(&values),
+        resources: Resources { huge_pages: Some(huge_pages::of_pod(pod)), ..super::resize::resources(&values) },
     })
 }
 

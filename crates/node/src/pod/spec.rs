@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use corten_podplan::resources::{container_cgroup, oom_score_adj};
-use corten_podplan::security::{self, SeccompProfile, Security};
-use corten_podplan::{ContainerKind, env, hosts};
+use corten_podplan::security::{self, AppArmor, SeccompProfile, Security};
+use corten_podplan::{ContainerKind, env, hosts, huge_pages};
 use corten_runtime::{
-    CapSet, ContainerSpec, Device, Log, Mount, MountSource, PidNamespace, Propagation, ReadOnly, Rootfs, Seccomp, User,
-    defaults, user,
+    CapSet, ContainerSpec, Device, Log, Mount, MountSource, PidNamespace, Propagation, ReadOnly, Resources, Rootfs,
+    Seccomp, User, defaults, user,
 };
 use corten_views::container::{VolumeDevice, VolumeMount};
 
@@ -74,12 +74,22 @@ pub fn build(inputs: Inputs<'_>) -> Result<ContainerSpec, String> {
                 Seccomp::Localhost(ctx.shared.config.data_dir.join("seccomp").join(name.trim_start_matches('/')))
             }
         },
+        app_armor: match &security.app_armor {
+            AppArmor::Unconfined => None,
+            AppArmor::Localhost(name) => Some(name.clone()),
+            AppArmor::RuntimeDefault => {
+                return Err("this node brings no default profile of AppArmor: use a profile of type Localhost".into());
+            }
+        },
         masked_paths: paths(&security, defaults::MASKED_PATHS),
         readonly_paths: paths(&security, defaults::READONLY_PATHS),
         devices: devices(&inputs)?,
         rlimits: Vec::new(),
         oom_score_adj: oom_score_adj(pod, container, ctx.shared.facts.memory),
-        resources: super::resize::resources(&cgroup),
+        resources: Resources {
+            huge_pages: Some(huge_pages::of_container(pod, container)),
+            ..super::resize::resources(&cgroup)
+        },
         tty: container.tty,
         stdin: container.stdin,
         stdin_once: container.stdin_once,

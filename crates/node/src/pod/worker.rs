@@ -221,6 +221,9 @@ impl Worker {
         if self.ctx.pod.is_terminating() {
             return Ok(());
         }
+        if let Some(message) = corten_podplan::security::app_armor_refusal(&self.ctx.pod, shared.facts.app_armor) {
+            return Err(Rejection { reason: "AppArmor".into(), message });
+        }
         if let Some(message) = corten_podplan::eviction::refuses(&shared.conditions.get(), &self.ctx.pod) {
             return Err(Rejection { reason: corten_podplan::eviction::REASON.into(), message });
         }

@@ -9,6 +9,7 @@ mod fake_api;
 mod hooks;
 mod resize;
 mod storage;
+mod users;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -29,6 +30,7 @@ use fake_api::FakeApi;
 use hooks::hooks_and_stop_signal;
 use resize::resize_in_place;
 use storage::{evicts, local_volumes, mount_modes, summary};
+use users::{app_armor, host_users, huge_pages};
 
 const BUSYBOX: &str = "/bin/busybox";
 
@@ -79,7 +81,10 @@ fn main() -> ExitCode {
         local_volumes,
         resize_in_place,
         mount_modes,
-        hooks_and_stop_signal
+        hooks_and_stop_signal,
+        host_users,
+        app_armor,
+        huge_pages
     ];
     if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -2,6 +2,7 @@
 
 use super::{Cgroups, Layout};
 use crate::{Error, Resources, Result, Stats};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -9,10 +10,44 @@ use std::path::Path;
 const CPU_PERIOD_DEFAULT: u64 = 100_000;
 
 pub(super) fn set(cgroups: &Cgroups, path: &str, resources: &Resources) -> Result<()> {
+    if let Some(wanted) = &resources.huge_pages {
+        set_huge_pages(cgroups, path, wanted)?;
+    }
     match cgroups.layout {
         Layout::V1 { .. } => set_v1(cgroups, path, resources),
         Layout::V2 { .. } => set_v2(cgroups, path, resources),
     }
+}
+
+/// Every size that the kernel has gets a limit: what was not asked for is none.
+fn set_huge_pages(cgroups: &Cgroups, path: &str, wanted: &BTreeMap<u64, u64>) -> Result<()> {
+    let ending = if cgroups.is_v2() { ".max" } else { ".limit_in_bytes" };
+    let directory = cgroups.controller(path, "hugetlb");
+    let entries = directory.iter().flat_map(|d| fs::read_dir(d).into_iter().flatten().flatten());
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let sizes: Vec<(u64, String)> = names.filter_map(|name| Some((page_size(&name, ending)?, name))).collect();
+    if let Some(size) = wanted.keys().find(|size| wanted[size] > 0 && !sizes.iter().any(|(s, _)| s == *size)) {
+        let sentence =
+            format!("a limit of huge pages of {size} bytes was asked for, but this machine has no cgroups for it");
+        return Err(Error::Unsupported(sentence));
+    }
+    for (size, name) in &sizes {
+        let limit = wanted.get(size).copied().unwrap_or(0);
+        write(directory.as_deref().unwrap_or(Path::new("")), name, &limit.to_string())?;
+    }
+    Ok(())
+}
+
+/// The bytes of `hugetlb.2MB.max`; `None` for other files.
+fn page_size(name: &str, ending: &str) -> Option<u64> {
+    let size = name.strip_prefix("hugetlb.")?.strip_suffix(ending)?;
+    let (number, bits) = match (size.strip_suffix("KB"), size.strip_suffix("MB"), size.strip_suffix("GB")) {
+        (Some(number), _, _) => (number, 10),
+        (_, Some(number), _) => (number, 20),
+        (_, _, Some(number)) => (number, 30),
+        _ => return None,
+    };
+    Some(number.parse::<u64>().ok()? << bits)
 }
 
 fn set_v1(cgroups: &Cgroups, path: &str, resources: &Resources) -> Result<()> {
@@ -151,7 +186,16 @@ fn field(text: &str, key: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::weight;
+    use super::{page_size, weight};
+
+    #[test]
+    fn hugetlb_files_name_their_pages() {
+        assert_eq!(page_size("hugetlb.2MB.max", ".max"), Some(2 << 20));
+        assert_eq!(page_size("hugetlb.1GB.limit_in_bytes", ".limit_in_bytes"), Some(1 << 30));
+        for other in ["hugetlb.2MB.rsvd.max", "hugetlb.2MB.current", "memory.max"] {
+            assert_eq!(page_size(other, ".max"), None, "{other}");
+        }
+    }
 
     #[test]
     fn shares_become_weights() {

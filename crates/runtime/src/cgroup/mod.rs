@@ -15,9 +15,11 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 /// Controllers that we use on v1, where each may have its own tree.
-const V1_CONTROLLERS: [&str; 6] = ["cpu", "cpuacct", "memory", "pids", "devices", "freezer"];
+const V1_CONTROLLERS: [&str; 7] = ["cpu", "cpuacct", "memory", "pids", "devices", "freezer", "hugetlb"];
 /// Controllers that we need on v2.
 const V2_CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
+/// One that we use where it is given to us.
+const V2_OPTIONAL: &str = "hugetlb";
 
 /// Where this machine's cgroups are and where our root is in each tree.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -325,8 +327,11 @@ fn is_delegated(directory: &Path) -> bool {
 fn enable_controllers(directory: &Path) -> Result<()> {
     let file = directory.join("cgroup.subtree_control");
     let enabled = fs::read_to_string(&file).map_err(|e| Error::file(&file, e))?;
+    let given = fs::read_to_string(directory.join("cgroup.controllers")).unwrap_or_default();
+    let optional = given.split_whitespace().find(|c| *c == V2_OPTIONAL);
     let missing: Vec<String> = V2_CONTROLLERS
         .into_iter()
+        .chain(optional)
         .filter(|c| !enabled.split_whitespace().any(|e| e == *c))
         .map(|c| format!("+{c}"))
         .collect();

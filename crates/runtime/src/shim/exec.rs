@@ -3,8 +3,9 @@
 use crate::cgroup::Handles;
 use crate::program::{Program, Streams, reason};
 use crate::rootfs::Step;
+use crate::state::ContainerRecord;
 use crate::sys::{self, Cloned};
-use crate::{ContainerSpec, Error, ExecSpec, Result, TerminalSize};
+use crate::{Error, ExecSpec, Result, TerminalSize};
 use rustix::io::Errno;
 use rustix::pty::OpenptFlags;
 use std::io::Write;
@@ -40,12 +41,29 @@ impl Report {
         sys::exit(127)
     }
 
-    /// Notes, and the failure if there was one.
-    pub fn parse(bytes: &[u8]) -> (Vec<String>, Option<String>) {
+    /// Names the process that was made in this one's place.
+    pub fn made(&mut self, pid: i32) {
+        let _ = self.pipe.write_all(format!("P{pid}\n").as_bytes());
+    }
+
+    pub fn parse(bytes: &[u8]) -> Told {
         let text = String::from_utf8_lossy(bytes);
         let with = |tag: char| text.lines().filter_map(move |l| l.strip_prefix(tag)).map(str::to_string);
-        (with('N').collect(), with('E').next())
+        Told {
+            notes: with('N').collect(),
+            failure: with('E').next(),
+            made: with('P').next().and_then(|pid| pid.parse().ok()),
+        }
     }
+}
+
+/// What a new process has told.
+pub struct Told {
+    pub notes: Vec<String>,
+    /// Why there is no program.
+    pub failure: Option<String>,
+    /// The process that was made in its place.
+    pub made: Option<i32>,
 }
 
 /// Moves the calling process into the v1 cgroups; it was born into the v2 one.
@@ -67,7 +85,7 @@ pub struct Starting {
 
 /// What a new process needs of its container.
 pub struct Target<'a> {
-    pub spec: &'a ContainerSpec,
+    pub record: &'a ContainerRecord,
     pub init: BorrowedFd<'a>,
     pub devpts: &'a OwnedFd,
     pub handles: Handles,
@@ -75,13 +93,14 @@ pub struct Target<'a> {
 
 /// Starts a process in the container. The caller must be in its PID namespace for children.
 pub fn start(target: &Target<'_>, exec: &ExecSpec, given: Vec<OwnedFd>) -> Result<Starting> {
-    let program = Program::of_exec(target.spec, exec)?;
+    let program = Program::of_exec(target.record, exec)?;
     let (streams, terminal) = if exec.tty {
         let (master, slave) = open_terminal(target.devpts, exec.terminal_size)?;
         (terminal_streams(slave)?, Some(master))
     } else {
         (given_streams(exec, given)?, None)
     };
+    program.give_streams(&streams)?;
     let (reader, writer) =
         rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| Error::system("pipe", e))?;
     let cloned = sys::clone_process(0, target.handles.unified.as_ref().map(|fd| fd.as_fd()));
@@ -104,7 +123,8 @@ fn enter(program: &Program, target: &Target<'_>, streams: &Streams, report: &mut
         Program::take_streams(streams)?;
         let namespaces =
             libc::CLONE_NEWNS | libc::CLONE_NEWCGROUP | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWNET;
-        sys::set_namespace(target.init, namespaces).map_err(|e| {
+        let users = if target.record.users.is_some() { libc::CLONE_NEWUSER } else { 0 };
+        sys::set_namespace(target.init, namespaces | users).map_err(|e| {
             ("join the container's namespaces".to_string(), Errno::from_io_error(&e).unwrap_or(Errno::IO))
         })?;
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));

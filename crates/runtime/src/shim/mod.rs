@@ -9,11 +9,12 @@ mod output;
 mod serve;
 
 use crate::proto::{self, Started, VERSION};
-use crate::rootfs::Plan;
+use crate::rootfs::{Assembled, Plan};
 use crate::state::{self, ContainerRecord, ProcessRef, RunningRecord};
 use crate::sys::{self, Cloned};
-use crate::{Error, ExitInfo, PidNamespace, Result, defaults, log, status};
+use crate::{Error, ExitInfo, PidNamespace, Result, defaults, log, status, users};
 use rustix::fs::{Mode, OFlags};
+use rustix::process::{WaitId, WaitIdOptions};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
@@ -149,8 +150,8 @@ impl Shim {
         let record: ContainerRecord = state::read_versioned(path, |r: &ContainerRecord| r.version)?
             .ok_or_else(|| Error::file(directory.join(path), std::io::Error::from(std::io::ErrorKind::NotFound)))?;
         let spec = &record.spec;
-        let program = crate::program::Program::of_container(spec)?;
-        let plan = Plan::prepare(spec, directory, &record.shm, record.cgroups.view())?;
+        let program = crate::program::Program::of_container(&record)?;
+        let plan = Plan::prepare(&record, directory)?;
         let server = serve::Server::listen()?;
         let output = output::Output::new(spec, plan.devpts())?;
         let join = Join::open(&record, directory)?;
@@ -194,6 +195,8 @@ fn lock() -> Result<()> {
 /// Namespaces that a container's first process joins.
 struct Join {
     namespaces: Vec<OwnedFd>,
+    /// The user namespace that owns them, if it is not the host's.
+    users: Option<OwnedFd>,
     /// A process of the PID namespace to join.
     pid: Option<OwnedFd>,
 }
@@ -226,7 +229,11 @@ impl Join {
             })?),
             None => None,
         };
-        Ok(Join { namespaces, pid })
+        let users = match &record.users {
+            Some(found) => Some(users::open(&found.pin)?),
+            None => None,
+        };
+        Ok(Join { namespaces, users, pid })
     }
 }
 
@@ -242,67 +249,127 @@ fn start_init(
     let handles = record.cgroups.handles(&record.cgroup)?;
     let (reader, writer) =
         rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| Error::system("pipe", e))?;
-    let mut namespaces = libc::CLONE_NEWNS;
-    match &join.pid {
-        Some(process) => sys::set_namespace(process.as_fd(), libc::CLONE_NEWPID)
-            .map_err(|e| Error::system("join a PID namespace", e))?,
-        None if record.spec.pid == PidNamespace::Own => namespaces |= libc::CLONE_NEWPID,
-        None => {}
-    }
-    let cloned = sys::clone_process(namespaces, handles.unified.as_ref().map(|fd| fd.as_fd()));
+    program.give_streams(&streams)?;
+    let parts = Parts { record, program, plan, streams: &streams, join, handles: &handles };
+    // A first process with users of its own is made by one that still has the host's rights.
+    let cloned = match &join.users {
+        Some(_) => sys::clone_process(libc::CLONE_NEWNS, None),
+        None => parts.join_pid().and_then(|()| parts.clone_init(libc::CLONE_NEWNS)),
+    };
     match cloned.map_err(|e| Error::system("make the container's first process", e))? {
         Cloned::Child => {
             drop(reader);
             let mut report = exec::Report::new(writer);
-            let failure = become_init(program, plan, &streams, join, &handles, &mut report);
+            let failure = match &join.users {
+                Some(users) => parts.make_init(users, &mut report),
+                None => parts.become_init(None, &mut report),
+            };
             report.fail(&failure)
         }
         Cloned::Parent { pid, pidfd } => {
             drop((writer, streams));
             let mut report = Vec::new();
             let _ = File::from(reader).read_to_end(&mut report);
-            let (told, failure) = exec::Report::parse(&report);
-            notes.extend(told);
-            match failure {
-                Some(message) => Err(Error::Start(message)),
-                None => Ok(Init { pid, pidfd, started_at: status::now() }),
+            let told = exec::Report::parse(&report);
+            notes.extend(told.notes);
+            if let Some(message) = told.failure {
+                return Err(Error::Start(message));
             }
+            let (pid, pidfd) = match told.made {
+                None => (pid, pidfd),
+                Some(made) => {
+                    let reaped = rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
+                    reaped.map_err(|e| Error::system("reap the maker of the first process", e))?;
+                    (made, open_child(made)?)
+                }
+            };
+            Ok(Init { pid, pidfd, started_at: status::now() })
         }
     }
 }
 
-/// In the container's first process. Returns only with the reason why it is none.
-fn become_init(
-    program: &crate::program::Program,
-    plan: &Plan,
-    streams: &crate::program::Streams,
-    join: &Join,
-    handles: &crate::cgroup::Handles,
-    report: &mut exec::Report,
-) -> String {
-    let mut prepare = || -> crate::rootfs::Step<()> {
-        let failed = |what: &'static str| {
-            move |e: std::io::Error| {
-                (what.to_string(), rustix::io::Errno::from_io_error(&e).unwrap_or(rustix::io::Errno::IO))
-            }
+/// A descriptor of a child, which cannot be another process: it has not been reaped.
+fn open_child(pid: i32) -> Result<OwnedFd> {
+    let number = rustix::process::Pid::from_raw(pid).ok_or_else(|| Error::Invalid(format!("{pid} is no process")))?;
+    rustix::process::pidfd_open(number, rustix::process::PidfdFlags::empty())
+        .map_err(|e| Error::system("pidfd_open", e))
+}
+
+/// What a container's first process is made of.
+struct Parts<'a> {
+    record: &'a ContainerRecord,
+    program: &'a crate::program::Program,
+    plan: &'a Plan,
+    streams: &'a crate::program::Streams,
+    join: &'a Join,
+    handles: &'a crate::cgroup::Handles,
+}
+
+fn failed(what: &'static str) -> impl FnOnce(std::io::Error) -> (String, rustix::io::Errno) {
+    move |e| (what.to_string(), rustix::io::Errno::from_io_error(&e).unwrap_or(rustix::io::Errno::IO))
+}
+
+impl Parts<'_> {
+    /// Has the caller's next child be born into the PID namespace that the container shares, if it does.
+    fn join_pid(&self) -> std::io::Result<()> {
+        self.join.pid.as_ref().map_or(Ok(()), |process| sys::set_namespace(process.as_fd(), libc::CLONE_NEWPID))
+    }
+
+    /// Clones the calling process as the container's first one, into its cgroup.
+    fn clone_init(&self, flags: libc::c_int) -> std::io::Result<Cloned> {
+        let pid = if self.record.spec.pid == PidNamespace::Own { libc::CLONE_NEWPID } else { 0 };
+        sys::clone_process(flags | pid, self.handles.unified.as_ref().map(|fd| fd.as_fd()))
+    }
+
+    /// In a process in between, in a mount namespace of the host's root: does what takes the host's rights, steps into the
+    /// user namespace and makes the first process there, so that the namespaces that this makes belong to it, too. Returns only
+    /// with the reason why not.
+    fn make_init(&self, users: &OwnedFd, report: &mut exec::Report) -> String {
+        let mut prepare = || -> crate::rootfs::Step<Assembled> {
+            sys::set_parent_death_signal(libc::SIGKILL).map_err(failed("tie the container to its shim"))?;
+            self.program.apply_scores(&mut |note| report.note(&note))?;
+            let made = self.plan.assemble()?;
+            self.join_pid().map_err(failed("join a PID namespace"))?;
+            sys::set_namespace(users.as_fd(), libc::CLONE_NEWUSER).map_err(failed("join the user namespace"))?;
+            Ok(made)
         };
-        sys::set_parent_death_signal(libc::SIGKILL).map_err(failed("tie the container to its shim"))?;
-        sys::reset_signals();
-        for namespace in &join.namespaces {
-            sys::set_namespace(namespace.as_fd(), 0).map_err(failed("join the sandbox's namespaces"))?;
+        let cloned = prepare().and_then(|made| {
+            let cloned = self.clone_init(libc::CLONE_NEWNS | libc::CLONE_PARENT);
+            Ok((made, cloned.map_err(failed("make the container's first process"))?))
+        });
+        match cloned {
+            Err((what, e)) => format!("{what}: {}", crate::program::reason(e)),
+            Ok((made, Cloned::Child)) => self.become_init(Some(&made), report),
+            Ok((_, Cloned::Parent { pid, .. })) => {
+                report.made(pid);
+                sys::exit(0)
+            }
         }
-        program.apply_scores(&mut |note| report.note(&note))?;
-        crate::program::Program::take_streams(streams)?;
-        plan.enter(streams.terminal.then(|| streams.fds[0].as_fd()), &|| {
-            exec::join_cgroups(handles)?;
-            sys::unshare(libc::CLONE_NEWCGROUP).map_err(failed("make a cgroup namespace"))
-        })
-    };
-    match prepare() {
-        Err((what, e)) => format!("{what}: {}", crate::program::reason(e)),
-        Ok(()) => {
-            report.keep_alone();
-            program.run(true)
+    }
+
+    /// In the container's first process. Returns only with the reason why it is none.
+    fn become_init(&self, assembled: Option<&Assembled>, report: &mut exec::Report) -> String {
+        let mut prepare = || -> crate::rootfs::Step<()> {
+            sys::set_parent_death_signal(libc::SIGKILL).map_err(failed("tie the container to its shim"))?;
+            sys::reset_signals();
+            for namespace in &self.join.namespaces {
+                sys::set_namespace(namespace.as_fd(), 0).map_err(failed("join the sandbox's namespaces"))?;
+            }
+            if assembled.is_none() {
+                self.program.apply_scores(&mut |note| report.note(&note))?;
+            }
+            crate::program::Program::take_streams(self.streams)?;
+            self.plan.enter(assembled, self.streams.terminal.then(|| self.streams.fds[0].as_fd()), &|| {
+                exec::join_cgroups(self.handles)?;
+                sys::unshare(libc::CLONE_NEWCGROUP).map_err(failed("make a cgroup namespace"))
+            })
+        };
+        match prepare() {
+            Err((what, e)) => format!("{what}: {}", crate::program::reason(e)),
+            Ok(()) => {
+                report.keep_alone();
+                self.program.run(true)
+            }
         }
     }
 }

@@ -184,7 +184,7 @@ impl Shim {
             Ok(n) => return told.extend_from_slice(&chunk[..n]),
             Err(_) => return,
         }
-        let (_, failure) = Report::parse(told);
+        let failure = Report::parse(told).failure;
         exec.report = None;
         let terminal = exec.terminal.take();
         let connection = exec.connection;
@@ -268,7 +268,7 @@ impl Shim {
             .map_err(|e| Error::system("read the process to run", e))?;
         let Init { pidfd, .. } = &self.init;
         let handles = self.record.cgroups.handles(&self.record.cgroup)?;
-        let target = Target { spec: &self.record.spec, init: pidfd.as_fd(), devpts: &self.devpts, handles };
+        let target = Target { record: &self.record, init: pidfd.as_fd(), devpts: &self.devpts, handles };
         let starting = exec::start(&target, &spec, fds)?;
         let report = Some((starting.report, Vec::new()));
         self.server.execs.push(Exec { connection, pid: starting.pid, report, terminal: starting.terminal, exit: None });

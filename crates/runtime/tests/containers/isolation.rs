@@ -181,6 +181,7 @@ fn limits(m: &Machine) {
         cpu_period: Some(100_000),
         memory_max: Some(64 << 20),
         pids_max: Some(50),
+        huge_pages: None,
     };
     spec.rlimits = vec![Rlimit { resource: "RLIMIT_NOFILE".into(), soft: 100, hard: 200 }];
     spec.oom_score_adj = 500;

@@ -13,6 +13,7 @@ mod machine;
 mod recorded;
 mod regressions;
 mod streams;
+mod users;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         regressions::TESTS,
         lifecycle::TESTS,
         recorded::TESTS,
+        users::TESTS,
         bench::TESTS,
     ]
     .concat();
