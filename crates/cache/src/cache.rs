@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use bytes::Bytes;
 use corten_base::Revision;
 use corten_kinds::{Kind, Kinds, Registry};
-use corten_object::{KindId, Object, ObjectKey};
+use corten_object::{KindId, Models, Object, ObjectKey};
 use corten_store::{Changes, Store, Watch};
 use futures::FutureExt;
 use tokio::sync::watch;
@@ -52,6 +52,8 @@ pub(crate) struct Shared {
     kinds: Kinds,
     /// What lies in the store under no kind's prefix: a definition may come (again) that it belongs to.
     strays: Mutex<Strays>,
+    /// What the bytes of new objects are told by, of each kind. Only who feeds the cache uses them.
+    models: Mutex<BTreeMap<KindId, Models>>,
     options: CacheOptions,
     /// Locked before the ring, and until the ring has it too: a list's revision is always one to go on from.
     objects: RwLock<Objects>,
@@ -80,6 +82,7 @@ impl Cache {
             moved: RwLock::new((0..kinds).map(|_| watch::Sender::new(0)).collect()),
             kinds_moved: watch::Sender::new(0),
             strays: Mutex::default(),
+            models: Mutex::default(),
             kinds: Kinds::new(registry),
             options,
         };
@@ -199,12 +202,13 @@ impl Cache {
             .collect();
         ring.grow(registry.ids());
         self.shared.grow(registry.ids());
+        self.shared.models.lock().unwrap_or_else(PoisonError::into_inner).retain(|kind, _| !changed.contains(kind));
         let taken = objects.set_registry(registry.clone(), &changed);
         let mut strays = self.shared.strays();
         for object in taken {
             let kind = registry.get(object.kind);
             let key = keys::object(kind, &object.head.namespace, &object.head.name);
-            strays.insert(key, (object.stored().clone(), object.head.revision));
+            strays.insert(key, (object.stored(), object.head.revision));
         }
         for kind in changed.iter().filter(|id| registry.has(**id)).map(|id| registry.get(*id)) {
             let range = keys::kind(kind);
@@ -216,7 +220,7 @@ impl Cache {
             for key in found {
                 let Some((value, revision)) = strays.remove(&key) else { continue };
                 if let Some(object) = self.parse(registry, &key, &value, revision) {
-                    objects.put(object);
+                    objects.put(self.fold(object));
                 }
             }
         }
@@ -244,7 +248,7 @@ impl Cache {
         let object = match &change.value {
             None => None,
             Some(value) => match self.parse(registry, &change.key, value, revision) {
-                Some(object) => Some(object),
+                Some(object) => Some(self.fold(object)),
                 None => return,
             },
         };
@@ -276,7 +280,7 @@ impl Cache {
     }
 
     /// An object from its stored form. What nobody can read is as good as absent, but not quietly.
-    fn parse(&self, registry: &Registry, key: &Bytes, value: &Bytes, revision: Revision) -> Option<Arc<Object>> {
+    fn parse(&self, registry: &Registry, key: &Bytes, value: &Bytes, revision: Revision) -> Option<Object> {
         let parts = keys::parse(key)?;
         let kind = registry.group_resource(parts.group, parts.plural)?;
         let opened = match &self.shared.options.unseal {
@@ -289,7 +293,7 @@ impl Cache {
         });
         match parsed {
             Ok(object) if *object.head.name == *parts.name && *object.head.namespace == *parts.namespace => {
-                Some(Arc::new(object))
+                Some(object)
             }
             Ok(object) => {
                 tracing::error!(key = %String::from_utf8_lossy(key), found = %object.key(), "an object under another's key is ignored");
@@ -306,7 +310,14 @@ impl Cache {
     ///
     /// `None` for what is no object of a known kind, or cannot be read (which is logged).
     pub fn decode_entry(&self, entry: &corten_store::Entry) -> Option<Arc<Object>> {
-        self.parse(&self.registry(), &entry.key, &entry.value, entry.mod_revision)
+        self.parse(&self.registry(), &entry.key, &entry.value, entry.mod_revision).map(Arc::new)
+    }
+
+    /// An object that stays here for long.
+    fn fold(&self, object: Object) -> Arc<Object> {
+        let mut models = self.shared.models.lock().unwrap_or_else(PoisonError::into_inner);
+        let models = models.entry(object.kind).or_default();
+        Arc::new(object.folded(models))
     }
 
     /// Reads everything from the store, then the changes since, and returns the watch that goes on from there.
@@ -336,7 +347,7 @@ impl Cache {
                 if self.kind_of(&registry, &entry.key).is_none() {
                     strays.insert(entry.key.clone(), (entry.value.clone(), entry.mod_revision));
                 } else if let Some(object) = self.parse(&registry, &entry.key, &entry.value, entry.mod_revision) {
-                    objects.put(object);
+                    objects.put(self.fold(object));
                 }
             }
             match page.entries.last() {
@@ -376,7 +387,9 @@ impl Cache {
                 let page = store.scan(range.clone(), Some(at), PAGE).await?;
                 let entries = page.entries.iter();
                 found.extend(
-                    entries.filter_map(|entry| self.parse(&registry, &entry.key, &entry.value, entry.mod_revision)),
+                    entries
+                        .filter_map(|entry| self.parse(&registry, &entry.key, &entry.value, entry.mod_revision))
+                        .map(Arc::new),
                 );
                 match page.entries.last() {
                     Some(last) if page.more => range = range.after(&last.key),

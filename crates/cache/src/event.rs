@@ -102,6 +102,6 @@ impl Event {
         // Heads are not counted byte by byte; a small pod's is about this big.
         const HEAD: usize = 600;
         let object = self.object.as_ref().or(self.previous.as_ref());
-        size_of::<Event>() + HEAD + object.map_or(0, |object| object.stored().len())
+        size_of::<Event>() + HEAD + object.map_or(0, |object| object.stored_len())
     }
 }

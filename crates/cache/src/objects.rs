@@ -180,8 +180,8 @@ impl Objects {
         let names = of.namespaces.entry(segment(&key.namespace).into()).or_default();
         let old = names.insert(key.name.clone(), object.clone());
         of.count += usize::from(old.is_none());
-        of.bytes += object.stored().len();
-        of.bytes -= old.as_ref().map_or(0, |old| old.stored().len());
+        of.bytes += object.stored_len();
+        of.bytes -= old.as_ref().map_or(0, |old| old.stored_len());
         for (place, index) in &mut of.facts {
             let value = head.facts.get(*place);
             if let Some(gone) =
@@ -221,7 +221,7 @@ impl Objects {
             of.namespaces.remove(segment.as_str());
         }
         of.count -= 1;
-        of.bytes -= old.stored().len();
+        of.bytes -= old.stored_len();
         for (place, index) in &mut of.facts {
             if let Some(value) = old.head.facts.get(*place) {
                 take_out(index, value, key);

@@ -35,7 +35,7 @@ fn account_of(secret: &Tree) -> ObjectKey {
 
 /// Whether a Secret holds, or wants, a token of an account that is not there: none of this name, or another one.
 fn orphaned(secret: &Object, account: &Key, found: Option<&Object>) -> bool {
-    let Ok(tree) = json::parse(secret.stored()) else { return false };
+    let Ok(tree) = json::parse(&secret.stored()) else { return false };
     let uid = annotation(&tree, ACCOUNT_UID);
     tree.str_at("type") == TYPE
         && account_of(&tree) == *account

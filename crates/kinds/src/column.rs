@@ -43,7 +43,7 @@ impl<'o> Row<'o> {
 
     /// What the columns read of the object, parsed on the first call.
     pub fn tree(&self) -> &Tree {
-        self.tree.get_or_init(|| self.object.and_then(|o| parse(o.stored(), self.reads).ok()).unwrap_or_default())
+        self.tree.get_or_init(|| self.object.and_then(|o| parse(&o.stored(), self.reads).ok()).unwrap_or_default())
     }
 }
 

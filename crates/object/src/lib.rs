@@ -11,6 +11,7 @@ mod object;
 pub mod patch;
 pub mod selector;
 mod status;
+mod text;
 pub mod time;
 
 pub use head::{Head, Labels, OwnerReference};
@@ -18,3 +19,4 @@ pub use id::{GroupVersionKind, KindId, ObjectKey, Revision};
 pub use object::{Object, ObjectError, View};
 pub use selector::{FieldSelector, FieldTerm, LabelSelector};
 pub use status::{Cause, CauseKind, FieldError, Reason, Status};
+pub use text::Models;

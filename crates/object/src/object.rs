@@ -8,6 +8,7 @@ use bytes::Bytes;
 use corten_tree::json::{JsonError, Kind, Reader, write_int};
 use corten_tree::{Key, MapBuilder, Tree};
 
+use crate::text::{Models, Text};
 use crate::{Head, KindId, ObjectKey, Revision, head};
 
 /// Why bytes are not an object.
@@ -26,8 +27,8 @@ pub enum ObjectError {
     },
 }
 
-/// A read-only typed view of an object: decoded at most once per revision and view type for as long as somebody holds it, or it
-/// is among those that were decoded last.
+/// A read-only typed view of an object: decoded at most once per revision and view type for as long as it is among those that
+/// were decoded last.
 pub trait View: serde::de::DeserializeOwned + Send + Sync + 'static {}
 
 /// The view that an object was last asked for.
@@ -35,9 +36,13 @@ pub trait View: serde::de::DeserializeOwned + Send + Sync + 'static {}
 enum Viewed {
     #[default]
     Never,
-    As(TypeId, Weak<dyn Any + Send + Sync>),
+    As(TypeId, Weak<Held>),
     Unfit(TypeId, Arc<serde_json::Error>),
 }
+
+/// Keeps a view. Objects point to this and not to the view itself, whose kilobytes would stay allocated, though empty, for as
+/// long as something points to them.
+struct Held(Arc<dyn Any + Send + Sync>);
 
 /// Views are several times as large as the objects' bytes: of all objects together, only the newest stay that nobody holds.
 static NEWEST: Mutex<Newest> = Mutex::new(Newest { views: VecDeque::new(), bytes: 0 });
@@ -45,18 +50,13 @@ static NEWEST: Mutex<Newest> = Mutex::new(Newest { views: VecDeque::new(), bytes
 const NEWEST_BYTES_MAX: usize = 1 << 20;
 
 struct Newest {
-    views: VecDeque<(Arc<dyn Any + Send + Sync>, usize)>,
+    views: VecDeque<(Arc<Held>, usize)>,
     bytes: usize,
 }
 
 impl Newest {
     /// Keeps a view, and returns those that it displaces.
-    fn push(
-        &mut self,
-        view: Arc<dyn Any + Send + Sync>,
-        bytes: usize,
-        bytes_max: usize,
-    ) -> Vec<Arc<dyn Any + Send + Sync>> {
+    fn push(&mut self, view: Arc<Held>, bytes: usize, bytes_max: usize) -> Vec<Arc<Held>> {
         self.views.push_back((view, bytes));
         self.bytes += bytes;
         let mut gone = Vec::new();
@@ -79,7 +79,7 @@ pub struct Object {
     pub kind: KindId,
     /// The decoded part.
     pub head: Head,
-    json: Bytes,
+    text: Text,
     insert_at: u32,
     comma_before: bool,
     alone: bool,
@@ -103,9 +103,18 @@ impl Object {
             insert_at: parsed.insert_at as u32,
             comma_before: parsed.comma_before,
             alone: parsed.alone,
-            json,
+            text: Text::Whole(json),
             view: Mutex::default(),
         })
+    }
+
+    /// The same object, its bytes in less memory if they are like those of others of its kind.
+    pub fn folded(mut self, models: &mut Models) -> Object {
+        self.text = match self.text {
+            Text::Whole(bytes) => models.fold(bytes),
+            like @ Text::Like(_) => like,
+        };
+        self
     }
 
     /// The object's key.
@@ -113,9 +122,29 @@ impl Object {
         ObjectKey { kind: self.kind, namespace: self.head.namespace.clone(), name: self.head.name.clone() }
     }
 
-    /// The stored bytes: canonical JSON without resourceVersion.
-    pub fn stored(&self) -> &Bytes {
-        &self.json
+    /// The stored bytes: canonical JSON without resourceVersion. Put together if they are folded.
+    pub fn stored(&self) -> Bytes {
+        self.text.to_bytes()
+    }
+
+    /// How many they are.
+    pub fn stored_len(&self) -> usize {
+        self.text.len()
+    }
+
+    /// How many bytes of memory they take that are not another object's, too.
+    pub fn own_bytes(&self) -> usize {
+        self.text.own_bytes()
+    }
+
+    /// Whether these are the stored bytes.
+    pub fn is_stored_as(&self, bytes: &[u8]) -> bool {
+        self.text.is(bytes)
+    }
+
+    /// Whether the stored bytes begin with these.
+    pub fn stored_begins_with(&self, bytes: &[u8]) -> bool {
+        self.text.starts_with(bytes)
     }
 
     /// The same state under another revision, sharing the bytes: the last state of a deleted object has that of its deletion.
@@ -123,7 +152,7 @@ impl Object {
         Object {
             kind: self.kind,
             head: Head { revision, ..self.head.clone() },
-            json: self.json.clone(),
+            text: self.text.clone(),
             insert_at: self.insert_at,
             comma_before: self.comma_before,
             alone: self.alone,
@@ -138,17 +167,17 @@ impl Object {
 
     /// As [`Object::write_json`], without these bytes behind the opening brace if they stand there.
     pub fn write_json_without(&self, untold: &[u8], out: &mut Vec<u8>) {
-        let (first, last) = self.json.split_at(self.insert_at as usize);
-        out.reserve(self.json.len() + REVISION_BYTES_MAX);
-        match first.strip_prefix(b"{").and_then(|rest| rest.strip_prefix(untold)) {
-            Some(rest) => {
-                out.push(b'{');
-                out.extend_from_slice(rest);
-            }
-            None => out.extend_from_slice(first),
+        let (insert_at, end) = (self.insert_at as usize, self.text.len());
+        out.reserve(end + REVISION_BYTES_MAX);
+        let told = 1 + untold.len();
+        if !untold.is_empty() && told <= insert_at && self.text.has_at(1, untold) {
+            out.push(b'{');
+            self.text.append(told, insert_at, out);
+        } else {
+            self.text.append(0, insert_at, out);
         }
         self.write_revision(out);
-        out.extend_from_slice(last);
+        self.text.append(insert_at, end, out);
     }
 
     /// Appends `"resourceVersion":"…"` with the comma that it needs; nothing if the object is not stored (a dry run's answer).
@@ -186,20 +215,20 @@ impl Object {
         let mut viewed = self.view.lock().unwrap_or_else(PoisonError::into_inner);
         let found = match &*viewed {
             Viewed::As(found, view) if *found == ty => {
-                view.upgrade().and_then(|view| view.downcast::<V>().ok()).map(Ok)
+                view.upgrade().and_then(|held| held.0.clone().downcast::<V>().ok()).map(Ok)
             }
             Viewed::Unfit(found, error) if *found == ty => Some(Err(error.clone())),
             _ => None,
         };
         let (found, displaced) = match found {
             Some(found) => (found, Vec::new()),
-            None => match serde_json::from_slice::<V>(&self.json) {
+            None => match serde_json::from_slice::<V>(&self.text.to_bytes()) {
                 Ok(view) => {
                     let view = Arc::new(view);
-                    let any: Arc<dyn Any + Send + Sync> = view.clone();
-                    *viewed = Viewed::As(ty, Arc::downgrade(&any));
+                    let held = Arc::new(Held(view.clone()));
+                    *viewed = Viewed::As(ty, Arc::downgrade(&held));
                     let mut newest = NEWEST.lock().unwrap_or_else(PoisonError::into_inner);
-                    (Ok(view), newest.push(any, self.json.len(), NEWEST_BYTES_MAX))
+                    (Ok(view), newest.push(held, self.text.len(), NEWEST_BYTES_MAX))
                 }
                 Err(error) => {
                     let error = Arc::new(error);
@@ -287,6 +316,36 @@ mod tests {
     }
 
     #[test]
+    fn a_folded_object_is_written_as_a_whole_one() {
+        let json = |n: usize| {
+            let spec = (0..40).map(|i| format!(r#""field{i}":"value {i}""#)).collect::<Vec<_>>().join(",");
+            format!(
+                r#"{{"kind":"A","apiVersion":"v1","metadata":{{"name":"x{n}","uid":"u{n}","generation":1}},"spec":{{{spec}}}}}"#
+            )
+        };
+        let mut models = Models::default();
+        for n in 0..3 {
+            let whole = object(&json(n), &[]);
+            let folded = object(&json(n), &[]).folded(&mut models);
+            assert_eq!(folded.own_bytes() < folded.stored_len(), n > 0);
+            assert_eq!((folded.stored(), folded.to_json()), (whole.stored(), whole.to_json()));
+            assert_eq!(folded.to_tree(), whole.to_tree());
+            for untold in [&b"\"kind\":\"A\",\"apiVersion\":\"v1\","[..], b"\"kind\":\"B\",", b""] {
+                let written = |object: &Object| {
+                    let mut out = Vec::new();
+                    object.write_json_without(untold, &mut out);
+                    String::from_utf8(out).unwrap()
+                };
+                assert_eq!(written(&folded), written(&whole));
+                assert_eq!(written(&folded).contains("kind"), !untold.starts_with(b"\"kind\":\"A\""));
+            }
+            assert!(folded.is_stored_as(json(n).as_bytes()) && folded.stored_begins_with(b"{\"kind\":\"A\""));
+            let again = folded.at_revision(Revision(9));
+            assert_eq!((again.stored(), again.head.revision), (whole.stored(), Revision(9)));
+        }
+    }
+
+    #[test]
     fn the_head_and_its_facts() {
         let o = object(
             r#"{"metadata":{"name":"p","namespace":"d","labels":{"b":"2","a":"1"},"deletionTimestamp":"2026-01-02T03:04:05Z",
@@ -330,18 +389,26 @@ mod tests {
     }
 
     #[test]
+    fn an_object_does_not_keep_the_memory_of_a_view_that_was_displaced() {
+        let o = object(r#"{"metadata":{"name":"x"}}"#, &[]);
+        let view = o.view::<Named>().unwrap();
+        // Only the kept one and this; nothing weak, which would keep the allocation.
+        assert_eq!((Arc::strong_count(&view), Arc::weak_count(&view)), (2, 0));
+    }
+
+    #[test]
     fn views_that_nobody_holds_are_bounded() {
         let mut newest = Newest { views: VecDeque::new(), bytes: 0 };
-        let held = Arc::new(0_usize);
-        assert!(newest.push(held.clone(), 40, 100).is_empty());
+        let view = Arc::new(0_usize);
+        assert!(newest.push(Arc::new(Held(view.clone())), 40, 100).is_empty());
         for i in 1..10_usize {
-            newest.push(Arc::new(i), 40, 100);
+            newest.push(Arc::new(Held(Arc::new(i))), 40, 100);
             assert!(newest.bytes <= 100 && newest.views.len() <= 2);
         }
         // It is among them no more.
-        assert_eq!(Arc::strong_count(&held), 1);
+        assert_eq!(Arc::strong_count(&view), 1);
         // One that is larger than all may be is not kept.
-        assert_eq!(newest.push(held, 1000, 100).len(), 3);
+        assert_eq!(newest.push(Arc::new(Held(view)), 1000, 100).len(), 3);
         assert_eq!((newest.views.len(), newest.bytes), (0, 0));
     }
 }

@@ -9,8 +9,8 @@ use tokio::sync::watch;
 use crate::{Changes, Error, Result, Revision};
 
 /// Bounds of the ring. The watch cache has its own, larger one; this only has to cover the hop to it.
-const CHANGES_MAX: usize = 1024;
-const BYTES_MAX: usize = 8 << 20;
+const CHANGES_MAX: usize = 256;
+const BYTES_MAX: usize = 2 << 20;
 
 pub(crate) struct Feed {
     state: Mutex<State>,

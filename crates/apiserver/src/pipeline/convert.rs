@@ -67,7 +67,7 @@ impl Core {
         }
         let wanted = kind.gvk(version).api_version();
         let begins = format!("{{\"apiVersion\":{:?},", wanted);
-        let other = |object: &Arc<Object>| !object.stored().starts_with(begins.as_bytes());
+        let other = |object: &Arc<Object>| !object.stored_begins_with(begins.as_bytes());
         let trees: Vec<Tree> = objects.iter().filter(|object| other(object)).map(|object| object.to_tree()).collect();
         let mut converted = self.converted(kind, version, trees).await?.into_iter();
         let place = |object: Arc<Object>| {

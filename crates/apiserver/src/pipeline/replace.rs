@@ -209,13 +209,13 @@ impl Core {
         let managed = new.at(&managed::PATH).cloned();
         if corten_object::managed::keep_times(old_tree, new) {
             let json = self.encode_at_rest(stored, new).await?;
-            if json == *old.stored() {
+            if old.is_stored_as(&json) {
                 return Ok((!self.lies_as(stored, old, &json).await?).then_some(json));
             }
             managed::set(new, managed);
         }
         let json = self.encode_at_rest(stored, new).await?;
-        let same = json == *old.stored() && self.lies_as(stored, old, &json).await?;
+        let same = old.is_stored_as(&json) && self.lies_as(stored, old, &json).await?;
         Ok((!same).then_some(json))
     }
 
