@@ -1,9 +1,10 @@
 //! What a load is, and what it gave: the words between the benchmark and the program that makes the load.
 //!
-//! The program is small, so that a release build of it needs neither the server nor its link. It is told a [`Job`] on standard
-//! input and prints a [`Sample`].
+//! The program is small, so that a release build of it needs neither the server nor its link. It is told a [`Job`] in a line on
+//! standard input and prints a [`Sample`]; nodes it plays until its standard input closes.
 
 mod fan;
+mod hollow;
 mod requests;
 mod sample;
 
@@ -50,6 +51,8 @@ pub enum Work {
     },
     /// One writer, many watchers of the namespace.
     Fan { namespace: String, watchers: usize, writes: usize, pace: Pace },
+    /// Nodes that pretend; there is no end to it, and no sample.
+    Nodes,
 }
 
 /// When a load is over.
@@ -110,5 +113,6 @@ pub async fn run(job: &Job) -> Result<Sample> {
             sample.ticks = cpu_ticks(&job.target.processes).saturating_sub(before);
             Ok(sample)
         }
+        Work::Nodes => hollow::play(&connection).await.map(|()| Sample::default()),
     }
 }

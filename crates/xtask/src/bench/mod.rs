@@ -4,7 +4,6 @@
 
 mod api;
 mod client;
-mod hollow;
 mod node;
 mod page;
 mod unpack;

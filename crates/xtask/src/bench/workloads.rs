@@ -11,13 +11,13 @@ use clap::Args;
 use corten_base::{Clock as _, SystemClock};
 use corten_client::HttpClient;
 use corten_client::kubeconfig::Connection;
-use corten_load::cpu_ticks;
+use corten_load::{Target, cpu_ticks};
 use corten_testkit::{cache_dir, root};
 use corten_tree::{Tree, tree};
 use futures::StreamExt as _;
 use hyper::Method;
 
-use super::hollow::Hollow;
+use super::client::Hollow;
 use super::page;
 use super::{Bench, cluster_processes, pss_kib};
 use crate::oracle::{Disk, Limits, Oracle};
@@ -31,6 +31,9 @@ pub(super) struct WorkloadArgs {
     /// Measure an existing binary instead of building one
     #[arg(long)]
     binary: Option<PathBuf>,
+    /// Play the nodes with an existing `corten-load` instead of building one
+    #[arg(long)]
+    client: Option<PathBuf>,
     /// Leave out upstream with its default client limits (it takes most of the time)
     #[arg(long)]
     skip_default: bool,
@@ -66,18 +69,13 @@ struct Column {
 }
 
 pub(super) fn run(args: &WorkloadArgs) -> Result<()> {
-    if cfg!(debug_assertions) && !args.quick {
-        return again_in_release();
-    }
-    if cfg!(debug_assertions) {
-        eprintln!("this client is a debug build: the nodes that it plays are slow");
-    }
     let part = if args.quick { 10 } else { 1 };
     let size = Size { replicas: 500 / part, completions: 1000 / part, crons: 1000 / part };
     let binary = super::release_binary("corten", args.binary.as_deref())?;
+    let program = super::release_binary("corten-load", args.client.as_deref())?;
     let dir = cache_dir().join(format!("bench-workloads-{}", std::process::id()));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let outcome = runtime.block_on(sides(args, &size, &binary, &dir));
+    let outcome = runtime.block_on(sides(args, &size, (&binary, &program), &dir));
     std::fs::remove_dir_all(&dir).or_else(|e| if dir.exists() { Err(e) } else { Ok(()) })?;
     let section = section(&size, &outcome?);
     println!("{section}");
@@ -87,17 +85,7 @@ pub(super) fn run(args: &WorkloadArgs) -> Result<()> {
     }
 }
 
-/// Runs this command in a release build: slow nodes would measure themselves.
-fn again_in_release() -> Result<()> {
-    let mut cargo = std::process::Command::new("cargo");
-    cargo.args(["run", "--quiet", "--release", "--package", "xtask", "--"]).args(std::env::args().skip(1));
-    if !cargo.current_dir(root()).status()?.success() {
-        bail!("the benchmark failed");
-    }
-    Ok(())
-}
-
-async fn sides(args: &WorkloadArgs, size: &Size, binary: &Path, dir: &Path) -> Result<Vec<Column>> {
+async fn sides(args: &WorkloadArgs, size: &Size, (binary, program): (&Path, &Path), dir: &Path) -> Result<Vec<Column>> {
     let mut columns = Vec::new();
     for (name, limits) in [("upstream, default limits", Limits::Default), ("upstream, raised limits", Limits::Raised)] {
         if args.skip_upstream || (args.skip_default && limits == Limits::Default) {
@@ -115,13 +103,13 @@ async fn sides(args: &WorkloadArgs, size: &Size, binary: &Path, dir: &Path) -> R
             key_pem: material.admin.key_pem.clone().into_bytes(),
             ..Connection::default()
         };
-        columns.push(measure(name, &connection, &oracle.processes(), size).await?);
+        columns.push(measure(name, &connection, &oracle.processes(), program, size).await?);
     }
     let mut ours = Bench::new(binary, "bench-workloads")?;
     ours.clean()?;
     ours.start(&["--disable-agent"])?;
     let column = match ours.connection() {
-        Ok(connection) => measure("Corten", &connection, &cluster_processes("bench-workloads")?, size).await,
+        Ok(connection) => measure("Corten", &connection, &cluster_processes("bench-workloads")?, program, size).await,
         Err(error) => Err(error),
     };
     ours.clean()?;
@@ -159,14 +147,20 @@ struct Side<'s> {
     processes: &'s [i32],
 }
 
-async fn measure(name: &'static str, connection: &Connection, processes: &[i32], size: &Size) -> Result<Column> {
+async fn measure(
+    name: &'static str,
+    connection: &Connection,
+    processes: &[i32],
+    program: &Path,
+    size: &Size,
+) -> Result<Column> {
     let client = HttpClient::new(connection)?;
     let namespace = tree!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
     post(&client, "/api/v1/namespaces", &namespace).await?;
     let account = |event: &Tree| event.str_at("object.metadata.name") == "default";
     let accounts = format!("/api/v1/namespaces/{NAMESPACE}/serviceaccounts");
     follow(&client, &accounts, account).await.context("no controller makes the default service account")?;
-    let hollow = Hollow::start(connection).await?;
+    let hollow = Hollow::start(program, Target::new(connection, processes)).await?;
     let side = Side { client, hollow, processes };
     let mut figures = Vec::new();
     for (number, scenario) in size.names().iter().enumerate() {

@@ -2,7 +2,8 @@
 //! go as soon as they are to go.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::io::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
@@ -12,7 +13,7 @@ use corten_client::kubeconfig::Connection;
 use corten_tree::{Tree, tree};
 use futures::StreamExt as _;
 use hyper::Method;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 
 /// How many nodes there are, and how many pods each may hold.
 const NODES: usize = 20;
@@ -21,89 +22,86 @@ const PODS_MAX: i64 = 250;
 const REQUESTS_MAX: usize = 32;
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
-/// The nodes of one cluster; they end with it.
-pub(super) struct Hollow {
-    tasks: Tasks,
-    /// The labels `app` of all pods that are there, by uid.
-    pods: watch::Receiver<HashMap<String, String>>,
-}
-
-impl Drop for Hollow {
-    fn drop(&mut self) {
-        self.tasks.begin_stop();
-    }
-}
-
 fn now() -> String {
     SystemClock.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-impl Hollow {
-    /// Registers the nodes and begins to play them.
-    ///
-    /// # Errors
-    /// If a node cannot be registered or pods cannot be watched.
-    pub async fn start(connection: &Connection) -> Result<Hollow> {
-        let tasks = Tasks::tokio();
-        let client = HttpClient::new(connection)?;
-        for number in 0..NODES {
-            register(&client, number).await?;
-        }
-        let beating = client.clone();
-        tasks.spawn("heartbeats", OnStop::Abort, async move {
-            loop {
-                SystemClock.sleep(HEARTBEAT).await;
-                for number in 0..NODES {
-                    let at = SystemClock.now().strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string();
-                    let body = tree!({"spec": {"renewTime": (at)}});
-                    if let Err(error) = patch(&beating, &format!("{LEASES}/{}", name(number)), &body).await {
-                        eprintln!("heartbeat: {error}");
-                    }
-                }
-            }
-        });
-        let (counted, pods) = watch::channel(HashMap::new());
-        let mut events = client
-            .lines("/api/v1/pods?watch=true&resourceVersion=0&allowWatchBookmarks=true", "application/json")
-            .await
-            .map_err(|s| anyhow!("{s}"))?;
-        let (gate, done) = (Arc::new(Semaphore::new(REQUESTS_MAX)), Arc::new(Mutex::new(HashSet::new())));
-        let workers = tasks.clone();
-        tasks.spawn("nodes", OnStop::Abort, async move {
-            while let Some(event) = events.next().await {
-                let Ok(event) = event else { break };
-                let Some(pod) = event.path("object").filter(|o| o.str_at("kind") == "Pod") else { continue };
-                let uid = pod.str_at("metadata.uid").to_owned();
-                let gone = event.str_at("type") == "DELETED";
-                counted.send_if_modified(|pods| match gone {
-                    true => pods.remove(&uid).is_some(),
-                    false => pods.insert(uid.clone(), pod.str_at("metadata.labels.app").to_owned()).is_none(),
-                });
-                let Some(step) = Step::of(pod).filter(|_| !gone) else { continue };
-                if !done.lock().unwrap_or_else(PoisonError::into_inner).insert((uid, step)) {
-                    continue;
-                }
-                let (client, gate, pod) = (client.clone(), gate.clone(), pod.clone());
-                workers.spawn("pod", OnStop::Abort, async move {
-                    let Ok(_permit) = gate.acquire().await else { return };
-                    if let Err(error) = step.take(&client, &pod).await {
-                        eprintln!("{step:?} of {}: {error}", pod.str_at("metadata.name"));
-                    }
-                });
-            }
-            eprintln!("the nodes' watch has ended");
-        });
-        Ok(Hollow { tasks, pods })
+/// Registers the nodes, says `ready`, and plays them until the future is dropped. Prints how many pods have which label `app`
+/// whenever that changes: `web 3`.
+///
+/// # Errors
+/// If a node cannot be registered, or the pods' watch ends.
+pub(crate) async fn play(connection: &Connection) -> Result<()> {
+    let tasks = Tasks::tokio();
+    let client = HttpClient::new(connection)?;
+    for number in 0..NODES {
+        register(&client, number).await?;
     }
+    tasks.spawn("heartbeats", OnStop::Abort, beat(client.clone()));
+    let path = "/api/v1/pods?watch=true&resourceVersion=0&allowWatchBookmarks=true";
+    let mut events = client.lines(path, "application/json").await.map_err(|s| anyhow!("{s}"))?;
+    say("ready")?;
+    let (gate, mut done) = (Arc::new(Semaphore::new(REQUESTS_MAX)), HashSet::new());
+    let mut counts = Counts::default();
+    while let Some(event) = events.next().await {
+        let event = event.map_err(|s| anyhow!("{s}"))?;
+        let Some(pod) = event.path("object").filter(|o| o.str_at("kind") == "Pod") else { continue };
+        let uid = pod.str_at("metadata.uid").to_owned();
+        let gone = event.str_at("type") == "DELETED";
+        if let Some(line) = counts.change(&uid, pod.str_at("metadata.labels.app"), gone) {
+            say(&line)?;
+        }
+        let Some(step) = Step::of(pod).filter(|_| !gone) else { continue };
+        if !done.insert((uid, step)) {
+            continue;
+        }
+        let (client, gate, pod) = (client.clone(), gate.clone(), pod.clone());
+        tasks.spawn("pod", OnStop::Abort, async move {
+            let Ok(_permit) = gate.acquire().await else { return };
+            if let Err(error) = step.take(&client, &pod).await {
+                eprintln!("{step:?} of {}: {error}", pod.str_at("metadata.name"));
+            }
+        });
+    }
+    Err(anyhow!("the nodes' watch has ended"))
+}
 
-    /// Waits until so many pods have this label `app`.
-    ///
-    /// # Errors
-    /// If the nodes have ended.
-    pub async fn pods(&self, app: &str, count: usize) -> Result<()> {
-        let mut pods = self.pods.clone();
-        pods.wait_for(|pods| pods.values().filter(|a| *a == app).count() == count).await?;
-        Ok(())
+fn say(line: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}")?;
+    Ok(out.flush()?)
+}
+
+async fn beat(client: HttpClient) {
+    loop {
+        SystemClock.sleep(HEARTBEAT).await;
+        for number in 0..NODES {
+            let at = SystemClock.now().strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string();
+            let body = tree!({"spec": {"renewTime": (at)}});
+            if let Err(error) = patch(&client, &format!("{LEASES}/{}", name(number)), &body).await {
+                eprintln!("heartbeat: {error}");
+            }
+        }
+    }
+}
+
+/// How many pods there are of each label `app`.
+#[derive(Default)]
+struct Counts {
+    apps: HashMap<String, String>,
+    counts: HashMap<String, usize>,
+}
+
+impl Counts {
+    /// Takes a pod in or out; what is new then.
+    fn change(&mut self, uid: &str, app: &str, gone: bool) -> Option<String> {
+        let changed = match gone {
+            true => self.apps.remove(uid).is_some(),
+            false => self.apps.insert(uid.to_owned(), app.to_owned()).is_none(),
+        };
+        let count = self.counts.entry(app.to_owned()).or_default();
+        *count = if gone { count.saturating_sub(usize::from(changed)) } else { *count + usize::from(changed) };
+        changed.then(|| format!("{app} {count}"))
     }
 }
 
@@ -212,4 +210,20 @@ fn status(step: Step, pod: &Tree) -> Tree {
     tree!({"status": {"phase": (if running { "Running" } else { "Succeeded" }), "conditions": conditions,
         "containerStatuses": containers, "hostIP": "192.0.2.1", "podIP": (ip.as_str()), "podIPs": [{"ip": (ip.as_str())}],
         "startTime": (now.as_str())}})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pods_count_once_however_often_they_change() {
+        let mut counts = Counts::default();
+        assert_eq!(counts.change("1", "web", false).as_deref(), Some("web 1"));
+        assert_eq!(counts.change("1", "web", false), None);
+        assert_eq!(counts.change("2", "web", false).as_deref(), Some("web 2"));
+        assert_eq!(counts.change("3", "batch", false).as_deref(), Some("batch 1"));
+        assert_eq!(counts.change("1", "web", true).as_deref(), Some("web 1"));
+        assert_eq!(counts.change("1", "web", true), None);
+    }
 }
