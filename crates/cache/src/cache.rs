@@ -60,9 +60,10 @@ pub(crate) struct Shared {
     ring: RwLock<Ring>,
     /// The applied revision.
     applied: Applied,
-    /// Told whenever the ring moved: for cursors over everything, and per kind.
+    /// Told whenever the ring moved: for cursors over everything, per kind, and per set of kinds that is followed.
     moved_any: watch::Sender<u64>,
     moved: RwLock<Vec<watch::Sender<u64>>>,
+    moved_sets: RwLock<Vec<(Arc<[KindId]>, watch::Sender<u64>)>>,
     /// Told whenever the registry was replaced.
     kinds_moved: watch::Sender<u64>,
 }
@@ -80,6 +81,7 @@ impl Cache {
             applied: Applied::new(),
             moved_any: watch::Sender::new(0),
             moved: RwLock::new((0..kinds).map(|_| watch::Sender::new(0)).collect()),
+            moved_sets: RwLock::default(),
             kinds_moved: watch::Sender::new(0),
             strays: Mutex::default(),
             models: Mutex::default(),
@@ -484,10 +486,20 @@ impl Shared {
     }
 
     /// Told whenever the ring has moved within a scope.
-    pub(crate) fn moved(&self, scope: Scope) -> watch::Receiver<u64> {
+    pub(crate) fn moved(&self, scope: &Scope) -> watch::Receiver<u64> {
         match scope {
             Scope::Everything => self.moved_any.subscribe(),
             Scope::Kind(kind) => self.moved.read().unwrap_or_else(PoisonError::into_inner)[kind.0 as usize].subscribe(),
+            Scope::Kinds(kinds) => {
+                let mut sets = self.moved_sets.write().unwrap_or_else(PoisonError::into_inner);
+                if let Some((_, moved)) = sets.iter().find(|(set, _)| set == kinds) {
+                    return moved.subscribe();
+                }
+                sets.retain(|(_, moved)| moved.receiver_count() > 0);
+                let (moved, receiver) = watch::channel(0);
+                sets.push((kinds.clone(), moved));
+                receiver
+            }
         }
     }
 
@@ -498,6 +510,11 @@ impl Shared {
             moved[kind.0 as usize].send_modify(|n| *n += 1);
         }
         drop(moved);
+        let sets = self.moved_sets.read().unwrap_or_else(PoisonError::into_inner);
+        for (_, moved) in sets.iter().filter(|(set, _)| kinds.iter().any(|kind| set.contains(kind))) {
+            moved.send_modify(|n| *n += 1);
+        }
+        drop(sets);
         if !kinds.is_empty() {
             self.moved_any.send_modify(|n| *n += 1);
         }

@@ -21,14 +21,14 @@ pub struct Cursor {
 
 impl Cursor {
     pub(crate) fn new(shared: Arc<Shared>, scope: Scope, after: Revision) -> Result<Cursor, Gone> {
-        let moved = shared.moved(scope);
-        let place = shared.ring().place_after(scope, after)?;
+        let moved = shared.moved(&scope);
+        let place = shared.ring().place_after(&scope, after)?;
         Ok(Cursor { shared, scope, place, moved })
     }
 
     /// What there is now, at most `limit` events; empty if nothing is new.
     pub fn take(&mut self, limit: usize) -> Result<Vec<Arc<Event>>, Gone> {
-        let (events, place) = self.shared.ring().read(self.scope, self.place, limit)?;
+        let (events, place) = self.shared.ring().read(&self.scope, self.place, limit)?;
         self.place = place;
         Ok(events)
     }
@@ -57,7 +57,7 @@ impl Cursor {
     /// The revision up to which everything in scope has been given: what a bookmark says. While more is waiting, this is
     /// where the last batch ended.
     pub fn progress(&mut self) -> Result<Revision, Gone> {
-        let (waiting, place) = self.shared.ring().read(self.scope, self.place, 1)?;
+        let (waiting, place) = self.shared.ring().read(&self.scope, self.place, 1)?;
         if waiting.is_empty() {
             self.place = place;
         }

@@ -25,11 +25,22 @@ impl Default for RingLimits {
     }
 }
 
-/// The events of which kinds a cursor sees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The events of which kinds a cursor sees, and is woken by.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
     Everything,
     Kind(KindId),
+    /// See [`Scope::kinds`].
+    Kinds(Arc<[KindId]>),
+}
+
+impl Scope {
+    /// Several kinds, in any order.
+    pub fn kinds(mut kinds: Vec<KindId>) -> Scope {
+        kinds.sort_unstable();
+        kinds.dedup();
+        Scope::Kinds(kinds.into())
+    }
 }
 
 /// The cursor's place is before the oldest event that it would have to see: it must list again.
@@ -146,58 +157,67 @@ impl Ring {
     }
 
     /// The place behind all events up to a revision.
-    pub(crate) fn place_after(&self, scope: Scope, after: Revision) -> Result<Place, Gone> {
-        let track = self.track(scope);
-        if after < track.floor {
-            return Err(Gone { requested: after, oldest: track.floor });
+    pub(crate) fn place_after(&self, scope: &Scope, after: Revision) -> Result<Place, Gone> {
+        let floor = self.floor(scope);
+        if after < floor {
+            return Err(Gone { requested: after, oldest: floor });
         }
         let skipped = self.events.partition_point(|event| event.revision <= after);
         Ok(Place { next: self.first + skipped as u64, life: self.life, seen: after })
     }
 
     /// The events at and after a place, at most `limit`, and the place behind them.
-    pub(crate) fn read(&self, scope: Scope, place: Place, limit: usize) -> Result<(Vec<Arc<Event>>, Place), Gone> {
-        let track = self.track(scope);
-        if place.life != self.life || place.next < track.dropped {
-            return Err(Gone { requested: place.seen, oldest: track.floor });
+    pub(crate) fn read(&self, scope: &Scope, place: Place, limit: usize) -> Result<(Vec<Arc<Event>>, Place), Gone> {
+        let dropped = self.tracks(scope).map(|track| track.dropped).max().unwrap_or_default();
+        if place.life != self.life || place.next < dropped {
+            return Err(Gone { requested: place.seen, oldest: self.floor(scope) });
         }
-        let from = (place.next.max(self.first) - self.first) as usize;
-        let found: Vec<Arc<Event>> = match scope {
-            Scope::Everything => self.events.iter().skip(from).take(limit).cloned().collect(),
-            Scope::Kind(_) => {
-                let at = track.numbers.partition_point(|number| *number < place.next);
-                let numbers = track.numbers.iter().skip(at).take(limit);
-                numbers.map(|number| self.events[(number - self.first) as usize].clone()).collect()
+        let numbers: Vec<u64> = match scope {
+            Scope::Everything => {
+                let end = self.first + self.events.len() as u64;
+                (place.next.max(self.first)..end).take(limit).collect()
+            }
+            Scope::Kind(_) => self.tracks(scope).flat_map(|track| track.after(place.next).take(limit)).collect(),
+            Scope::Kinds(_) => {
+                let each = self.tracks(scope).flat_map(|track| track.after(place.next).take(limit));
+                let mut numbers: Vec<u64> = each.collect();
+                numbers.sort_unstable();
+                numbers.truncate(limit);
+                numbers
             }
         };
-        let place = if found.len() < limit {
-            Place { next: self.first + self.events.len() as u64, seen: self.revision, ..place }
-        } else {
-            self.behind(place, &found, from, scope)
+        let found: Vec<Arc<Event>> =
+            numbers.iter().map(|number| self.events[(number - self.first) as usize].clone()).collect();
+        let place = match (numbers.last(), found.last()) {
+            // There may be more. Events of the last revision may still follow, so what is surely seen is the one before.
+            (Some(number), Some(event)) if found.len() == limit => {
+                Place { next: number + 1, seen: Revision(event.revision.0 - 1), ..place }
+            }
+            _ => Place { next: self.first + self.events.len() as u64, seen: self.revision, ..place },
         };
         Ok((found, place))
     }
 
-    /// The place behind the last of the events found, when there may be more.
-    fn behind(&self, place: Place, found: &[Arc<Event>], from: usize, scope: Scope) -> Place {
-        let next = match scope {
-            Scope::Everything => self.first + (from + found.len()) as u64,
-            Scope::Kind(_) => {
-                let numbers = &self.track(scope).numbers;
-                let at = numbers.partition_point(|number| *number < place.next) + found.len();
-                numbers.get(at).copied().unwrap_or(self.first + self.events.len() as u64)
-            }
-        };
-        // Events of the last revision may still follow, so what is surely seen is the one before.
-        let seen = found.last().map_or(place.seen, |event| Revision(event.revision.0 - 1));
-        Place { next, seen, ..place }
+    /// The revision from which on nothing of a scope is missing.
+    fn floor(&self, scope: &Scope) -> Revision {
+        self.tracks(scope).map(|track| track.floor).max().unwrap_or_default()
     }
 
-    fn track(&self, scope: Scope) -> &Track {
-        match scope {
-            Scope::Everything => &self.all,
-            Scope::Kind(kind) => &self.kinds[kind.0 as usize],
-        }
+    fn tracks<'r>(&'r self, scope: &'r Scope) -> impl Iterator<Item = &'r Track> {
+        let (all, kinds) = match scope {
+            Scope::Everything => (Some(&self.all), &[][..]),
+            Scope::Kind(kind) => (None, std::slice::from_ref(kind)),
+            Scope::Kinds(kinds) => (None, &**kinds),
+        };
+        all.into_iter().chain(kinds.iter().map(|kind| &self.kinds[kind.0 as usize]))
+    }
+}
+
+impl Track {
+    /// The numbers from one on.
+    fn after(&self, next: u64) -> impl Iterator<Item = u64> {
+        let at = self.numbers.partition_point(|number| *number < next);
+        self.numbers.iter().skip(at).copied()
     }
 }
 

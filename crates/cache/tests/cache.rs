@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use bytes::Bytes;
 use corten_cache::{Cache, CacheOptions, Encoding, Filter, Gone, RingLimits, Scope, Seen, Transition, Watcher, keys};
@@ -111,6 +112,71 @@ const NO_LIMIT: RingLimits = RingLimits { events_max: 1_000_000, bytes_max: 1 <<
 
 fn pod(label: &'static str) -> Pod {
     Pod { label, ..Pod::default() }
+}
+
+/// Counts how often a task is woken.
+#[derive(Default)]
+struct Wakes(AtomicUsize);
+
+impl futures::task::ArcWake for Wakes {
+    fn wake_by_ref(wakes: &Arc<Wakes>) {
+        wakes.0.fetch_add(1, Relaxed);
+    }
+}
+
+#[test]
+fn a_cursor_over_some_kinds_sees_them_in_order_and_sleeps_through_the_others() {
+    let mut c = Cluster::new(NO_LIMIT);
+    let put = |c: &Cluster, kind, name: &str| {
+        let json = format!(r#"{{"metadata":{{"name":"{name}","namespace":"d"}}}}"#);
+        block_on(c.store.commit(Batch::new().put(keys::object(c.registry.get(kind), "d", name), json))).unwrap();
+    };
+    let mut cursor = c.cache.cursor(Scope::kinds(vec![id::SERVICE, id::POD, id::POD]), c.cache.revision()).unwrap();
+    let wakes = Arc::new(Wakes::default());
+    let waker = futures::task::waker(wakes.clone());
+    let mut context = std::task::Context::from_waker(&waker);
+    {
+        let mut next = Box::pin(cursor.next_batch(10));
+        assert!(next.poll_unpin(&mut context).is_pending());
+        put(&c, id::CONFIG_MAP, "a");
+        c.feed();
+        assert_eq!(wakes.0.load(Relaxed), 0);
+        for (kind, name) in [(id::POD, "b"), (id::CONFIG_MAP, "c"), (id::SERVICE, "d"), (id::POD, "e")] {
+            put(&c, kind, name);
+        }
+        c.feed();
+        assert!(wakes.0.load(Relaxed) > 0);
+        let names = |events: Vec<Arc<corten_cache::Event>>| {
+            events.iter().map(|event| event.object.as_ref().unwrap().head.name.to_string()).collect::<Vec<_>>().join("")
+        };
+        let std::task::Poll::Ready(Ok(events)) = next.poll_unpin(&mut context) else { panic!("nothing came") };
+        assert_eq!(names(events), "bde");
+    }
+    for (kind, name) in [(id::POD, "f"), (id::SERVICE, "g"), (id::CONFIG_MAP, "h"), (id::SERVICE, "i")] {
+        put(&c, kind, name);
+    }
+    c.feed();
+    // In pieces, too; what is seen is everything once nothing waits.
+    assert_eq!(cursor.take(2).unwrap().len(), 2);
+    assert_eq!(cursor.take(2).unwrap()[0].object.as_ref().unwrap().head.name, "i");
+    assert!(cursor.take(2).unwrap().is_empty());
+    assert_eq!(cursor.progress().unwrap(), c.cache.revision());
+}
+
+#[test]
+fn a_cursor_over_quiet_kinds_outlives_a_busy_one_and_is_gone_with_its_own_events() {
+    let mut c = Cluster::new(RingLimits { events_max: 3, bytes_max: 1 << 20 });
+    let start = c.cache.revision();
+    let mut quiet = c.cache.cursor(Scope::kinds(vec![id::SERVICE, id::NODE]), start).unwrap();
+    let mut busy = c.cache.cursor(Scope::kinds(vec![id::SERVICE, id::POD]), start).unwrap();
+    for n in 0..10 {
+        c.put("d", &n.to_string(), &pod(""));
+    }
+    c.feed();
+    assert!(quiet.take(10).unwrap().is_empty());
+    assert_eq!(busy.take(10).unwrap_err().requested, start);
+    assert!(c.cache.cursor(Scope::kinds(vec![id::SERVICE, id::POD]), start).is_err());
+    assert!(c.cache.cursor(Scope::kinds(vec![id::SERVICE, id::NODE]), start).is_ok());
 }
 
 /// A pod as a server stores it, of about 1.5 kB.

@@ -88,10 +88,16 @@ impl Runner {
             drop(world);
             keys.into_iter().for_each(|key| self.queue.add(key));
             // The ring may have moved on meanwhile, but not by its whole length.
-            if let Ok(cursor) = self.context.cache.cursor(Scope::Everything, revision) {
+            if let Ok(cursor) = self.context.cache.cursor(self.scope(), revision) {
                 return cursor;
             }
         }
+    }
+
+    /// What wakes this controller: few look at everything, and a write of another kind is not worth a hop to the rest.
+    fn scope(&self) -> Scope {
+        let kinds: Option<Vec<_>> = self.controller.watches().iter().map(|watch| watch.kind).collect();
+        kinds.map_or(Scope::Everything, Scope::kinds)
     }
 
     fn wake(&mut self, events: &[Arc<Event>]) {

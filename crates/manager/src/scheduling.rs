@@ -15,7 +15,7 @@ use corten_cache::{Cache, Cursor, Event, Scope};
 use corten_client::Api;
 use corten_controllers::EventNote;
 use corten_kinds::id;
-use corten_object::{Object, ObjectKey, View};
+use corten_object::{KindId, Object, ObjectKey, View};
 use corten_scheduler::{Decision, NodeInfo, PodInfo, Preemption, Snapshot, schedule};
 use corten_views::{Node, PersistentVolume, PersistentVolumeClaim, Pod, PodDisruptionBudget, StorageClass};
 use futures::FutureExt;
@@ -34,6 +34,17 @@ const BACKOFF_MAX: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_secs(300);
 /// The profile that this scheduler serves.
 const SCHEDULER_NAME: &str = "default-scheduler";
+
+/// What decisions depend on. Nodes first: pods are counted on them.
+const FOLLOWED: [KindId; 7] = [
+    id::NODE,
+    id::NAMESPACE,
+    id::STORAGE_CLASS,
+    id::PERSISTENT_VOLUME,
+    id::PERSISTENT_VOLUME_CLAIM,
+    id::POD_DISRUPTION_BUDGET,
+    id::POD,
+];
 
 /// Where a pod without a node stands.
 enum Place {
@@ -127,18 +138,8 @@ impl Scheduler {
         loop {
             self.snapshot = Snapshot::default();
             self.placed.clear();
-            // Nodes first: pods are counted on them.
-            let kinds = [
-                id::NODE,
-                id::NAMESPACE,
-                id::STORAGE_CLASS,
-                id::PERSISTENT_VOLUME,
-                id::PERSISTENT_VOLUME_CLAIM,
-                id::POD_DISRUPTION_BUDGET,
-                id::POD,
-            ];
             let world = self.cache.read();
-            let objects: Vec<Arc<Object>> = kinds.iter().flat_map(|kind| world.list(*kind)).cloned().collect();
+            let objects: Vec<Arc<Object>> = FOLLOWED.iter().flat_map(|kind| world.list(*kind)).cloned().collect();
             let revision = world.revision();
             drop(world);
             objects.iter().for_each(|object| self.put(object));
@@ -146,7 +147,7 @@ impl Scheduler {
             let gone: Vec<_> = self.pending.keys().filter(|key| !present.contains(*key)).cloned().collect();
             gone.iter().for_each(|key| self.forget(key));
             self.activate(|_| true);
-            if let Ok(cursor) = self.cache.cursor(Scope::Everything, revision) {
+            if let Ok(cursor) = self.cache.cursor(Scope::kinds(FOLLOWED.to_vec()), revision) {
                 return cursor;
             }
         }

@@ -182,7 +182,7 @@ impl Writer {
     /// All of a group but the answers. An error here means that nothing of the group was acknowledged.
     fn apply_group(&mut self, group: &mut Group) -> Result<Vec<Result<Revision>>, Failure> {
         let doing = |error| Failure::Before(self.place.translate("write", error));
-        self.connection.execute_batch("BEGIN IMMEDIATE").map_err(doing)?;
+        run(&self.connection, "BEGIN IMMEDIATE").map_err(doing)?;
         let mut answers = Vec::with_capacity(group.waiting.len());
         for (batch, _) in &mut group.waiting {
             let batch = std::mem::take(batch);
@@ -197,16 +197,14 @@ impl Writer {
             }));
         }
         if group.changes.is_empty() {
-            self.connection.execute_batch("ROLLBACK").map_err(doing)?;
+            run(&self.connection, "ROLLBACK").map_err(doing)?;
             return Ok(answers);
         }
         write_meta(&self.connection, "revision", self.meta.revision).map_err(doing)?;
         if let Some(failpoint) = &self.failpoint {
             failpoint().map_err(|error| Failure::InCommit(Error::io("commit", self.place.file(), error)))?;
         }
-        self.connection
-            .execute_batch("COMMIT")
-            .map_err(|error| Failure::InCommit(self.place.translate("commit", error)))?;
+        run(&self.connection, "COMMIT").map_err(|error| Failure::InCommit(self.place.translate("commit", error)))?;
         Ok(answers)
     }
 
@@ -290,6 +288,11 @@ impl Job {
 /// Everything but a full disk and a caller's mistake: what failed may leave less on the disk than SQLite believes.
 fn is_fatal(error: &Error) -> bool {
     !matches!(error, Error::DiskFull { .. } | Error::Future { .. })
+}
+
+/// Runs a statement that gives no rows, parsed once.
+fn run(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
+    connection.prepare_cached(sql)?.execute([]).map(drop)
 }
 
 fn rollback(connection: &Connection) -> rusqlite::Result<()> {
