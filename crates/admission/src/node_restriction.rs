@@ -7,7 +7,7 @@ use std::sync::Arc;
 use corten_auth::Attributes;
 use corten_kinds::id;
 use corten_kinds::x509::{CertificateRequest, pem_blocks};
-use corten_object::{KindId, Object, Status};
+use corten_object::{Object, Status};
 use corten_schema::scalars::base64;
 use corten_tree::Tree;
 
@@ -130,46 +130,10 @@ fn pod(request: &Request<'_>, node: &str, pod: &Tree) -> Result<(), String> {
     if named != uid {
         return Err(format!("node {node} UID mismatch: expected {named} got {uid}"));
     }
-    match references(pod) {
+    match corten_kinds::references::api_reference(pod) {
         Some(resource) => Err(format!("node {node:?} can not create pods that reference {resource}")),
         None => Ok(()),
     }
-}
-
-/// The first sort of API object that a pod's spec names (`pkg/api/pod/util.go`, `HasAPIObjectReference`).
-fn references(pod: &Tree) -> Option<&'static str> {
-    let spec = pod.get("spec")?;
-    if !matches!(spec.str_at("serviceAccountName"), "") {
-        return Some("serviceaccounts");
-    }
-    let named = corten_kinds::references::references(spec);
-    let names = |kind: KindId| named.iter().any(|reference| reference.kind == kind);
-    let volumes = spec.list_at("volumes");
-    let volume = |kind: &str| volumes.iter().any(|v| v.path(kind).is_some());
-    let projected =
-        |kind: &str| volumes.iter().flat_map(|v| v.list_at("projected.sources")).any(|s| s.path(kind).is_some());
-    if names(id::SECRET) {
-        return Some("secrets");
-    }
-    if names(id::CONFIG_MAP) {
-        return Some("configmaps");
-    }
-    if projected("serviceAccountToken") {
-        return Some("serviceaccounts");
-    }
-    if projected("clusterTrustBundle") {
-        return Some("clustertrustbundles");
-    }
-    if projected("podCertificate") {
-        return Some("podcertificates");
-    }
-    if !spec.list_at("resourceClaims").is_empty() {
-        return Some("resourceclaims");
-    }
-    if volume("persistentVolumeClaim") || volume("ephemeral") {
-        return Some("persistentvolumeclaims");
-    }
-    None
 }
 
 fn same(new: &Tree, old: &Tree, path: &str) -> bool {
@@ -473,15 +437,5 @@ mod tests {
         let new = tree!({"metadata": {"labels": {"a": "b"}}});
         assert_eq!(forbidden_labels(&new, Some(&old)), "node-role.kubernetes.io/control-plane");
         assert_eq!(forbidden_labels(&old, Some(&old)), "");
-    }
-
-    #[test]
-    fn node_restriction_sees_what_a_mirror_pod_names() {
-        let pod = |spec: Tree| references(&tree!({"spec": spec}));
-        assert_eq!(pod(tree!({"containers": [{"env": [{"name": "a", "value": "b"}]}]})), None);
-        assert_eq!(pod(tree!({"volumes": [{"secret": {"secretName": "s"}}]})), Some("secrets"));
-        let env = tree!({"containers": [{"env": [{"valueFrom": {"configMapKeyRef": {"name": "m"}}}]}]});
-        assert_eq!(pod(env), Some("configmaps"));
-        assert_eq!(pod(tree!({"volumes": [{"ephemeral": {}}]})), Some("persistentvolumeclaims"));
     }
 }

@@ -420,6 +420,16 @@ impl ApiArgs {
     /// When the node evicts pods.
     ///
     /// # Errors
+    /// As [`NodeArgs::pod_manifest_path`].
+    pub fn pod_manifest_path(&self) -> Result<Option<PathBuf>> {
+        self.node.pod_manifest_path()
+    }
+
+    /// As [`NodeArgs::shutdown`].
+    pub fn shutdown(&self) -> Result<corten_node::ShutdownPeriods> {
+        self.node.shutdown()
+    }
+
     /// As [`NodeArgs::eviction`].
     pub fn eviction(&self) -> Result<corten_node::EvictionSettings> {
         self.node.eviction()

@@ -65,6 +65,10 @@ pub struct Plan {
     pub audit: corten_apiserver::AuditOptions,
     /// How much the API server does at once, and for how long.
     pub flow: corten_apiserver::FlowLimits,
+    /// How pods end when the machine goes down.
+    pub shutdown: corten_node::ShutdownPeriods,
+    /// Manifests of static pods.
+    pub pod_manifest_path: Option<PathBuf>,
     /// When the node evicts pods.
     pub eviction: corten_node::EvictionSettings,
     /// How long Events are kept; `None`: as usual.
@@ -219,6 +223,13 @@ impl Running {
             reason = self.feed_tasks.failed() => reason,
             reason = self.api_tasks.failed() => reason,
             reason = self.part_tasks.failed() => reason,
+        }
+    }
+
+    /// Ends the node's pods because the machine goes down.
+    pub async fn shut_down_node(&self) {
+        if let Some(agent) = &self.agent {
+            agent.shut_down().await;
         }
     }
 
@@ -384,7 +395,9 @@ async fn start_agent(plan: &Plan, ranges: &Ranges, name: &str, apis: Apis, tasks
         // What role a node has is not for its agent to say.
         labels: Vec::new(),
         host_netns: None,
+        shutdown: plan.shutdown.clone(),
         eviction: plan.eviction.clone(),
+        pod_manifest_path: plan.pod_manifest_path.clone(),
     };
     let (data, clock) = (plan.cluster.data.clone(), tasks.clock());
     let images = tokio::task::spawn_blocking(move || image::of_node(images, &data, clock)).await?;

@@ -1,9 +1,10 @@
 //! Options of this machine's node, under the names of the kubelet's flags.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use corten_node::EvictionSettings;
+use corten_node::{EvictionSettings, ShutdownPeriod, ShutdownPeriods};
 
 /// The kubelet's defaults, but for disks: those of laptops and build machines are fuller than servers' (k3s has 5 % as well).
 const HARD: &str =
@@ -13,6 +14,19 @@ const HARD: &str =
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Node")]
 pub struct NodeArgs {
+    /// Directory of manifests of static pods, or one such file; those that begin with a dot are ignored
+    #[arg(long, value_name = "PATH", hide_short_help = true)]
+    pod_manifest_path: Option<PathBuf>,
+    /// How long pods have to end when the machine goes down; 0: they are not ended [default: 0s]
+    #[arg(long, value_name = "DURATION", value_parser = crate::api_args::duration, hide_short_help = true)]
+    shutdown_grace_period: Option<Duration>,
+    /// The last part of --shutdown-grace-period, for critical pods alone [default: 0s]
+    #[arg(long, value_name = "DURATION", value_parser = crate::api_args::duration, hide_short_help = true)]
+    shutdown_grace_period_critical_pods: Option<Duration>,
+    /// Instead of both: how long pods from each priority on have, as 0=30s,100000=1m,2000000000=10s
+    #[arg(long, value_name = "PERIODS", hide_short_help = true)]
+    #[arg(conflicts_with_all = ["shutdown_grace_period", "shutdown_grace_period_critical_pods"])]
+    shutdown_grace_period_by_pod_priority: Option<String>,
     /// Evict pods at once when so little is left, as memory.available<100Mi,nodefs.available<5%; empty: never
     #[arg(long, value_name = "THRESHOLDS", hide_short_help = true)]
     eviction_hard: Option<String>,
@@ -34,6 +48,36 @@ pub struct NodeArgs {
 }
 
 impl NodeArgs {
+    /// Where manifests of static pods are, as an absolute path.
+    ///
+    /// # Errors
+    /// If there is no current directory.
+    pub fn pod_manifest_path(&self) -> anyhow::Result<Option<PathBuf>> {
+        Ok(self.pod_manifest_path.as_ref().map(std::path::absolute).transpose()?)
+    }
+
+    /// How pods end when the machine goes down.
+    ///
+    /// # Errors
+    /// If a period cannot be understood, or critical pods are to have more than all.
+    pub fn shutdown(&self) -> anyhow::Result<ShutdownPeriods> {
+        if let Some(text) = &self.shutdown_grace_period_by_pod_priority {
+            return by_priority(text).map_err(|e| anyhow::anyhow!("--shutdown-grace-period-by-pod-priority: {e}"));
+        }
+        let seconds = |given: Option<Duration>| given.map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(i64::MAX));
+        let (all, critical) = (self.shutdown_grace_period, self.shutdown_grace_period_critical_pods);
+        for (flag, given) in [("--shutdown-grace-period", all), ("--shutdown-grace-period-critical-pods", critical)] {
+            // As upstream's validation of the kubelet's configuration.
+            if given.is_some_and(|d| !d.is_zero() && d < Duration::from_secs(1)) {
+                anyhow::bail!("{flag} must be either zero or otherwise >= 1 sec");
+            }
+        }
+        if seconds(critical) > seconds(all) {
+            anyhow::bail!("--shutdown-grace-period-critical-pods must be <= --shutdown-grace-period");
+        }
+        Ok(ShutdownPeriods::of_totals(seconds(all), seconds(critical)))
+    }
+
     /// How the node evicts.
     ///
     /// # Errors
@@ -55,15 +99,52 @@ impl NodeArgs {
     }
 }
 
+fn by_priority(text: &str) -> Result<ShutdownPeriods, String> {
+    let mut periods = Vec::new();
+    for part in text.split(',').filter(|part| !part.trim().is_empty()) {
+        let (priority, period) = part.split_once('=').ok_or_else(|| format!("{part:?} is not PRIORITY=DURATION"))?;
+        let priority = priority.trim().parse().map_err(|_| format!("{priority:?} is no priority"))?;
+        let seconds = crate::api_args::duration(period.trim())?.as_secs();
+        periods.push(ShutdownPeriod { priority, seconds: i64::try_from(seconds).unwrap_or(i64::MAX) });
+    }
+    ShutdownPeriods::of_priorities(periods)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use clap::{Command, FromArgMatches as _};
 
-    fn parse(words: &[&str]) -> anyhow::Result<EvictionSettings> {
+    fn args(words: &[&str]) -> anyhow::Result<NodeArgs> {
         let words = std::iter::once("node").chain(words.iter().copied());
         let matches = NodeArgs::augment_args(Command::new("node")).try_get_matches_from(words)?;
-        NodeArgs::from_arg_matches(&matches)?.eviction()
+        Ok(NodeArgs::from_arg_matches(&matches)?)
+    }
+
+    fn parse(words: &[&str]) -> anyhow::Result<EvictionSettings> {
+        args(words)?.eviction()
+    }
+
+    #[test]
+    fn shutdown_grace_period_flags_are_the_kubelets_settings() {
+        let of = |words: &[&str]| args(words).and_then(|args| args.shutdown()).map_err(|e| e.to_string());
+        assert_eq!(of(&[]).unwrap(), ShutdownPeriods::default());
+        let both = of(&["--shutdown-grace-period=30s", "--shutdown-grace-period-critical-pods=10s"]);
+        assert_eq!(both.unwrap(), ShutdownPeriods::of_totals(30, 10));
+        let period = |priority, seconds| ShutdownPeriod { priority, seconds };
+        assert_eq!(
+            of(&["--shutdown-grace-period-by-pod-priority=1000=1m30s,0=60s"]).unwrap(),
+            ShutdownPeriods::of_priorities(vec![period(0, 60), period(1000, 90)]).unwrap()
+        );
+        for (words, wrong) in [
+            (&["--shutdown-grace-period=5s", "--shutdown-grace-period-critical-pods=10s"][..], "must be <="),
+            (&["--shutdown-grace-period=500ms"], ">= 1 sec"),
+            (&["--shutdown-grace-period-by-pod-priority=high=10s"], "\"high\" is no priority"),
+            (&["--shutdown-grace-period-by-pod-priority=0=1s", "--shutdown-grace-period=1s"], "cannot be used with"),
+        ] {
+            let error = of(words).unwrap_err();
+            assert!(error.contains(wrong), "{error}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use corten_tree::tree;
+use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -47,7 +48,9 @@ pub fn run(args: ServerArgs) -> Result<u8> {
         authorization: args.api.authorization()?,
         audit: args.api.audit(),
         flow: args.api.flow()?,
+        shutdown: args.api.shutdown()?,
         eviction: args.api.eviction()?,
+        pod_manifest_path: args.api.pod_manifest_path()?,
         event_ttl: args.api.event_ttl(),
         token_keys: args.api.token_keys()?,
         shutdown_delay: args.api.shutdown_delay(),
@@ -69,6 +72,7 @@ pub fn run_agent(args: &AgentArgs) -> Result<u8> {
 
 async fn serve(plan: Plan, mut ready: Option<File>) -> Result<()> {
     let (mut term, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut power = signal(SignalKind::from_raw(Signal::POWER.as_raw()))?;
     let pid_file = plan.cluster.pid_file();
     let mut tell = |stage: &str| {
         match stage.strip_prefix(assembly::WARNING) {
@@ -87,12 +91,19 @@ async fn serve(plan: Plan, mut ready: Option<File>) -> Result<()> {
     let outcome = tokio::select! {
         _ = term.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
+        () = machine_goes(&running, &mut power) => Ok(()),
         reason = running.failed() => Err(anyhow::anyhow!(reason)),
     };
-    tracing::info!("stopping; containers go on");
+    tracing::info!("stopping; containers that run go on");
     running.stop().await;
     remove_pid(&pid_file);
     outcome
+}
+
+/// Waits for SIGPWR, which init systems send when the machine goes down, and ends the node's pods then.
+async fn machine_goes(running: &assembly::Running, power: &mut tokio::signal::unix::Signal) {
+    power.recv().await;
+    running.shut_down_node().await;
 }
 
 /// The pipe that `up` waits on: its number came on the command line.

@@ -54,6 +54,22 @@ const ENV_FROM: &[(KindId, &str)] = &[(id::CONFIG_MAP, "configMapRef.name"), (id
 const ENV: &[(KindId, &str)] =
     &[(id::CONFIG_MAP, "valueFrom.configMapKeyRef.name"), (id::SECRET, "valueFrom.secretKeyRef.name")];
 
+/// Sources of volumes that stand for objects of the API, in upstream's words.
+const API_VOLUMES: [(&str, &str); 5] = [
+    ("csi", "csidrivers (via CSI volumes)"),
+    ("glusterfs", "endpoints (via glusterFS volumes)"),
+    ("persistentVolumeClaim", "persistentvolumeclaims"),
+    ("ephemeral", "persistentvolumeclaims (via ephemeral volumes)"),
+    ("azureFile", "secrets (via azureFile volumes)"),
+];
+
+/// Sources of projected volumes, likewise.
+const API_PROJECTED: [(&str, &str); 3] = [
+    ("serviceAccountToken", "serviceaccounts (via projected volumes)"),
+    ("clusterTrustBundle", "clustertrustbundles"),
+    ("podCertificate", "podcertificates"),
+];
+
 /// What a pod's spec names, in the order of the spec's parts; something may be there more than once.
 pub fn references<'a>(spec: &'a Tree) -> Vec<Reference<'a>> {
     let mut out = Vec::new();
@@ -81,6 +97,33 @@ pub fn references<'a>(spec: &'a Tree) -> Vec<Reference<'a>> {
     out
 }
 
+/// The first sort of API object that a pod's spec names, in upstream's words; static pods and their mirrors must name none
+/// (`pkg/api/pod/util.go`, `HasAPIObjectReference`).
+pub fn api_reference(pod: &Tree) -> Option<&'static str> {
+    let spec = pod.get("spec")?;
+    if !spec.str_at("serviceAccountName").is_empty() {
+        return Some("serviceaccounts");
+    }
+    let named = references(spec);
+    let names = |kind: KindId| named.iter().any(|reference| reference.kind == kind);
+    if names(id::SECRET) {
+        return Some("secrets");
+    }
+    if names(id::CONFIG_MAP) {
+        return Some("configmaps");
+    }
+    if !spec.list_at("resourceClaims").is_empty() {
+        return Some("resourceclaims");
+    }
+    let volumes = spec.list_at("volumes");
+    let sources: Vec<&Tree> = volumes.iter().flat_map(|v| v.list_at("projected.sources")).collect();
+    let of = |table: &[(&str, &'static str)], has: &dyn Fn(&str) -> bool| {
+        table.iter().find(|(source, _)| has(source)).map(|(_, resource)| *resource)
+    };
+    let volume = of(&API_VOLUMES, &|source| volumes.iter().any(|v| v.path(source).is_some()));
+    volume.or_else(|| of(&API_PROJECTED, &|source| sources.iter().any(|s| s.path(source).is_some())))
+}
+
 #[cfg(test)]
 mod tests {
     use corten_tree::tree;
@@ -103,5 +146,25 @@ mod tests {
         assert_eq!(names(id::CONFIG_MAP), ["init-env", "late", "vol", "proj"]);
         let credentials = found.iter().filter(|r| r.role == Role::Credentials).map(|r| r.name).collect::<Vec<_>>();
         assert_eq!(credentials, ["pull", "rbd"]);
+    }
+
+    #[test]
+    fn mirror_and_static_pods_name_no_objects_of_the_api() {
+        let pod = |spec: Tree| api_reference(&tree!({"spec": spec}));
+        let with = |volume: Tree| pod(tree!({"volumes": [volume]}));
+        assert_eq!(pod(tree!({"containers": [{"env": [{"name": "a", "value": "b"}]}]})), None);
+        assert_eq!(pod(tree!({"serviceAccountName": "default"})), Some("serviceaccounts"));
+        let env = tree!({"containers": [{"env": [{"valueFrom": {"configMapKeyRef": {"name": "m"}}}]}]});
+        assert_eq!(pod(env), Some("configmaps"));
+        let env = tree!({"initContainers": [{"envFrom": [{"secretRef": {"name": "s"}}]}]});
+        assert_eq!(pod(env), Some("secrets"));
+        assert_eq!(with(tree!({"name": "v", "hostPath": {"path": "/"}})), None);
+        assert_eq!(with(tree!({"secret": {"secretName": "s"}})), Some("secrets"));
+        assert_eq!(with(tree!({"rbd": {"secretRef": {"name": "s"}}})), Some("secrets"));
+        assert_eq!(with(tree!({"ephemeral": {}})), Some("persistentvolumeclaims (via ephemeral volumes)"));
+        let token = tree!({"projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}});
+        assert_eq!(with(token), Some("serviceaccounts (via projected volumes)"));
+        let downward = tree!({"projected": {"sources": [{"downwardAPI": {"items": []}}]}});
+        assert_eq!(with(downward), None);
     }
 }

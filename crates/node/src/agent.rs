@@ -22,9 +22,10 @@ use crate::pod::Mailboxes;
 use crate::pods::{self, PodTable};
 use crate::services::{self, ServiceTable, Targets};
 use crate::shared::Shared;
+use crate::shutdown::{self, Shutdown};
 use crate::sources::SourceCache;
 use crate::usage::Samples;
-use crate::{Config, NETWORK_DIR, RUNTIME_DIR, facts, labels, local_volumes, node_object};
+use crate::{Config, NETWORK_DIR, RUNTIME_DIR, facts, labels, local_volumes, node_object, static_pods};
 
 /// Why an agent could not start or stop.
 #[derive(Debug, thiserror::Error)]
@@ -110,6 +111,7 @@ impl Agent {
             samples: Samples::default(),
             probes: crate::metrics::ProbeCounts::default(),
             conditions: Conditions::default(),
+            shutdown: Shutdown::default(),
             mailboxes: Mailboxes::default(),
             started: tasks.clock().now(),
             measured: Measured::default(),
@@ -175,26 +177,31 @@ impl Agent {
                 shared.image_collector.run(shared.clone()).await;
             });
         }
+        let (registered, wanted) = (watch::channel(false).0, Arc::new(watch::channel(None).0));
+        self.run_pods(pods, &wanted, registered.subscribe());
         let shared = shared.clone();
-        shared.tasks.clone().run("node-pods", OnError::Restart, OnStop::Abort, move || {
-            let (shared, pods, mut ready) = (shared.clone(), pods.clone(), services_read.subscribe());
+        shared.tasks.clone().run("node-register", OnError::Restart, OnStop::Abort, move || {
+            let (shared, mut ready, registered) = (shared.clone(), services_read.subscribe(), registered.clone());
             async move {
-                let newly_ready = node_object::register(&shared).await?;
-                let about = About {
-                    kind: "Node",
-                    name: shared.config.node_name.clone(),
-                    uid: shared.config.node_name.clone(),
-                    ..About::default()
-                };
-                shared.events.record(about.clone(), false, "Starting", "Starting kubelet.");
-                let message = format!("Node {} status is now: NodeReady", shared.config.node_name);
-                if newly_ready {
-                    shared.events.record(about, false, "NodeReady", message);
-                }
+                register(&shared).await?;
                 // Containers learn of services through their environment: not before these have been read.
                 let _ = ready.wait_for(|ready| *ready).await;
-                pods::run(shared, pods, watch::channel(false).0).await
+                registered.send_replace(true);
+                Ok::<(), String>(())
             }
+        });
+    }
+
+    /// Static pods begin at once, those of the API when the node is registered.
+    fn run_pods(&self, pods: PodTable, wanted: &Arc<static_pods::Wanted>, open: watch::Receiver<bool>) {
+        let (shared, manifests) = (self.shared.clone(), wanted.clone());
+        shared.tasks.clone().run("node-manifests", OnError::Restart, OnStop::Abort, move || {
+            static_pods::follow(shared.clone(), manifests.clone())
+        });
+        let (shared, manifests) = (self.shared.clone(), wanted.clone());
+        shared.tasks.clone().run("node-pods", OnError::Restart, OnStop::Abort, move || {
+            let feeds = pods::Feeds { manifests: manifests.subscribe(), open: open.clone() };
+            pods::run(shared.clone(), pods.clone(), feeds)
         });
     }
 
@@ -242,6 +249,17 @@ impl Agent {
         Ok(())
     }
 
+    /// Ends the pods because the machine goes down, in the order and the time of [`Config::shutdown`]. Returns when that is done. No
+    /// pod is taken any more.
+    pub async fn shut_down(&self) {
+        shutdown::run(&self.shared, &self.node.pods).await;
+    }
+
+    /// The machine does not go down after all: pods are taken again.
+    pub async fn cancel_shutdown(&self) {
+        shutdown::cancel(&self.shared).await;
+    }
+
     /// How many containers run.
     pub fn running(&self) -> Result<usize, AgentError> {
         let found = self.shared.runtime.list_containers()?;
@@ -250,6 +268,18 @@ impl Agent {
         };
         Ok(found.iter().filter(of_pod).count())
     }
+}
+
+/// Registers the node and says so.
+async fn register(shared: &Arc<Shared>) -> Result<(), String> {
+    let newly_ready = node_object::register(shared).await?;
+    let name = &shared.config.node_name;
+    let about = About { kind: "Node", name: name.clone(), uid: name.clone(), ..About::default() };
+    shared.events.record(about.clone(), false, "Starting", "Starting kubelet.");
+    if newly_ready {
+        shared.events.record(about, false, "NodeReady", format!("Node {name} status is now: NodeReady"));
+    }
+    Ok(())
 }
 
 /// Puts back what others take from the pod network (`nft flush ruleset`, `sysctl --system`), of which the kernel tells nobody.

@@ -43,6 +43,10 @@ pub struct Config {
     pub labels: Vec<(String, String)>,
     /// Run pods' network in this namespace instead of the host's (tests).
     pub host_netns: Option<PathBuf>,
+    /// A directory of manifests of static pods, or one such file.
+    pub pod_manifest_path: Option<PathBuf>,
+    /// How long pods have to end when the machine goes down.
+    pub shutdown: corten_podplan::shutdown::Periods,
     /// When the node evicts pods.
     pub eviction: corten_podplan::eviction::Settings,
 }

@@ -130,7 +130,7 @@ async fn tell(shared: &Arc<Shared>, conditions: BTreeSet<&'static str>) {
             shared.events.record(about_node(shared), false, reason, message);
         }
     }
-    if let Err(error) = node_object::write_status(shared, true).await {
+    if let Err(error) = node_object::write_status(shared).await {
         // The next regular write tells it.
         tracing::warn!(error, "the node's conditions cannot be written");
     }

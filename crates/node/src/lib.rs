@@ -31,7 +31,9 @@ mod pods;
 mod server;
 mod services;
 mod shared;
+mod shutdown;
 mod sources;
+mod static_pods;
 mod summary;
 mod usage;
 mod users;
@@ -42,6 +44,7 @@ mod write;
 pub use agent::{Agent, AgentError, Apis};
 pub use config::{Config, NETWORK_DIR, RUNTIME_DIR};
 pub use corten_podplan::eviction::Settings as EvictionSettings;
+pub use corten_podplan::shutdown::{Period as ShutdownPeriod, Periods as ShutdownPeriods};
 pub use image_store::StoreImages;
 pub use images::{
     DirectoryImages, ImageConfig, ImageFailure, ImageSource, PreparedImage, PullRequest, PullSecret, Pulled,

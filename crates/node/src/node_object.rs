@@ -55,7 +55,7 @@ pub async fn register(shared: &Arc<Shared>) -> Result<bool, String> {
         }
         Err(failure) => return Err(text(failure)),
     }
-    write_status(shared, true).await
+    write_status(shared).await
 }
 
 /// Whether conditions say that the node is ready.
@@ -80,8 +80,8 @@ fn node_labels(shared: &Shared) -> Vec<(String, String)> {
     fixed.chain(shared.config.labels.iter().cloned()).collect()
 }
 
-/// Writes the node's status; `ready` is false when the agent stops. True if the node was not ready before.
-pub async fn write_status(shared: &Arc<Shared>, ready: bool) -> Result<bool, String> {
+/// Writes the node's status. True if the node was not ready before.
+pub async fn write_status(shared: &Arc<Shared>) -> Result<bool, String> {
     let key = ObjectKey::new(id::NODE, "", &shared.config.node_name);
     let before = shared.api.get(&key).await.map_err(|s| s.to_string())?;
     let before = before.to_tree();
@@ -94,7 +94,10 @@ pub async fn write_status(shared: &Arc<Shared>, ready: bool) -> Result<bool, Str
     allocatable.insert("ephemeral-storage", shared.allocatable_storage().max(0).to_string());
     status.insert("allocatable", allocatable);
     let short = shared.conditions.get();
-    status.insert("conditions", conditions(before.list_at("status.conditions"), ready, &short, now));
+    status.insert(
+        "conditions",
+        conditions(before.list_at("status.conditions"), !shared.shutdown.is_going(), &short, now),
+    );
     let address = |kind: &str, address: String| {
         let mut tree = Tree::map();
         tree.insert("type", kind);
@@ -136,7 +139,9 @@ async fn images(shared: &Arc<Shared>) -> Tree {
 /// What the handlers of RuntimeClasses can do; the one without a name is what pods without a class get.
 fn runtime_handlers(shared: &Shared) -> Tree {
     let users = shared.facts.user_namespaces;
-    Tree::List(vec![tree!({"name": "", "features": {"recursiveReadOnlyMounts": true, "userNamespaces": users}})])
+    let one =
+        |name: &str| tree!({"name": name, "features": {"recursiveReadOnlyMounts": true, "userNamespaces": users}});
+    Tree::List(std::iter::once("").chain(corten_podplan::runtime_class::HANDLERS).map(one).collect())
 }
 
 fn amounts(shared: &Shared) -> Tree {
@@ -242,7 +247,7 @@ pub async fn renew_lease(shared: Arc<Shared>) -> Result<(), String> {
             Err(failure) => tracing::debug!(error = %failure.status, "the node's lease was not renewed"),
         }
         if reports_due > 0 {
-            match write_status(&shared, true).await {
+            match write_status(&shared).await {
                 Ok(_) => (reports_due, reported_at) = (reports_due - 1, at),
                 Err(error) => tracing::debug!(error, "the node's status was not written"),
             }

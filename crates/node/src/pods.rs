@@ -1,6 +1,6 @@
 //! The node's pods: one worker each, found by uid.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use corten_base::OnStop;
@@ -12,25 +12,36 @@ use corten_runtime::{Container, Sandbox};
 use tokio::sync::{mpsc, watch};
 
 use crate::labels;
-use crate::pod::{Inventory, PodContext, Update, Worker, teardown};
+use crate::pod::{Inventory, Origin, PodContext, Update, Worker, teardown};
 use crate::shared::Shared;
+use crate::static_pods::{self, Done, Slots, Step, manifest};
 use crate::watcher::{Change, Watcher};
 
 /// The pods that this node runs, by uid, for those who answer questions about them.
-#[derive(Clone, Default)]
-pub struct PodTable(Arc<Mutex<HashMap<String, Arc<Object>>>>);
+#[derive(Clone)]
+pub struct PodTable {
+    pods: Arc<Mutex<HashMap<String, Arc<Object>>>>,
+    /// Counts changes.
+    changes: watch::Sender<u64>,
+}
+
+impl Default for PodTable {
+    fn default() -> PodTable {
+        PodTable { pods: Arc::default(), changes: watch::channel(0).0 }
+    }
+}
 
 impl PodTable {
     /// The newest pod of a name.
     pub fn find(&self, namespace: &str, name: &str) -> Option<Arc<Object>> {
-        let pods = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
         let fits = pods.values().filter(|p| p.head.namespace == namespace && p.head.name == name);
         fits.max_by_key(|p| p.head.created).cloned()
     }
 
     /// All pods, by namespace and name.
     pub fn all(&self) -> Vec<Arc<Object>> {
-        let pods = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all: Vec<Arc<Object>> = pods.values().cloned().collect();
         all.sort_by(|a, b| (&a.head.namespace, &a.head.name).cmp(&(&b.head.namespace, &b.head.name)));
         all
@@ -38,23 +49,39 @@ impl PodTable {
 
     /// Whether a pod is here and has not ended.
     pub fn runs(&self, uid: &str) -> bool {
-        let pods = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
         pods.get(uid).and_then(|o| o.view::<corten_views::Pod>().ok()).is_some_and(|pod| !pod.is_terminal())
     }
 
     fn set(&self, object: &Arc<Object>) {
-        let mut pods = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
         pods.insert(object.head.uid.to_string(), object.clone());
+        drop(pods);
+        self.changes.send_modify(|n| *n += 1);
     }
 
     fn remove(&self, uid: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+        self.pods.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+        self.changes.send_modify(|n| *n += 1);
+    }
+
+    /// Changes with each pod.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 }
 
+/// Where the pods come from, besides the API.
+pub struct Feeds {
+    /// Those of manifests.
+    pub manifests: watch::Receiver<Option<Vec<Arc<Object>>>>,
+    /// Pods of the API begin when this is true.
+    pub open: watch::Receiver<bool>,
+}
+
 /// Follows the node's pods and keeps their workers. Runs until it is dropped.
-pub async fn run(shared: Arc<Shared>, table: PodTable, first: watch::Sender<bool>) -> Result<(), String> {
-    let mut inventory = observe(&shared).await?;
+pub async fn run(shared: Arc<Shared>, table: PodTable, mut feeds: Feeds) -> Result<(), String> {
+    let inventory = observe(&shared).await?;
     let kept = inventory.values().flat_map(|left| left.containers.iter().map(|c| c.id.clone()));
     let kept = kept.chain(inventory.keys().cloned());
     shared.images.release_all_but(kept.collect()).await;
@@ -70,49 +97,125 @@ pub async fn run(shared: Arc<Shared>, table: PodTable, first: watch::Sender<bool
     };
     let mut watcher = Watcher::new(shared.api.clone(), shared.clock.clone(), id::POD, options);
     let (ended, mut endings) = mpsc::channel::<String>(crate::pod::INBOX_MAX);
-    let mut workers: HashMap<String, watch::Sender<Update>> = HashMap::new();
+    let (done, mut dones) = mpsc::channel::<Done>(crate::pod::INBOX_MAX);
+    // What a former agent left of static pods is theirs: they are known before anything is taken away.
+    let _ = feeds.manifests.wait_for(Option::is_some).await;
+    feeds.manifests.mark_changed();
+    let mut keeper = Keeper { shared, table, inventory, workers: HashMap::new(), slots: Slots::default(), ended, done };
+    let mut open = false;
     loop {
-        let change = tokio::select! {
-            change = watcher.next() => change,
-            Some(uid) = endings.recv() => {
-                workers.remove(&uid);
-                table.remove(&uid);
-                continue;
+        tokio::select! {
+            Ok(()) = feeds.manifests.changed() => {
+                let wanted = feeds.manifests.borrow_and_update().clone();
+                keeper.want(&wanted.unwrap_or_default());
             }
-        };
-        let mut deliver = |object: Arc<Object>, gone: bool| {
-            let uid = object.head.uid.to_string();
-            match workers.get(&uid) {
-                Some(worker) => drop(worker.send_replace(Update { object: object.clone(), gone })),
-                None if gone => return,
-                None => {
-                    let (sender, receiver) = watch::channel(Update { object: object.clone(), gone });
-                    workers.insert(uid.clone(), sender);
-                    let worker = Worker::new(shared.clone(), receiver);
-                    let (left, ended, done) = (inventory.remove(&uid).unwrap_or_default(), ended.clone(), uid.clone());
-                    shared.tasks.spawn("pod", OnStop::Abort, async move {
-                        worker.run(left).await;
-                        let _ = ended.send(done).await;
-                    });
-                }
-            }
-            // DNS answers for addresses of pods in the namespaces that it knows.
-            shared.zone.set_namespace(&object.head.namespace, true);
-            table.set(&object);
-        };
+            Ok(_) = feeds.open.wait_for(|open| *open), if !open => open = true,
+            change = watcher.next(), if open => keeper.note(change),
+            Some(uid) = endings.recv() => keeper.end(&uid),
+            Some((pod, outcome)) = dones.recv() => keeper.slots.done(&pod, outcome),
+        }
+        keeper.step();
+    }
+}
+
+/// The workers and what they are told.
+struct Keeper {
+    shared: Arc<Shared>,
+    table: PodTable,
+    /// What a former agent left and nobody has taken over.
+    inventory: HashMap<String, Inventory>,
+    workers: HashMap<String, watch::Sender<Update>>,
+    slots: Slots,
+    ended: mpsc::Sender<String>,
+    done: mpsc::Sender<Done>,
+}
+
+impl Keeper {
+    fn note(&mut self, change: Change) {
         match change {
-            Change::Set(object) => deliver(object, false),
-            Change::Gone(object) => deliver(object, true),
+            Change::Set(object) => self.set(object, false),
+            Change::Gone(object) => self.set(object, true),
             Change::Reset(objects) => {
-                let present: Vec<String> = objects.iter().map(|o| o.head.uid.to_string()).collect();
-                objects.into_iter().for_each(|o| deliver(o, false));
-                for (uid, worker) in &workers {
-                    if !present.contains(uid) {
+                let (mirrors, pods): (Vec<_>, Vec<_>) =
+                    objects.into_iter().partition(|object| manifest::mirrored(object).is_some());
+                self.slots.mirrors(&mirrors);
+                let present: HashSet<String> = pods.iter().map(|o| o.head.uid.to_string()).collect();
+                pods.into_iter().for_each(|object| self.set(object, false));
+                for (uid, worker) in &self.workers {
+                    if matches!(worker.borrow().origin, Origin::Api) && !present.contains(uid) {
                         worker.send_modify(|update| update.gone = true);
                     }
                 }
-                clear_orphans(&shared, &mut inventory);
-                first.send_replace(true);
+                clear_orphans(&self.shared, &mut self.inventory);
+            }
+        }
+    }
+
+    fn set(&mut self, object: Arc<Object>, gone: bool) {
+        match manifest::mirrored(&object) {
+            None => self.deliver(Update { object, gone, origin: Origin::Api }),
+            Some(_) if gone => {
+                self.slots.mirror_gone((&object.head.namespace, &object.head.name), &object.head.uid);
+            }
+            Some(_) => self.slots.mirror(&object),
+        }
+    }
+
+    fn deliver(&mut self, update: Update) {
+        let uid = update.object.head.uid.to_string();
+        // DNS answers for addresses of pods in the namespaces that it knows.
+        self.shared.zone.set_namespace(&update.object.head.namespace, true);
+        let shown = match &update.origin {
+            Origin::Api => update.object.clone(),
+            Origin::Manifest(mirror) => static_pods::shown(&update.object, mirror.as_deref()),
+        };
+        match self.workers.get(&uid) {
+            Some(worker) => drop(worker.send_replace(update)),
+            None if update.gone => return,
+            None => {
+                let (sender, receiver) = watch::channel(update);
+                self.workers.insert(uid.clone(), sender);
+                let worker = Worker::new(self.shared.clone(), receiver);
+                let left = self.inventory.remove(&uid).unwrap_or_default();
+                let ended = self.ended.clone();
+                self.shared.tasks.spawn("pod", OnStop::Abort, async move {
+                    worker.run(left).await;
+                    let _ = ended.send(uid).await;
+                });
+            }
+        }
+        self.table.set(&shown);
+    }
+
+    fn want(&mut self, pods: &[Arc<Object>]) {
+        for twin in self.slots.want(pods) {
+            let path = self.shared.config.pod_manifest_path.clone().unwrap_or_default();
+            let message = format!("{}: another manifest has a pod of the name {}", path.display(), twin.key());
+            static_pods::tell(&self.shared, &path, &message);
+        }
+    }
+
+    fn end(&mut self, uid: &str) {
+        self.workers.remove(uid);
+        self.table.remove(uid);
+        self.slots.ended(uid);
+    }
+
+    /// Does what is due for static pods and their mirrors.
+    fn step(&mut self) {
+        for step in self.slots.steps() {
+            match step {
+                Step::Start(object) => self.deliver(Update { object, gone: false, origin: Origin::Manifest(None) }),
+                Step::Mirror(object, mirror) => {
+                    self.deliver(Update { object, gone: false, origin: Origin::Manifest(mirror) });
+                }
+                Step::Stop(object) => {
+                    if let Some(worker) = self.workers.get(&*object.head.uid) {
+                        worker.send_modify(|update| update.gone = true);
+                    }
+                }
+                Step::MakeMirror(pod) => static_pods::execute(&self.shared, pod, true, self.done.clone()),
+                Step::RemoveMirror(pod) => static_pods::execute(&self.shared, pod, false, self.done.clone()),
             }
         }
     }

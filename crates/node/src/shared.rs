@@ -20,6 +20,7 @@ use crate::measured::Measured;
 use crate::metrics::ProbeCounts;
 use crate::pod::Mailboxes;
 use crate::services::ServiceTable;
+use crate::shutdown::Shutdown;
 use crate::sources::SourceCache;
 use crate::usage::Samples;
 use crate::users::UserRanges;
@@ -49,6 +50,8 @@ pub struct Shared {
     pub probes: ProbeCounts,
     /// Of what the node runs short.
     pub conditions: Conditions,
+    /// Whether the machine goes down.
+    pub shutdown: Shutdown,
     /// How the pods' workers are reached.
     pub mailboxes: Mailboxes,
     /// The users of pods that have some of their own.

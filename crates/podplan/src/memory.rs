@@ -121,6 +121,16 @@ impl Memory {
         });
     }
 
+    /// Ends the pod because the machine goes down. The first reason stays.
+    pub fn shut_down(&mut self, grace_seconds: i64) {
+        self.ending.get_or_insert(Ending {
+            reason: crate::shutdown::REASON.into(),
+            message: crate::shutdown::MESSAGE.into(),
+            grace_seconds: Some(grace_seconds),
+            disruption: true,
+        });
+    }
+
     /// Notes that a container could not be started.
     pub fn note_start_failure(&mut self, container: &str, failure: StartFailure, now: Timestamp) {
         let pause = match failure.reason {

@@ -103,6 +103,8 @@ const SPEC: &[&str] = &[
     "readinessGates",
     "enableServiceLinks",
     "overhead",
+    // What its handler must be, the sandbox tells.
+    "runtimeClassName",
     "topologySpreadConstraints",
     "setHostnameAsFQDN",
     "os.name",
@@ -145,7 +147,6 @@ const SPEC: &[&str] = &[
 
 /// Reasons for fields that are known and not honoured. Any other unknown field gets a general one.
 const REASONS: &[(&str, &str)] = &[
-    ("runtimeClassName", "only the built-in runtime exists"),
     ("resourceClaims", "dynamic resource allocation is not implemented"),
     ("schedulingGroup", "gang scheduling is not implemented"),
     ("securityContext.windowsOptions", "this node runs Linux"),
@@ -300,7 +301,6 @@ mod tests {
         .unwrap();
         let text: Vec<String> = refusals(&pod, false).iter().map(ToString::to_string).collect();
         expect![[r#"
-            spec.runtimeClassName: only the built-in runtime exists
             spec.containers[0].newField: this field is not implemented by this node
             spec.volumes[1].nfs: NFS volumes are not implemented
             spec.volumes[2].gitRepo: this source was removed from Kubernetes

@@ -23,7 +23,7 @@ use futures::future::AbortHandle;
 use crate::events::About;
 use crate::shared::Shared;
 
-pub use worker::{Inventory, Update, Worker};
+pub use worker::{Inventory, Origin, Update, Worker};
 
 /// Results of jobs that wait for their worker; a full queue makes the jobs wait.
 pub const INBOX_MAX: usize = 64;
@@ -46,6 +46,8 @@ pub enum Message {
     Probe { id: String, container: String, kind: corten_podplan::ProbeKind, ok: bool, output: String },
     /// The node needs what the pod uses.
     Evict(corten_podplan::eviction::Eviction),
+    /// The machine goes down: end within so many seconds.
+    ShutDown { grace_seconds: i64 },
     /// So many steps of a resize have been made, and then this went wrong.
     Resized(usize, Option<String>),
     /// Everything is taken away, or not.

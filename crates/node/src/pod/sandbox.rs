@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use corten_dns::{DnsPolicy, NodeDns, PodDnsConfig, ResolvConf, pod_resolv_conf};
+use corten_kinds::id;
 use corten_net::{AttachRequest, HostPort, Protocol};
+use corten_object::ObjectKey;
 use corten_podplan::resources::{QosClass, pod_cgroup};
 use corten_podplan::{ObservedSandbox, hosts, huge_pages};
 use corten_runtime::{IdRange, Resources, SandboxSpec, Share};
@@ -38,6 +40,7 @@ pub async fn create(
 
 async fn make(ctx: &PodContext, attempt: u32) -> Result<ObservedSandbox, String> {
     let pod = &ctx.pod;
+    check_runtime_class(ctx).await?;
     let users = users(ctx).await?;
     let spec = spec(ctx, attempt, users)?;
     let id = spec.id.clone();
@@ -58,6 +61,17 @@ async fn make(ctx: &PodContext, attempt: u32) -> Result<ObservedSandbox, String>
     }
     write_etc(ctx, &ips)?;
     Ok(ObservedSandbox { id, attempt, ready: true, ips })
+}
+
+/// Whether this node has what the pod's RuntimeClass asks for (`pkg/kubelet/runtimeclass` `LookupRuntimeHandler`).
+async fn check_runtime_class(ctx: &PodContext) -> Result<(), String> {
+    let Some(name) = ctx.pod.spec.runtime_class_name.as_deref().filter(|name| !name.is_empty()) else { return Ok(()) };
+    let key = ObjectKey::new(id::RUNTIME_CLASS, "", name);
+    match ctx.shared.api.get(&key).await {
+        Ok(class) => corten_podplan::runtime_class::check(class.to_tree().str_at("handler")),
+        Err(status) if status.is_not_found() => Err(format!("runtimeclass.node.k8s.io {name:?} not found")),
+        Err(status) => Err(format!("failed to lookup RuntimeClass {name}: {status}")),
+    }
 }
 
 /// Takes one sandbox away, with its network.

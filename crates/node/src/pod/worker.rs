@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use corten_base::{OnStop, Timestamp};
+use corten_base::{Istr, OnStop, Timestamp};
 use corten_kinds::id;
 use corten_object::{Object, ObjectKey, Revision};
 use corten_podplan::{
@@ -32,8 +32,29 @@ const REFRESH_RETRY: SignedDuration = SignedDuration::from_secs(10);
 #[derive(Clone)]
 pub struct Update {
     pub object: Arc<Object>,
-    /// Whether it has gone from the API.
+    /// Whether it has gone from the API, or its manifest has.
     pub gone: bool,
+    /// Where it comes from.
+    pub origin: Origin,
+}
+
+/// Where a pod comes from.
+#[derive(Clone)]
+pub enum Origin {
+    /// It is an object of the API.
+    Api,
+    /// A manifest on this machine, with the mirror that it has in the API: the mirror has its status.
+    Manifest(Option<Arc<Object>>),
+}
+
+impl Update {
+    /// The object of the API that has the pod's status.
+    fn in_api(&self) -> Option<&Arc<Object>> {
+        match &self.origin {
+            Origin::Api => Some(&self.object),
+            Origin::Manifest(mirror) => mirror.as_ref(),
+        }
+    }
 }
 
 /// What a former agent left of a pod.
@@ -55,6 +76,10 @@ pub struct Worker {
     updates: watch::Receiver<Update>,
     inbox: mpsc::Receiver<Message>,
     gone: bool,
+    /// Uid of the object that has the status in the API; `None`: a static pod without a mirror.
+    in_api: Option<Istr>,
+    /// Whether a manifest on this machine asks for the pod, not the API.
+    is_static: bool,
     memory: Memory,
     previous: PodStatus,
     /// The status that the API has, and at which revision.
@@ -80,7 +105,7 @@ impl Worker {
         let first = updates.borrow().clone();
         let pod = view(&first);
         let (outbox, inbox) = mpsc::channel(INBOX_MAX);
-        let stored = (first.object.to_tree().get("status").cloned().unwrap_or_default(), first.object.head.revision);
+        let stored = first.in_api().map(|object| stored(object));
         Worker {
             key: first.object.key(),
             previous: pod.status.clone(),
@@ -90,8 +115,10 @@ impl Worker {
             updates,
             inbox,
             gone: first.gone,
+            in_api: first.in_api().map(|object| object.head.uid.clone()),
+            is_static: matches!(first.origin, Origin::Manifest(_)),
             memory: Memory::default(),
-            stored,
+            stored: stored.unwrap_or_default(),
             containers: HashMap::new(),
             sandbox: None,
             starting: BTreeSet::new(),
@@ -224,6 +251,9 @@ impl Worker {
         if let Some(message) = corten_podplan::security::app_armor_refusal(&self.ctx.pod, shared.facts.app_armor) {
             return Err(Rejection { reason: "AppArmor".into(), message });
         }
+        if let Some(rejection) = shared.shutdown.refuses() {
+            return Err(rejection);
+        }
         if let Some(message) = corten_podplan::eviction::refuses(&shared.conditions.get(), &self.ctx.pod) {
             return Err(Rejection { reason: corten_podplan::eviction::REASON.into(), message });
         }
@@ -287,7 +317,7 @@ impl Worker {
             self.ctx.shared.mailboxes.close(self.ctx.uid());
         }
         let written = self.gone || self.write_status(status).await;
-        if delete && written && !self.gone && !self.deleted {
+        if delete && written && !self.gone && !self.deleted && !self.is_static {
             self.delete().await;
         }
         let refresh = self.refresh_times().filter(|at| now < *at);
@@ -402,6 +432,7 @@ impl Worker {
 
     /// Writes the status if it differs from what the API has. False: it is to be tried again.
     async fn write_status(&mut self, status: Tree) -> bool {
+        let Some(uid) = self.in_api.clone() else { return true };
         const OWNED: [&str; 6] = ["message", "reason", "podIP", "podIPs", "hostIP", "hostIPs"];
         let (stored, _) = &self.stored;
         let mut patch = Tree::map();
@@ -419,7 +450,7 @@ impl Worker {
             return true;
         }
         let mut body = Tree::map();
-        body.set("metadata.uid", self.ctx.uid());
+        body.set("metadata.uid", uid.as_str());
         body.insert("status", patch);
         match write::merge_status(&self.ctx.shared.api, self.key.clone(), body).await {
             Ok(written) => {
@@ -442,7 +473,18 @@ impl Worker {
 
     fn note_stored(&mut self, object: &Object) {
         if object.head.revision >= self.stored.1 {
-            self.stored = (object.to_tree().get("status").cloned().unwrap_or_default(), object.head.revision);
+            self.stored = stored(object);
+        }
+    }
+
+    /// Which object has the pod's status, and what that has.
+    fn note_in_api(&mut self, update: &Update) {
+        match update.in_api() {
+            Some(object) if self.in_api.as_ref() == Some(&object.head.uid) => self.note_stored(object),
+            other => {
+                self.in_api = other.map(|object| object.head.uid.clone());
+                self.stored = other.map(|object| stored(object)).unwrap_or_default();
+            }
         }
     }
 
@@ -511,7 +553,7 @@ impl Worker {
             ended.metadata.deletion_timestamp = Some(self.ctx.shared.clock.now());
             pod = Arc::new(ended);
         }
-        self.note_stored(&update.object);
+        self.note_in_api(&update);
         // What downwardAPI volumes tell of.
         let (new, old) = (&pod.metadata, &self.ctx.pod.metadata);
         let told = new.labels == old.labels && new.annotations == old.annotations && new.generation == old.generation;
@@ -606,6 +648,11 @@ impl Worker {
                     self.memory.evict(&eviction);
                 }
             }
+            Message::ShutDown { grace_seconds } => {
+                if self.memory.lifecycle() < Lifecycle::Terminated {
+                    self.memory.shut_down(grace_seconds);
+                }
+            }
             Message::TornDown(outcome) => {
                 self.tearing_down = false;
                 match outcome {
@@ -638,6 +685,11 @@ impl Worker {
             self.memory.note_probe(id, kind, probe, ok);
         }
     }
+}
+
+/// The status that an object has in the API, and at which revision.
+fn stored(object: &Object) -> (Tree, Revision) {
+    (object.to_tree().get("status").cloned().unwrap_or_default(), object.head.revision)
 }
 
 fn view(update: &Update) -> Arc<Pod> {

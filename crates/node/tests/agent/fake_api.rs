@@ -18,6 +18,8 @@ pub struct FakeApi {
     feed: broadcast::Sender<(WatchEventKind, Arc<Object>)>,
     /// How many tokens were made.
     tokens: std::sync::atomic::AtomicU8,
+    /// Nobody answers.
+    pub away: std::sync::atomic::AtomicBool,
 }
 
 #[derive(Default)]
@@ -29,7 +31,7 @@ struct State {
 impl FakeApi {
     pub fn new() -> Arc<FakeApi> {
         let (registry, feed) = (Registry::builtin(), broadcast::channel(4096).0);
-        Arc::new(FakeApi { registry, state: Mutex::default(), feed, tokens: 0.into() })
+        Arc::new(FakeApi { registry, state: Mutex::default(), feed, tokens: 0.into(), away: false.into() })
     }
 
     pub fn put(&self, key: &ObjectKey, mut tree: Tree) -> Arc<Object> {
@@ -71,6 +73,13 @@ impl FakeApi {
         };
         let outcome = tokio::time::timeout(std::time::Duration::from_secs(30), wait).await;
         outcome.unwrap_or_else(|_| panic!("timed out: {what}"))
+    }
+
+    fn answers(&self) -> Result<(), Status> {
+        match self.away.load(std::sync::atomic::Ordering::SeqCst) {
+            true => Err(Status::new(Reason::ServiceUnavailable, "nobody answers")),
+            false => Ok(()),
+        }
     }
 
     fn delete(&self, key: &ObjectKey, grace: Option<i64>) -> Result<(), Status> {
@@ -149,11 +158,15 @@ fn selects(options: &ListOptions, object: &Object) -> bool {
 
 impl Api for FakeApi {
     fn get<'a>(&'a self, key: &'a ObjectKey) -> BoxFuture<'a, Result<Arc<Object>, Status>> {
-        Box::pin(async move { self.find(key).ok_or_else(|| Status::not_found("", "things", &key.name)) })
+        Box::pin(async move {
+            self.answers()?;
+            self.find(key).ok_or_else(|| Status::not_found("", "things", &key.name))
+        })
     }
 
     fn list(&self, kind: KindId, options: ListOptions) -> BoxFuture<'_, Result<ApiList, Status>> {
         Box::pin(async move {
+            self.answers()?;
             let state = self.state.lock().unwrap();
             let items = state.objects.values().filter(|o| o.kind == kind && selects(&options, o)).cloned().collect();
             Ok(ApiList { items, revision: Revision(state.revision) })
@@ -167,6 +180,7 @@ impl Api for FakeApi {
         after: Revision,
     ) -> BoxFuture<'_, Result<BoxStream<'static, Result<WatchEvent, Status>>, Status>> {
         Box::pin(async move {
+            self.answers()?;
             let state = self.state.lock().unwrap();
             // What came between the list and now.
             let missed: Vec<(WatchEventKind, Arc<Object>)> = state
@@ -192,7 +206,7 @@ impl Api for FakeApi {
     fn write(&self, write: Write, _: WriteOptions) -> BoxFuture<'_, Result<Written, Failure>> {
         Box::pin(async move {
             let fail = |status| Failure { status, revision: Revision(0) };
-            self.run(write).map_err(fail)
+            self.answers().and_then(|()| self.run(write)).map_err(fail)
         })
     }
 }

@@ -8,6 +8,8 @@
 mod fake_api;
 mod hooks;
 mod resize;
+mod shutdown;
+mod static_pods;
 mod storage;
 mod users;
 
@@ -20,7 +22,7 @@ use std::time::Duration;
 use corten_base::Tasks;
 use corten_client::{ExecExit, ExecRequest, LogRequest, NodeApi, PodTarget, PortForwardRequest};
 use corten_kinds::id;
-use corten_node::{Agent, Apis, Config, DirectoryImages, EvictionSettings};
+use corten_node::{Agent, Apis, Config, DirectoryImages, EvictionSettings, ShutdownPeriods};
 use corten_object::ObjectKey;
 use corten_tree::Tree;
 use futures::{FutureExt, StreamExt};
@@ -29,6 +31,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use fake_api::FakeApi;
 use hooks::hooks_and_stop_signal;
 use resize::resize_in_place;
+use shutdown::shutdown_ends_pods_by_priority;
+use static_pods::{static_pods_and_mirrors, static_pods_without_the_api};
 use storage::{evicts, local_volumes, mount_modes, summary};
 use users::{app_armor, host_users, huge_pages};
 
@@ -75,6 +79,7 @@ fn main() -> ExitCode {
         probes_and_restarts,
         volumes_and_environment,
         refuses,
+        runtime_class_handlers,
         services,
         evicts,
         summary,
@@ -84,7 +89,10 @@ fn main() -> ExitCode {
         hooks_and_stop_signal,
         host_users,
         app_armor,
-        huge_pages
+        huge_pages,
+        static_pods_and_mirrors,
+        static_pods_without_the_api,
+        shutdown_ends_pods_by_priority
     ];
     if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -143,6 +151,8 @@ impl Cluster {
             pods_max: 110,
             labels: vec![],
             host_netns: None,
+            pod_manifest_path: Some(base.join("manifests")),
+            shutdown: ShutdownPeriods::of_totals(20, 10),
             // What the machine has left is not what is tested.
             eviction: EvictionSettings::parse("", "", "", "").unwrap(),
         };
@@ -441,12 +451,9 @@ async fn volumes_and_environment(cluster: Cluster) {
 }
 
 async fn refuses(cluster: Cluster) {
-    cluster.create("p", r#""runtimeClassName":"kata","containers":[{"name":"c","image":"i"}]"#);
+    cluster.create("p", r#""os":{"name":"windows"},"containers":[{"name":"c","image":"i"}]"#);
     let pod = cluster.until("p", "failed", |pod| pod.str_at("status.phase") == "Failed").await;
-    assert_eq!(
-        pod.str_at("status.message"),
-        "Pod was rejected: spec.runtimeClassName: only the built-in runtime exists"
-    );
+    assert_eq!(pod.str_at("status.message"), "Pod was rejected: spec.os.name: this node runs Linux");
     cluster.create("q", r#""containers":[{"name":"c","image":"missing"}]"#);
     let reason = |pod: &Tree, wanted: &str| {
         let status = pod.list_at("status.containerStatuses").first().cloned().unwrap_or_default();
@@ -456,6 +463,48 @@ async fn refuses(cluster: Cluster) {
     cluster.until("q", "back-off", |pod| reason(pod, "ImagePullBackOff")).await;
     cluster.delete("q").await;
     cluster.delete("p").await;
+    cluster.end().await;
+}
+
+/// A class's handler must be the built-in runtime; else the pod says so and waits, until its class changes.
+async fn runtime_class_handlers(cluster: Cluster) {
+    let class = |name: &str, handler: &str| {
+        let json = format!(r#"{{"metadata":{{"name":"{name}"}},"handler":"{handler}"}}"#);
+        let key = ObjectKey::new(id::RUNTIME_CLASS, "", name);
+        cluster.api.put(&key, corten_tree::json::parse(json.as_bytes()).unwrap());
+    };
+    let create = |pod: &str, class: &str| {
+        let container = r#""containers":[{"name":"c","image":"i","command":["sleep","1000"]}]"#;
+        cluster.create(pod, &format!(r#""runtimeClassName":"{class}",{container}"#));
+    };
+    class("ours", "corten");
+    class("usual", "runc");
+    class("other", "kata");
+    for (pod, of) in [("p", "ours"), ("q", "usual"), ("r", "other"), ("s", "missing")] {
+        create(pod, of);
+    }
+    cluster.running("p").await;
+    cluster.running("q").await;
+    for wanted in [
+        r#"Failed to create pod sandbox: failed to get sandbox runtime: no runtime for "kata" is configured"#,
+        r#"Failed to create pod sandbox: runtimeclass.node.k8s.io "missing" not found"#,
+    ] {
+        let told = cluster.api.until(wanted, |api| {
+            let events = api.all(id::EVENT);
+            events.iter().map(|e| e.to_tree()).find(|e| e.str_at("message") == wanted)
+        });
+        assert_eq!(told.await.str_at("reason"), "FailedCreatePodSandBox");
+    }
+    let waiting = cluster.api.find(&Cluster::key("r")).unwrap().to_tree();
+    assert_eq!(waiting.str_at("status.phase"), "Pending");
+    class("other", "corten");
+    cluster.running("r").await;
+    let node = cluster.api.find(&ObjectKey::new(id::NODE, "", "n1")).unwrap().to_tree();
+    let handlers: Vec<&str> = node.list_at("status.runtimeHandlers").iter().map(|h| h.str_at("name")).collect();
+    assert_eq!(handlers, ["", "corten", "runc"]);
+    for pod in ["p", "q", "r", "s"] {
+        cluster.delete(pod).await;
+    }
     cluster.end().await;
 }
 

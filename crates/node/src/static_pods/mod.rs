@@ -1,0 +1,132 @@
+//! Static pods: what manifests on this machine ask for, with or without an API. (`pkg/kubelet/config/file.go`)
+//!
+//! [`follow`] reads the manifests whenever the kernel says that they have changed; [`slots`] decides which pods run and which mirror
+//! pods tell of them in the API; `crate::pods` has workers for them as for all pods.
+
+mod directory;
+pub mod manifest;
+mod mirrors;
+mod slots;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock};
+
+use corten_kinds::{Kind, Registry, id};
+use corten_object::{Object, time};
+use tokio::sync::watch;
+
+use crate::events::About;
+use crate::shared::Shared;
+
+pub use mirrors::{Done, execute};
+pub use slots::{Outcome, Slots, Step};
+
+/// The static pods that manifests ask for; `None` until they have been read once.
+pub type Wanted = watch::Sender<Option<Vec<Arc<Object>>>>;
+
+/// The row of Pod.
+static POD: LazyLock<Arc<Kind>> = LazyLock::new(|| Registry::builtin().get(id::POD).clone());
+
+/// What was last read of a file: its text or why it could not be read, and the pod that it last made.
+struct Known {
+    text: Result<String, String>,
+    pod: Option<Arc<Object>>,
+}
+
+/// Reads the manifests now and after each change. Ends when there is nothing to read.
+///
+/// # Errors
+/// If they cannot be watched.
+pub async fn follow(shared: Arc<Shared>, wanted: Arc<Wanted>) -> Result<(), String> {
+    let Some(path) = shared.config.pod_manifest_path.clone() else {
+        wanted.send_replace(Some(Vec::new()));
+        return Ok(());
+    };
+    let said = |error: std::io::Error| format!("static pods: {}: {error}", path.display());
+    let mut known: BTreeMap<PathBuf, Known> = BTreeMap::new();
+    // Read before they are watched, too: without a watch the pods run all the same.
+    take(&shared, &path, &mut known, &wanted).await?;
+    let mut watched = directory::Directory::new(&path).map_err(said)?;
+    loop {
+        watched.watch().map_err(said)?;
+        take(&shared, &path, &mut known, &wanted).await?;
+        watched.changed().await.map_err(said)?;
+    }
+}
+
+/// Reads the manifests and says which pods they ask for.
+async fn take(
+    shared: &Arc<Shared>,
+    path: &Path,
+    known: &mut BTreeMap<PathBuf, Known>,
+    wanted: &Wanted,
+) -> Result<(), String> {
+    let place = path.to_owned();
+    match shared.blocking(move |_| directory::read(&place)).await? {
+        Ok(files) => {
+            note(shared, known, files);
+            let pods: Vec<Arc<Object>> = known.values().filter_map(|file| file.pod.clone()).collect();
+            wanted.send_replace(Some(pods));
+        }
+        Err(error) => {
+            // Those that run stay; without any, the node goes on.
+            tell(shared, path, &format!("{}: {error}", path.display()));
+            wanted.send_if_modified(|now| now.is_none() && now.replace(Vec::new()).is_none());
+        }
+    }
+    Ok(())
+}
+
+/// Takes files in as they are now. A file that is wrong keeps the pod that it made before.
+fn note(shared: &Shared, known: &mut BTreeMap<PathBuf, Known>, files: BTreeMap<PathBuf, std::io::Result<String>>) {
+    known.retain(|path, _| files.contains_key(path));
+    let seen = time::format_micro(shared.clock.now());
+    for (path, text) in files {
+        let text = text.map_err(|error| format!("{}: {error}", path.display()));
+        let before = known.remove(&path);
+        if before.as_ref().is_some_and(|before| before.text == text) {
+            known.extend(before.map(|before| (path, before)));
+            continue;
+        }
+        let file = path.to_string_lossy();
+        let reading = manifest::Reading { kind: &POD, node: &shared.config.node_name, file: &file, seen: &seen };
+        let read = text.as_deref().map_err(Clone::clone).and_then(|text| manifest::read(text, &reading));
+        let before = before.and_then(|before| before.pod);
+        let pod = match read {
+            Ok(read) => {
+                for unknown in read.unknown {
+                    tracing::warn!(file = %path.display(), "static pod: {unknown}");
+                }
+                // The same pod stays as it was first seen.
+                Some(before.filter(|before| before.head.uid == read.pod.head.uid).unwrap_or(read.pod))
+            }
+            Err(error) => {
+                tell(shared, &path, &error);
+                before
+            }
+        };
+        known.insert(path, Known { text, pod });
+    }
+}
+
+/// Tells what is wrong with a manifest: in the log, and as an event about the node.
+pub fn tell(shared: &Shared, path: &Path, message: &str) {
+    tracing::error!(file = %path.display(), "static pod: {message}");
+    let name = &shared.config.node_name;
+    let about = About { kind: "Node", name: name.clone(), uid: name.clone(), ..About::default() };
+    shared.events.record(about, true, "InvalidStaticPod", format!("Could not process manifest file {message}"));
+}
+
+/// A static pod as others see it: with the status that its mirror has.
+pub fn shown(pod: &Arc<Object>, mirror: Option<&Object>) -> Arc<Object> {
+    let Some(mirror) = mirror else { return pod.clone() };
+    let (mut tree, from) = (pod.to_tree(), mirror.to_tree());
+    for path in ["status", "metadata.creationTimestamp"] {
+        if let Some(value) = from.path(path) {
+            tree.set(path, value.clone());
+        }
+    }
+    let object = Object::parse(id::POD, tree.to_json().into(), mirror.head.revision, &POD.fact_paths);
+    object.map_or_else(|_| pod.clone(), Arc::new)
+}
