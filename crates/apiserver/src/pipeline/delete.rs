@@ -10,6 +10,7 @@ use corten_client::{Propagation, WriteOptions};
 use corten_kinds::{DeleteRequest, Graceful, Kind};
 use corten_object::{Object, Status, time};
 use corten_tree::{Tree, tree};
+use futures::stream::{self, StreamExt as _};
 
 use super::commit::{Commit, CommitError};
 use super::metadata::{FOREGROUND, ORPHAN, finalizers_of};
@@ -18,6 +19,10 @@ use crate::core::{Core, attributes};
 
 /// How often a delete without preconditions is tried against newer states.
 const CONFLICT_RETRIES: usize = 10;
+
+/// Deletes of one deletecollection that are under way at a time (upstream's `--delete-collection-workers` is 1, with a store that
+/// answers sooner than a disk).
+const COLLECTION_AT_ONCE: usize = 16;
 
 /// What a delete does to an object.
 enum Fate {
@@ -137,7 +142,7 @@ impl Core {
         let about = attributes(user, "deletecollection", kind, (&list.namespace, "", ""));
         self.authorize(&corten_auth::Attributes { fields: &list.fields.terms, ..about }).await?;
         let listed = self.list_authorized((kind, version), list).await?;
-        for object in &listed.items {
+        let deletes = listed.items.iter().map(|object| {
             let request = Request {
                 user,
                 kind,
@@ -147,11 +152,17 @@ impl Core {
                 subresource: "",
                 options,
             };
-            match self.delete_authorized(request, parameters, true).await {
+            self.delete_authorized(request, parameters, true)
+        });
+        // Several at a time: their commits wait for the disk together.
+        let mut deletes = stream::iter(deletes.collect::<Vec<_>>()).buffer_unordered(COLLECTION_AT_ONCE);
+        while let Some(outcome) = deletes.next().await {
+            match outcome {
                 Err(status) if !status.is_not_found() => return Err(status),
                 _ => {}
             }
         }
+        drop(deletes);
         Ok(listed)
     }
 }
