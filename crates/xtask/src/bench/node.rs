@@ -100,6 +100,16 @@ async fn ours(bench: &mut Bench, args: &NodeArgs, theirs: Option<&Figures>) -> R
         bail!("{} pods run, but only {} shims were found", args.pods, shims.len());
     }
     let memory = pss_kib(&shims) as f64 / args.pods as f64 / 1024.0;
+    if args.probe {
+        stay_ready(&client, args.pods).await?;
+    }
+    let server = bench.child.as_ref().context("the server runs")?.id();
+    let server = pss_kib(&[i32::try_from(server)?]) as f64 / 1024.0;
+    let began = Instant::now();
+    client.json(Method::DELETE, PODS, "", None).await.context("deleting all pods with one request")?;
+    let answered = began.elapsed();
+    delete_pods(&client).await?;
+    let gone = began.elapsed();
     let of = |pick: &dyn Fn(&Figures) -> String| theirs.map_or_else(|| "—".to_owned(), pick);
     Ok(vec![
         Row {
@@ -131,6 +141,18 @@ async fn ours(bench: &mut Bench, args: &NodeArgs, theirs: Option<&Figures>) -> R
             ours: format!("{memory:.2} MiB"),
             theirs: of(&|f| format!("{:.2} MiB", f.memory)),
             target: verdict("≤ 1.5 MB", memory * 1.048_576 <= 1.5),
+        },
+        Row {
+            figure: format!("memory of the server with {} pods: PSS", args.pods),
+            ours: format!("{server:.1} MiB"),
+            theirs: String::new(),
+            target: String::new(),
+        },
+        Row {
+            figure: format!("{} pods deleted with one request: answered, all gone", args.pods),
+            ours: format!("{:.2} s, {:.2} s", answered.as_secs_f64(), gone.as_secs_f64()),
+            theirs: String::new(),
+            target: String::new(),
         },
     ])
 }
@@ -178,12 +200,43 @@ async fn at_once(bench: &Bench, client: &HttpClient, count: usize, probe: bool) 
     Ok((all, times))
 }
 
+/// Watches the pods for some rounds of their probes: none may become unready or be restarted.
+async fn stay_ready(client: &HttpClient, count: usize) -> Result<()> {
+    const ROUNDS: Duration = Duration::from_secs(35);
+    let list = client.json(Method::GET, PODS, "", None).await?;
+    let revision = list.str_at("metadata.resourceVersion").to_owned();
+    let fault = |pod: &Tree| {
+        let restarts = pod.list_at("status.containerStatuses").iter().any(|s| s.i64_at("restartCount") != Some(0));
+        let ready = |c: &Tree| c.str_at("type") == "Ready" && c.str_at("status") == "True";
+        (restarts || !pod.list_at("status.conditions").iter().any(ready))
+            .then(|| pod.str_at("metadata.name").to_owned())
+    };
+    let faults: Vec<String> = list.list_at("items").iter().filter_map(fault).collect();
+    if !faults.is_empty() || list.list_at("items").len() != count {
+        bail!("of {count} pods, these are not ready: {}", faults.join(" "));
+    }
+    let mut events = client.lines(&format!("{PODS}?watch=true&resourceVersion={revision}"), "application/json").await?;
+    let watching = async {
+        while let Some(event) = events.next().await {
+            if let Some(name) = event?.get("object").and_then(fault) {
+                bail!("{name} did not answer its probes");
+            }
+        }
+        bail!("the watch of the pods ended")
+    };
+    match tokio::time::timeout(ROUNDS, watching).await {
+        Ok(outcome) => outcome,
+        Err(_) => Ok(()),
+    }
+}
+
 fn body(name: &str, probe: bool) -> Tree {
     let mut body = pod_body(name);
     if probe {
         let container = tree!({
             "name": "main", "image": "corten.dev/web:v1",
-            "readinessProbe": {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 10}
+            "readinessProbe": {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 10},
+            "livenessProbe": {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 10}
         });
         body.set("spec.containers", Tree::List(vec![container]));
     }
