@@ -8,13 +8,16 @@ mod crash;
 mod drain;
 mod faults;
 mod helm;
+mod kills;
 mod kubectl;
+mod node;
+mod own_server;
 mod postgres;
 mod proxies;
 mod traffic;
 mod workloads;
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -47,8 +50,10 @@ const CASES: &[Case] = &[
     ("rolling_update_drops_nothing", traffic::rolling_update_drops_nothing),
     ("postgres_keeps_its_data", postgres::keeps_its_data),
     ("shutdown_delay", drain::shutdown_delay),
+    ("static_pods", node::static_pods),
+    ("graceful_node_shutdown", node::graceful_node_shutdown),
     ("containers_survive_the_server", crash::containers_survive_the_server),
-    ("killed_again_and_again", crash::killed_again_and_again),
+    ("killed_again_and_again", kills::killed_again_and_again),
 ];
 
 fn main() -> ExitCode {
@@ -70,7 +75,7 @@ fn run() -> Result<()> {
         return Ok(());
     }
     let before = Snapshot::take();
-    let mut cluster = Cluster::up(Path::new(env!("CARGO_BIN_EXE_corten")), "e2e")?;
+    let mut cluster = Cluster::up(&binary(), "e2e")?;
     cluster.build_image(&debian::busybox()?, "test.local/busybox:1", &["--cmd", "/bin/sh"])?;
     let mut failed = Vec::new();
     for (name, case) in selected {
@@ -92,6 +97,11 @@ fn run() -> Result<()> {
         bail!("left behind:\n  {}", left.join("\n  "));
     }
     if failed.is_empty() { Ok(()) } else { bail!("failed: {}", failed.join(", ")) }
+}
+
+/// The program that is tested; this variable names another build of it.
+fn binary() -> PathBuf {
+    std::env::var_os("CORTEN_TEST_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_corten").into(), PathBuf::from)
 }
 
 /// Makes a namespace for a case, empty even if an earlier run left it, and waits for its service account.
