@@ -30,40 +30,79 @@ fn now() -> String {
 /// whenever that changes: `web 3`.
 ///
 /// # Errors
-/// If a node cannot be registered, or the pods' watch ends.
+/// If a node cannot be registered, or the pods cannot be listed or watched.
 pub(crate) async fn play(connection: &Connection) -> Result<()> {
-    let tasks = Tasks::tokio();
     let client = HttpClient::new(connection)?;
     for number in 0..NODES {
         register(&client, number).await?;
     }
+    let tasks = Tasks::tokio();
     tasks.spawn("heartbeats", OnStop::Abort, beat(client.clone()));
-    let path = "/api/v1/pods?watch=true&resourceVersion=0&allowWatchBookmarks=true";
-    let mut events = client.lines(path, "application/json").await.map_err(|s| anyhow!("{s}"))?;
+    let mut nodes = Nodes {
+        client,
+        tasks,
+        gate: Arc::new(Semaphore::new(REQUESTS_MAX)),
+        done: HashSet::new(),
+        pods: Pods::default(),
+    };
+    // What is followed has a connection of its own.
+    let following = HttpClient::new(connection)?;
     say("ready")?;
-    let (gate, mut done) = (Arc::new(Semaphore::new(REQUESTS_MAX)), HashSet::new());
-    let mut counts = Counts::default();
-    while let Some(event) = events.next().await {
-        let event = event.map_err(|s| anyhow!("{s}"))?;
-        let Some(pod) = event.path("object").filter(|o| o.str_at("kind") == "Pod") else { continue };
-        let uid = pod.str_at("metadata.uid").to_owned();
-        let gone = event.str_at("type") == "DELETED";
-        if let Some(line) = counts.change(&uid, pod.str_at("metadata.labels.app"), gone) {
+    loop {
+        nodes.follow(&following).await?;
+        // Upstream's server ends the watches of those who do not keep up with it.
+        eprintln!("the nodes' watch has ended, they list their pods again");
+    }
+}
+
+struct Nodes {
+    client: HttpClient,
+    tasks: Tasks,
+    gate: Arc<Semaphore>,
+    /// What was done for which pod.
+    done: HashSet<(String, Step)>,
+    pods: Pods,
+}
+
+impl Nodes {
+    /// Lists all pods and follows them until the watch ends.
+    async fn follow(&mut self, client: &HttpClient) -> Result<()> {
+        let list = client.json(Method::GET, "/api/v1/pods", "", None).await.map_err(|s| anyhow!("{s}"))?;
+        let listed: HashSet<&str> = list.list_at("items").iter().map(|pod| pod.str_at("metadata.uid")).collect();
+        self.pods.keep(&listed).iter().try_for_each(|line| say(line))?;
+        for pod in list.list_at("items") {
+            self.seen(pod, false)?;
+        }
+        let path = format!("/api/v1/pods?watch=true&resourceVersion={}", list.str_at("metadata.resourceVersion"));
+        let mut events = client.lines(&path, "application/json").await.map_err(|s| anyhow!("{s}"))?;
+        while let Some(Ok(event)) = events.next().await {
+            match event.str_at("type") {
+                "ERROR" => break,
+                kind => event.path("object").map_or(Ok(()), |pod| self.seen(pod, kind == "DELETED"))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts a pod, and does for it what a node does next.
+    fn seen(&mut self, pod: &Tree, gone: bool) -> Result<()> {
+        let uid = pod.str_at("metadata.uid");
+        if let Some(line) = self.pods.change(uid, pod.str_at("metadata.labels.app"), gone) {
             say(&line)?;
         }
-        let Some(step) = Step::of(pod).filter(|_| !gone) else { continue };
-        if !done.insert((uid, step)) {
-            continue;
+        let Some(step) = Step::of(pod).filter(|_| !gone) else { return Ok(()) };
+        if !self.done.insert((uid.to_owned(), step)) {
+            return Ok(());
         }
-        let (client, gate, pod) = (client.clone(), gate.clone(), pod.clone());
-        tasks.spawn("pod", OnStop::Abort, async move {
+        let (client, gate, pod) = (self.client.clone(), self.gate.clone(), pod.clone());
+        self.tasks.spawn("pod", OnStop::Abort, async move {
             let Ok(_permit) = gate.acquire().await else { return };
             if let Err(error) = step.take(&client, &pod).await {
                 eprintln!("{step:?} of {}: {error}", pod.str_at("metadata.name"));
             }
         });
+        Ok(())
     }
-    Err(anyhow!("the nodes' watch has ended"))
 }
 
 fn say(line: &str) -> Result<()> {
@@ -85,14 +124,14 @@ async fn beat(client: HttpClient) {
     }
 }
 
-/// How many pods there are of each label `app`.
+/// The labels `app` of all pods that are there, by uid, and how many there are of each.
 #[derive(Default)]
-struct Counts {
+struct Pods {
     apps: HashMap<String, String>,
     counts: HashMap<String, usize>,
 }
 
-impl Counts {
+impl Pods {
     /// Takes a pod in or out; what is new then.
     fn change(&mut self, uid: &str, app: &str, gone: bool) -> Option<String> {
         let changed = match gone {
@@ -102,6 +141,13 @@ impl Counts {
         let count = self.counts.entry(app.to_owned()).or_default();
         *count = if gone { count.saturating_sub(usize::from(changed)) } else { *count + usize::from(changed) };
         changed.then(|| format!("{app} {count}"))
+    }
+
+    /// Takes out those that are not among these; what is new then.
+    fn keep(&mut self, uids: &HashSet<&str>) -> Vec<String> {
+        let gone = self.apps.iter().filter(|(uid, _)| !uids.contains(uid.as_str()));
+        let gone: Vec<(String, String)> = gone.map(|(uid, app)| (uid.clone(), app.clone())).collect();
+        gone.iter().filter_map(|(uid, app)| self.change(uid, app, true)).collect()
     }
 }
 
@@ -218,12 +264,13 @@ mod tests {
 
     #[test]
     fn pods_count_once_however_often_they_change() {
-        let mut counts = Counts::default();
-        assert_eq!(counts.change("1", "web", false).as_deref(), Some("web 1"));
-        assert_eq!(counts.change("1", "web", false), None);
-        assert_eq!(counts.change("2", "web", false).as_deref(), Some("web 2"));
-        assert_eq!(counts.change("3", "batch", false).as_deref(), Some("batch 1"));
-        assert_eq!(counts.change("1", "web", true).as_deref(), Some("web 1"));
-        assert_eq!(counts.change("1", "web", true), None);
+        let mut pods = Pods::default();
+        assert_eq!(pods.change("1", "web", false).as_deref(), Some("web 1"));
+        assert_eq!(pods.change("1", "web", false), None);
+        assert_eq!(pods.change("2", "web", false).as_deref(), Some("web 2"));
+        assert_eq!(pods.change("3", "batch", false).as_deref(), Some("batch 1"));
+        assert_eq!(pods.change("1", "web", true).as_deref(), Some("web 1"));
+        assert_eq!(pods.change("1", "web", true), None);
+        assert_eq!(pods.keep(&HashSet::from(["3"])), ["web 0"], "what no list has any more has gone");
     }
 }
