@@ -68,7 +68,14 @@ impl Controller for NamespaceController {
         }
         let content = content(world, namespace.name());
         if content.is_empty() {
-            return finalize(&namespace, tree);
+            // Others may hold the namespace for longer: it must not say for so long that something remains. One that never said
+            // so ends at once.
+            let told = conditions::find(&before, "NamespaceContentRemaining").is_some();
+            let after = if told { describe(world, &content, &before) } else { before.clone() };
+            return match status::write(&namespace.object, &before, &after) {
+                Some(write) => Plan::of(vec![write]),
+                None => finalize(&namespace, tree),
+            };
         }
         let pods_remain = content.iter().any(|(kind, _)| kind.id == id::POD);
         let mut actions: Vec<Action> = content
@@ -119,7 +126,7 @@ fn describe(world: &World<'_>, content: &Content<'_>, before: &Tree) -> Tree {
             |c: &Tree| c.str_at("status") == status && c.str_at("reason") == reason && c.str_at("message") == message;
         if !conditions::find(&after, kind).is_some_and(same) {
             let condition = NewCondition { kind, status, reason, message };
-            conditions::replace(&mut after, &condition, world.now, "");
+            conditions::set_in_place(&mut after, &condition, world.now);
         }
     };
     let all_found = "All resources successfully discovered";
@@ -151,8 +158,13 @@ fn describe(world: &World<'_>, content: &Content<'_>, before: &Tree) -> Tree {
         })
         .collect();
     remaining.sort();
-    let message = format!("Some resources are remaining: {}", remaining.join(", "));
-    set("NamespaceContentRemaining", "True", "SomeResourcesRemain", message);
+    if remaining.is_empty() {
+        let removed = "All content successfully removed";
+        set("NamespaceContentRemaining", "False", "ContentRemoved", removed.into());
+    } else {
+        let message = format!("Some resources are remaining: {}", remaining.join(", "));
+        set("NamespaceContentRemaining", "True", "SomeResourcesRemain", message);
+    }
     let mut finalizers: BTreeMap<&str, usize> = BTreeMap::new();
     for object in content.iter().flat_map(|(_, objects)| objects) {
         for finalizer in &object.head.finalizers {
