@@ -1,11 +1,15 @@
 //! `corten-sim`: simulates clusters from seeds and tells what broke, how far it got, and how fast. `cargo xtask sim` builds and
 //! runs it.
 
+use std::collections::BTreeMap;
+use std::num::NonZero;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc;
 use std::time::Instant;
 
 use clap::Parser;
-use corten_sim::{Script, run, shrink};
+use corten_sim::{Report, Script, run, shrink};
 
 /// Simulates whole clusters from seeds: real pipeline, cache, controllers and scheduler, virtual time, injected faults
 #[derive(Debug, Parser)]
@@ -29,6 +33,9 @@ struct Options {
     /// Show a broken run as it is, and do not look for a shorter one
     #[arg(long)]
     no_shrink: bool,
+    /// How many seeds run at once (as many as there are processors)
+    #[arg(long)]
+    jobs: Option<NonZero<usize>>,
     /// Tell only what broke, as `seed<TAB>invariant<TAB>virtual seconds<TAB>text`, and how long it took
     #[arg(long)]
     terse: bool,
@@ -37,37 +44,101 @@ struct Options {
     log: String,
 }
 
+/// What has been run so far.
+struct Told<'o> {
+    options: &'o Options,
+    runs: u64,
+    node_seconds: i64,
+    seconds: i64,
+    broken: Vec<String>,
+}
+
+impl Told<'_> {
+    fn wants_more(&self) -> bool {
+        let more = match self.options.node_hours {
+            Some(hours) => self.node_seconds < i64::try_from(hours).unwrap_or(i64::MAX).saturating_mul(3600),
+            None => self.runs < self.options.runs,
+        };
+        more && (!self.options.stop || self.broken.is_empty())
+    }
+
+    fn tell(&mut self, report: &Report) {
+        let seed = self.options.seed + self.runs;
+        self.runs += 1;
+        self.node_seconds += report.node_seconds;
+        self.seconds += report.seconds;
+        if !self.options.terse {
+            println!("{report}");
+        }
+        let Some(fault) = report.faults.first() else { return };
+        self.broken.push(seed.to_string());
+        if self.options.terse {
+            println!("{seed}\t{}\t{}\t{}", fault.invariant, fault.second, fault.text);
+        } else if !self.options.no_shrink {
+            let shorter = shrink(report);
+            println!("shorter: {}{shorter}", shorter.script);
+        }
+    }
+}
+
+/// Lets the others stop when one run panics: its seed would be waited for in vain.
+struct EndsAll<'d>(&'d AtomicBool);
+
+impl Drop for EndsAll<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Runs seeds, several at once, and tells of them in their order. A run is one thread's, so they do not see each other.
+fn run_all(options: &Options) -> Told<'_> {
+    let mut told = Told { options, runs: 0, node_seconds: 0, seconds: 0, broken: Vec::new() };
+    let (next, done) = (AtomicU64::new(options.seed), AtomicBool::new(false));
+    // What is logged is to be read in its order.
+    let many = if options.log == "off" { std::thread::available_parallelism().map_or(1, NonZero::get) } else { 1 };
+    let jobs = options.jobs.map_or(many, NonZero::get);
+    std::thread::scope(|threads| {
+        let (send, receive) = mpsc::sync_channel(jobs);
+        for _ in 0..jobs {
+            let (send, next, done) = (send.clone(), &next, &done);
+            threads.spawn(move || {
+                let _ends = EndsAll(done);
+                while !done.load(Ordering::Relaxed) {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    // Who receives no more has seen enough.
+                    if send.send((seed, run(&Script::new(seed, options.steps)))).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(send);
+        let mut early = BTreeMap::new();
+        while told.wants_more() {
+            let Ok((seed, report)) = receive.recv() else { break };
+            early.insert(seed, report);
+            while told.wants_more()
+                && let Some(report) = early.remove(&(options.seed + told.runs))
+            {
+                told.tell(&report);
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+        drop(receive);
+    });
+    told
+}
+
 fn main() -> ExitCode {
     let options = Options::parse();
     tracing_subscriber::fmt().with_env_filter(&options.log).with_ansi(false).init();
     let began = Instant::now();
-    let (mut node_seconds, mut seconds, mut seed, mut broken) = (0, 0, options.seed, Vec::new());
-    let wants_more = |seed: u64, node_seconds: i64| match options.node_hours {
-        Some(hours) => (node_seconds as u64) < hours * 3600,
-        None => seed < options.seed + options.runs,
-    };
-    while wants_more(seed, node_seconds) && (!options.stop || broken.is_empty()) {
-        let report = run(&Script::new(seed, options.steps));
-        node_seconds += report.node_seconds;
-        seconds += report.seconds;
-        if !options.terse {
-            println!("{report}");
-        }
-        if let Some(fault) = report.faults.first() {
-            broken.push(seed.to_string());
-            if options.terse {
-                println!("{seed}\t{}\t{}\t{}", fault.invariant, fault.second, fault.text);
-            } else if !options.no_shrink {
-                let shorter = shrink(&report);
-                println!("shorter: {}{shorter}", shorter.script);
-            }
-        }
-        seed += 1;
-    }
+    let Told { runs, node_seconds, seconds, broken, .. } = run_all(&options);
     let real = began.elapsed().as_secs_f64();
     println!(
-        "{} runs, {:.1} node-hours and {:.1} cluster-hours of virtual time in {real:.1} s: {:.0} node-hours a minute; {} broken{}{}",
-        seed - options.seed,
+        "{runs} runs, {:.1} node-hours and {:.1} cluster-hours of virtual time in {real:.1} s: {:.0} node-hours a minute; {} broken{}{}",
         node_seconds as f64 / 3600.0,
         seconds as f64 / 3600.0,
         node_seconds as f64 / 60.0 / real,

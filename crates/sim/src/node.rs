@@ -335,7 +335,7 @@ impl Nodes {
     async fn work(self, pod: Arc<Object>, mut orders: watch::Receiver<Orders>) {
         let Ok(view) = pod.view::<Pod>() else { return };
         let machine = view.spec.node_name.clone();
-        let mut life = Life { nodes: &self, pod: &pod, view: &view, machine: &machine, running: false };
+        let mut life = Life { nodes: &self, pod: &pod, view: &view, machine: &machine, running: false, sandbox: true };
         let mut ended = view.is_terminal();
         if !ended && !view.is_terminating() && life.start(&mut orders).await {
             ended = life.run(&mut orders).await;
@@ -365,6 +365,8 @@ struct Life<'l> {
     view: &'l Pod,
     machine: &'l str,
     running: bool,
+    /// Whether its network namespace is there, or will be.
+    sandbox: bool,
 }
 
 impl Life<'_> {
@@ -437,7 +439,11 @@ impl Life<'_> {
         }
         let ok = !nodes.chance(failing);
         self.stop();
-        self.status(if ok { "Succeeded" } else { "Failed" }, Some(i64::from(!ok))).await;
+        let (phase, exit) = (if ok { "Succeeded" } else { "Failed" }, Some(i64::from(!ok)));
+        self.status(phase, exit).await;
+        // What becomes of the sandbox is told when it is gone, just when others begin to act on the pod's end.
+        self.sandbox = false;
+        self.status(phase, exit).await;
         true
     }
 
@@ -455,6 +461,7 @@ impl Life<'_> {
             condition("Initialized", "True"),
             condition("ContainersReady", truth),
             condition("Ready", truth),
+            condition("PodReadyToStartContainers", if self.sandbox { "True" } else { "False" }),
         ];
         let state = match (phase, exit) {
             ("Pending", _) => tree!({"waiting": {"reason": "ErrImagePull", "message": "no such image"}}),

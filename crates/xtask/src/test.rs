@@ -16,8 +16,8 @@ pub(crate) struct TestArgs {
     /// Leave the end-to-end tests out
     #[arg(long)]
     no_e2e: bool,
-    /// Hours of virtual time that simulated nodes live together; 0 leaves the simulation out, until all seeds hold
-    #[arg(long, default_value_t = 0)]
+    /// Hours of virtual time that simulated nodes live together; 0 leaves the simulation out
+    #[arg(long, default_value_t = 200)]
     node_hours: u64,
 }
 

@@ -176,7 +176,10 @@ impl Checker {
         }
         for kind in [id::REPLICA_SET, id::STATEFUL_SET] {
             let sets: Vec<Arc<Object>> = self.objects.list(kind).cloned().collect();
-            sets.iter().for_each(|set| self.note_size(set));
+            for set in &sets {
+                self.note_size(set);
+                self.note_told(set);
+            }
         }
     }
 

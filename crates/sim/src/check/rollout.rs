@@ -21,6 +21,22 @@ pub(super) struct Rollout {
     told: HashMap<Istr, Sizes>,
 }
 
+/// Annotation of a set: the newest has the highest.
+const REVISION: &str = "deployment.kubernetes.io/revision";
+
+/// A set of the rolled deployment.
+struct Told {
+    uid: Istr,
+    revision: i64,
+    size: i64,
+    /// How many available pods it may be thought to have.
+    available: i64,
+}
+
+fn size(set: &ReplicaSet) -> i64 {
+    set.spec.replicas.unwrap_or(1)
+}
+
 /// How many pods a deployment may have more, and fewer, than it asks for.
 fn bounds(deployment: &Deployment) -> (i64, i64) {
     let desired = deployment.spec.replicas.unwrap_or(1);
@@ -38,41 +54,63 @@ impl Checker {
         deployment.spec.min_ready_seconds == 0 || self.nodes.machines().len() == 1
     }
 
+    /// Remembers what a set of the rolled deployment tells; answers with that deployment, and the fewest available pods lately.
+    pub(super) fn note_told(&mut self, object: &Object) -> Option<(Arc<Object>, i64)> {
+        let owner = self.owner(object).filter(|o| o.kind == id::DEPLOYMENT && o.head.name == *ROLLED)?;
+        let set = object.view::<ReplicaSet>().ok()?;
+        let now = self.sim.now();
+        let told = self.rollout.told.entry(object.head.uid.clone()).or_default();
+        told.note(now, set.status.available_replicas);
+        Some((owner, told.range(now)?.0))
+    }
+
     /// A set of the rolled deployment has changed: what the deployment takes away does not count as available, or is not needed,
     /// by what the sets' statuses told when it decided, whenever that was.
     pub(super) fn rolled_set(&mut self, event: &Event) {
         let Some(object) = &event.object else { return };
-        let Some((owner, set)) = self.owner(object).zip(object.view::<ReplicaSet>().ok()) else { return };
-        if owner.kind != id::DEPLOYMENT || owner.head.name != *ROLLED {
-            return;
-        }
-        let now = self.sim.now();
-        let told = self.rollout.told.entry(object.head.uid.clone()).or_default();
-        told.note(now, set.status.available_replicas);
-        let Some((least, _)) = told.range(now) else { return };
-        let size = |set: &ReplicaSet| set.spec.replicas.unwrap_or(1);
+        let Some((owner, least)) = self.note_told(object) else { return };
+        let Ok(set) = object.view::<ReplicaSet>() else { return };
         let before = event.previous.as_ref().and_then(|o| o.view::<ReplicaSet>().ok()).map_or(0, |old| size(&old));
+        let (after, name) = (size(&set), &object.head.name);
         let Ok(deployment) = owner.view::<Deployment>() else { return };
-        if size(&set) >= least.min(before) || !self.rollout.complete || !self.is_calm() {
+        if after >= before || !self.is_calm() {
             return;
-        }
-        let mut others = 0;
-        for other in self.controlled(&owner.head.uid, id::REPLICA_SET) {
-            let Some(view) = other.view::<ReplicaSet>().ok().filter(|_| other.head.uid != object.head.uid) else {
-                continue;
-            };
-            let told = self.rollout.told.get_mut(&other.head.uid).and_then(|told| told.range(now));
-            others += told.map_or(0, |(_, most)| most).min(size(&view));
         }
         let needed = deployment.spec.replicas.unwrap_or(1) - bounds(&deployment).1;
-        if size(&set) + others < needed {
+        let sets = self.told_sets(&owner);
+        let others: i64 = sets.iter().filter(|s| s.uid != object.head.uid).map(|s| s.available).sum();
+        if self.rollout.complete && after < least && after + others < needed {
             let text = format!(
-                "{} goes from {before} to {}, which has at least {least} available pods; the others have {others}, {needed} are needed",
-                object.head.name,
-                size(&set)
+                "{name} goes from {before} to {after}, of which at least {least} are available; the others have {others}, \
+                 {needed} are needed"
             );
             self.fault("rollouts take what is not needed", text);
         }
+        // What the new set has not got yet must still be there of the old ones, be it healthy or not (`maxScaledDown`).
+        let Some(new) = sets.iter().max_by_key(|s| s.revision).filter(|new| new.uid != object.head.uid) else { return };
+        let old: i64 = sets.iter().filter(|s| s.uid != new.uid).map(|s| s.size).sum();
+        if old + new.available < needed {
+            let text = format!(
+                "{name} goes from {before} to {after}, which leaves {old} old replicas beside {} available new ones, {needed} \
+                 are needed",
+                new.available
+            );
+            self.fault("rollouts wait for new pods", text);
+        }
+    }
+
+    /// The sets of a deployment, with the most available pods that each told of lately.
+    fn told_sets(&mut self, deployment: &Object) -> Vec<Told> {
+        let now = self.sim.now();
+        let mut sets = Vec::new();
+        for object in self.controlled(&deployment.head.uid, id::REPLICA_SET) {
+            let Ok(set) = object.view::<ReplicaSet>() else { continue };
+            let told = self.rollout.told.get_mut(&object.head.uid).and_then(|told| told.range(now));
+            let revision = set.metadata.annotations.get(REVISION).and_then(|r| r.parse().ok()).unwrap_or(0);
+            let available = told.map_or(0, |(_, most)| most).min(size(&set));
+            sets.push(Told { uid: object.head.uid.clone(), revision, size: size(&set), available });
+        }
+        sets
     }
 
     pub(super) fn check_rollout(&mut self) {

@@ -1,13 +1,16 @@
 //! Budgets, quotas, and what is said of nodes that are not heard.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use corten_base::Timestamp;
 use corten_kinds::id;
 use corten_object::Object;
 use corten_views::{Node, Pod};
 
 use super::Checker;
+use crate::node::Machine;
 use crate::users::{CAP, CAPPED, GUARDED, GUARDED_MIN, NAMESPACE};
 
 /// How long after a node was cut off, or came back, that must be known.
@@ -20,6 +23,8 @@ const NODE_LEFT: Duration = Duration::from_secs(300 + 120);
 pub(super) struct Upkeep {
     /// Whether all guarded pods have been healthy since the last disturbance.
     whole: bool,
+    /// When so many nodes were last cut off that no pods are taken from them.
+    halted: Option<Timestamp>,
 }
 
 fn healthy(pods: &[Arc<Pod>]) -> usize {
@@ -68,8 +73,14 @@ impl Checker {
         self.cron_missed();
         self.suspended_jobs_rest();
         let now = self.sim.now();
-        for (name, machine) in self.nodes.machines() {
-            let age = now.duration_since(machine.since).unsigned_abs();
+        let machines = self.nodes.machines();
+        self.note_halt(&machines);
+        // When nothing at all was heard, that was no node's fault: the time of each begins anew with the first that is heard
+        // again (`handleDisruption` when it leaves full disruption).
+        let first_heard = machines.values().filter(|m| m.heard).map(|m| m.since).min();
+        for (name, machine) in machines {
+            let since = |at: Timestamp| now.duration_since(at).unsigned_abs();
+            let age = since(machine.since);
             let node = self.find(id::NODE, "", &name).and_then(|o| o.view::<Node>().ok());
             let Some(node) = node.filter(|_| age > NODE_KNOWN) else { continue };
             let ready = node.status.conditions.iter().find(|c| c.r#type == "Ready").map(|c| c.status.clone());
@@ -81,9 +92,22 @@ impl Checker {
             if !machine.heard && !told && self.jumped_long_ago() {
                 self.fault("nodes that are silent are known", format!("{name} is {ready:?}, tainted: {unreachable}"));
             }
+            let halted = self.upkeep.halted.is_some_and(|at| since(at) <= NODE_LEFT);
             if !machine.heard {
-                self.pods_on_silent(&name, age);
+                let leaving = age.min(first_heard.map_or(age, since));
+                self.pods_on_silent(&name, if halted { Duration::ZERO } else { leaving });
             }
+        }
+    }
+
+    /// Remembers that the greater part of more than two nodes is cut off, or is thought to be: then pods stay
+    /// (`ComputeZoneState`, `handleDisruption`).
+    fn note_halt(&mut self, machines: &BTreeMap<String, Machine>) {
+        let now = self.sim.now();
+        let silent = |m: &&Machine| !m.heard || now.duration_since(m.since).unsigned_abs() <= NODE_KNOWN;
+        let count = machines.values().filter(silent).count();
+        if count > 2 && count * 100 >= machines.len() * 55 {
+            self.upkeep.halted = Some(now);
         }
     }
 
@@ -92,7 +116,8 @@ impl Checker {
         self.clocks_set.is_none_or(|at| self.sim.now().duration_since(at).unsigned_abs() > Duration::from_secs(900))
     }
 
-    fn pods_on_silent(&mut self, machine: &str, age: Duration) {
+    /// `leaving` is how long ago its pods have begun to leave.
+    fn pods_on_silent(&mut self, machine: &str, leaving: Duration) {
         let pods: Vec<Arc<Pod>> = (self.objects.by_index(id::POD, "spec.nodeName", machine))
             .filter_map(|o| o.view::<Pod>().ok())
             .filter(|p| p.is_active())
@@ -104,7 +129,7 @@ impl Checker {
                 self.fault("pods on silent nodes are not ready", format!("{name} on {machine} is ready"));
             }
             let daemon = pod.metadata.labels.get("app").is_some_and(|app| app == "agent");
-            if age > NODE_LEFT && !daemon {
+            if leaving > NODE_LEFT && !daemon {
                 self.fault("pods leave silent nodes", format!("{name} is still on {machine}"));
             }
         }

@@ -27,7 +27,7 @@ pub(crate) struct PlantedArgs {
     #[arg(long, default_value = "")]
     filter: String,
     /// How many seeds are tried for each bug, from 1 on
-    #[arg(long, default_value_t = 60)]
+    #[arg(long, default_value_t = 200)]
     seeds: u64,
     /// How many things happen in each run
     #[arg(long, default_value_t = 20)]
@@ -35,6 +35,9 @@ pub(crate) struct PlantedArgs {
     /// Do not write the page
     #[arg(long)]
     no_report: bool,
+    /// Use the program that the last run has built
+    #[arg(long)]
+    built: bool,
 }
 
 /// How a bug was found.
@@ -47,7 +50,7 @@ struct Found {
 
 /// Plants and finds.
 pub(crate) fn run(args: &PlantedArgs) -> Result<()> {
-    let program = build()?;
+    let program = if args.built { cache_dir().join("planted/corten-sim") } else { build()? };
     let clean = look(&program, None, args)?;
     if let Some(found) = clean {
         bail!("without any bug, seed {} already breaks \"{}\"", found.seed, found.invariant);
@@ -150,10 +153,9 @@ fn build() -> Result<PathBuf> {
     fs::write(sources.join("planted.rs"), switch)?;
     let lib = sources.join("lib.rs");
     let text = fs::read_to_string(&lib)?;
-    fs::write(
-        &lib,
-        text.replacen("\npub mod hash;\n", "\n#![allow(unused_parens)]\npub mod hash;\nmod planted;\n", 1),
-    )?;
+    // The attribute of the whole crate belongs before its first item.
+    let (comment, items) = text.split_once("\n\n").context("the crate's comment ends with an empty line")?;
+    fs::write(&lib, format!("{comment}\n\n#![allow(unused_parens)]\nmod planted;\n{items}"))?;
     let target = cache_dir().parent().context("the cache is below target/")?.to_owned();
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["build", "--quiet", "--profile", "fuzz", "--package", "corten-sim", "--target-dir"]).arg(&target);
