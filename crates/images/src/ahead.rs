@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use crate::Digest;
-use crate::compression::decompress;
+use crate::compression::{Compression, decompress};
 use crate::digest::HashingReader;
 
 /// Bytes that are handed over at once.
@@ -39,6 +39,31 @@ pub(crate) fn read_ahead<T, E: From<io::Error>>(
         let digest = thread.join().ok().flatten();
         let lost = || io::Error::other("the thread that decompresses has died");
         Ok((result, digest.ok_or_else(lost)?))
+    })
+}
+
+/// Has a thread decompress and hash what `feed` hands over, and gives its result, and what the thread found.
+pub(crate) fn digest_beside<T>(
+    feed: impl FnOnce(&mut dyn FnMut(&[u8])) -> T,
+) -> (T, io::Result<(Compression, Digest)>) {
+    let (sender, chunks) = sync_channel(CHUNKS_MAX);
+    let (spent, back) = sync_channel::<Vec<u8>>(CHUNKS_MAX + 2);
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(move || {
+            let fed = Ahead { chunks, spent, chunk: Vec::new(), at: 0 };
+            let (compression, content) = decompress(fed)?;
+            Ok((compression, HashingReader::new(content).finish()?.0))
+        });
+        let result = feed(&mut |bytes| {
+            let mut chunk = back.try_recv().unwrap_or_default();
+            chunk.clear();
+            chunk.extend_from_slice(bytes);
+            // A thread that has found a fault reads no more.
+            let _ = sender.send(Ok(chunk));
+        });
+        drop(sender);
+        let lost = || io::Error::other("the thread that decompresses has died");
+        (result, thread.join().unwrap_or_else(|_| Err(lost())))
     })
 }
 
@@ -116,6 +141,17 @@ mod tests {
             ahead.read_exact(&mut byte).map(|()| byte[0])
         };
         assert_eq!(read_ahead(file(&packed), first).unwrap(), (content[0], Digest::of(&content)));
+        let hand_over = |bytes: &[u8]| {
+            digest_beside(|feed| {
+                for part in bytes.chunks(10_000) {
+                    feed(part);
+                }
+                bytes.len()
+            })
+        };
+        let (count, found) = hand_over(&packed);
+        assert_eq!((count, found.unwrap()), (packed.len(), (Compression::Zstd, Digest::of(&content))));
+        assert!(hand_over(&packed[..packed.len() / 2]).1.is_err());
         // Who gives up leaves nothing running.
         assert!(read_ahead(file(&packed), |_| Err::<(), _>(io::Error::other("enough"))).is_err());
         // What is cut off is an error, not a shorter content.

@@ -2,9 +2,10 @@
 //! file is refused here and not when a pod starts.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write as _};
 use std::path::Path;
 
+use crate::ahead::digest_beside;
 use crate::archive::Archive;
 use crate::compression::decompress;
 use crate::digest::HashingReader;
@@ -238,43 +239,27 @@ impl ImageStore {
 type Copied = (Digest, std::io::Result<Digest>, &'static str, u64);
 
 fn copy_layer(source: impl Read, to: &Path, from: &Path) -> Result<Copied> {
-    let file = File::create_new(to).at("create", to)?;
-    let mut raw = HashingReader::copying(source, Sticky { file, failed: None });
-    let content = decompress(&mut raw).and_then(|(compression, content)| {
-        let (digest, _) = HashingReader::new(content).finish()?;
-        Ok((compression.suffix(), digest))
-    });
-    let mut size = raw.count;
-    let mut count_rest = |raw: &mut HashingReader<_, _>| std::io::copy(raw, &mut std::io::sink()).map(|n| size += n);
-    count_rest(&mut raw).at("read", from)?;
-    let (digest, copy) = raw.finish().at("read", from)?;
-    if let Some(error) = copy.failed {
-        return Err(ImageError::io("write", to, error));
-    }
-    copy.file.sync_all().at("write", to)?;
-    let suffix = content.as_ref().map_or("", |(suffix, _)| suffix);
-    Ok((digest, content.map(|(_, digest)| digest), suffix, size))
-}
-
-/// A file that remembers that it could not be written, so that this is not taken for a fault of what is read.
-struct Sticky {
-    file: File,
-    failed: Option<std::io::Error>,
-}
-
-impl std::io::Write for Sticky {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        if self.failed.is_none()
-            && let Err(error) = self.file.write_all(bytes)
-        {
-            self.failed = Some(error);
+    let mut file = File::create_new(to).at("create", to)?;
+    let (copied, content) = digest_beside(|feed| -> Result<(Digest, u64)> {
+        let (mut raw, mut buffer) = (HashingReader::new(source), vec![0; 1 << 17]);
+        loop {
+            match raw.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(n) => {
+                    file.write_all(&buffer[..n]).at("write", to)?;
+                    feed(&buffer[..n]);
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error).at("read", from),
+            }
         }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
+        let size = raw.count;
+        Ok((raw.finish().at("read", from)?.0, size))
+    });
+    let (digest, size) = copied?;
+    file.sync_all().at("write", to)?;
+    let suffix = content.as_ref().map_or("", |(compression, _)| compression.suffix());
+    Ok((digest, content.map(|(_, digest)| digest), suffix, size))
 }
 
 /// The manifest for this machine, behind any number of indexes.

@@ -68,6 +68,7 @@ async fn reclaim(shared: &Arc<Shared>, api: &Arc<dyn Api>, object: &Arc<Object>,
     let local = LocalPath::new(&shared.config.data_dir);
     let removed = shared.blocking(move |_| {
         corten_runtime::loop_device::detach(&path).map_err(|e| e.to_string())?;
+        corten_runtime::project_quota::clear(&path).map_err(|e| format!("{}: {e}", path.display()))?;
         local.remove(&path).map_err(|e| e.to_string())
     });
     removed.await??;

@@ -193,9 +193,16 @@ async fn claim(ctx: &PodContext, name: &str, used_as: &str) -> Result<(PathBuf, 
     if let Some(local) = &volume.spec.local {
         let path = PathBuf::from(&local.path);
         // A volume of the built-in class is made on its first use.
-        if path.starts_with(&ctx.shared.config.data_dir) && !path.exists() {
+        if path.starts_with(&ctx.shared.config.data_dir) {
             let (made, all) = (path.clone(), LocalPath::new(&ctx.shared.config.data_dir));
-            run(ctx, move || all.create(&made)).await?;
+            let bytes = capacity(&volume);
+            let made = ctx.shared.blocking(move |_| {
+                all.create(&made).map_err(|e| e.to_string())?;
+                // A volume that has grown gets its new size here.
+                let bounded = corten_runtime::project_quota::set(&made, bytes);
+                bounded.map_err(|e| format!("cannot bound {} to {bytes} bytes: {e}", made.display()))
+            });
+            made.await??;
         }
         let checked = path.clone();
         run(ctx, move || corten_volumes::host_path(&checked, HostPathType::Directory)).await?;
@@ -212,6 +219,12 @@ async fn claim(ctx: &PodContext, name: &str, used_as: &str) -> Result<(PathBuf, 
     let (checked, check) = (path.clone(), host.r#type.clone().unwrap_or_default());
     run(ctx, move || corten_volumes::host_path(&checked, HostPathType::parse(&check)?)).await?;
     Ok((path, false))
+}
+
+/// Bytes; 0 if nothing is said.
+fn capacity(volume: &PersistentVolume) -> u64 {
+    let bytes = volume.spec.capacity.get("storage").map_or(0, corten_views::Quantity::value);
+    u64::try_from(bytes).unwrap_or(0)
 }
 
 /// Below a pod's directory: links to the files that loop devices show for it.
@@ -232,8 +245,7 @@ async fn block_device(ctx: &PodContext, volume: &PersistentVolume, used_as: &str
         run(ctx, move || corten_volumes::host_path(&checked, HostPathType::BlockDevice)).await?;
         return Ok(path);
     }
-    let bytes = spec.capacity.get("storage").map_or(0, corten_views::Quantity::value);
-    let bytes = u64::try_from(bytes).unwrap_or(0);
+    let bytes = capacity(volume);
     let all = LocalPath::new(&ctx.shared.config.data_dir);
     let link = ctx.dir().join(DEVICES).join(used_as);
     let attached = ctx.shared.blocking(move |_| {

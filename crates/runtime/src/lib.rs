@@ -24,6 +24,7 @@ pub mod loop_device;
 mod maker;
 mod pause;
 mod program;
+pub mod project_quota;
 mod proto;
 mod rootfs;
 mod runtime;

@@ -93,6 +93,77 @@ pub fn ioctl_number(fd: BorrowedFd<'_>, operation: u64, argument: u64) -> io::Re
     check(unsafe { libc::ioctl(fd.as_raw_fd(), operation as _, argument) }.into())
 }
 
+/// A file's attributes as XFS introduced them (`linux/fs.h` `struct fsxattr`).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FileAttributes {
+    pub flags: u32,
+    extent_size: u32,
+    extents: u32,
+    pub project: u32,
+    copy_extent_size: u32,
+    padding: [u8; 8],
+}
+
+const FS_IOC_FSGETXATTR: u64 = 0x801c_581f;
+const FS_IOC_FSSETXATTR: u64 = 0x401c_5820;
+
+/// The attributes of an open file.
+pub fn file_attributes(file: BorrowedFd<'_>) -> io::Result<FileAttributes> {
+    let mut attributes = FileAttributes::default();
+    // SAFETY: the kernel writes a structure of the size that the operation's number names.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_FSGETXATTR as _, &mut attributes) }.into())?;
+    Ok(attributes)
+}
+
+/// Changes the attributes of an open file.
+pub fn set_file_attributes(file: BorrowedFd<'_>, attributes: &FileAttributes) -> io::Result<()> {
+    // SAFETY: the kernel reads a structure of the size that the operation's number names.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_FSSETXATTR as _, attributes) }.into()).map(drop)
+}
+
+/// `linux/quota.h` `struct if_dqblk`: bounds in units of 1024 bytes, use in bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+struct Quota {
+    blocks_hard: u64,
+    blocks_soft: u64,
+    bytes_used: u64,
+    inodes_hard: u64,
+    inodes_soft: u64,
+    inodes_used: u64,
+    blocks_time: u64,
+    inodes_time: u64,
+    valid: u32,
+}
+
+const Q_GETQUOTA: u64 = 0x80_0007;
+const Q_SETQUOTA: u64 = 0x80_0008;
+const PROJECTS: u64 = 2;
+/// Only the bounds of blocks.
+const QIF_BLIMITS: u32 = 1;
+
+fn quotactl(file: BorrowedFd<'_>, command: u64, project: u32, quota: &mut Quota) -> io::Result<()> {
+    const QUOTACTL_FD: c_long = 443;
+    let command = command << 8 | PROJECTS;
+    // SAFETY: both commands take a `struct if_dqblk`, which lives for the call. The number is the same on all architectures.
+    check(unsafe { libc::syscall(QUOTACTL_FD, file.as_raw_fd(), command, project, quota as *mut Quota) }).map(drop)
+}
+
+/// A project's bound and use on the file system of an open file, in bytes.
+pub fn project_quota(file: BorrowedFd<'_>, project: u32) -> io::Result<(u64, u64)> {
+    let mut quota = Quota::default();
+    quotactl(file, Q_GETQUOTA, project, &mut quota)?;
+    Ok((quota.blocks_hard * 1024, quota.bytes_used))
+}
+
+/// Bounds a project; 0 is no bound.
+pub fn set_project_quota(file: BorrowedFd<'_>, project: u32, bytes: u64) -> io::Result<()> {
+    let blocks = bytes.div_ceil(1024);
+    let mut quota = Quota { blocks_hard: blocks, blocks_soft: blocks, valid: QIF_BLIMITS, ..Quota::default() };
+    quotactl(file, Q_SETQUOTA, project, &mut quota)
+}
+
 /// The signal that this process gets when its parent dies.
 pub fn set_parent_death_signal(signal: i32) -> io::Result<()> {
     prctl(libc::PR_SET_PDEATHSIG, signal as u64)

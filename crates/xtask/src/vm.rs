@@ -63,6 +63,7 @@ const MODULES: &[&str] = &[
     "nf_conntrack_netlink",
     "virtio_rng",
     "loop",
+    "quota_v2",
 ];
 
 /// Printed by the guest as soon as it is ready.
@@ -77,9 +78,16 @@ pub fn run(args: &VmArgs) -> Result<u8> {
     let qemu = program("qemu-system-x86_64", "qemu-system-x86")?;
     let busybox = program("busybox", "busybox-static")?;
     let kernel = kernel(&directory)?;
-    let commands = if args.command.is_empty() { tests()? } else { vec![args.command.clone()] };
+    let mut files = args.files.clone();
+    let commands = if args.command.is_empty() {
+        // A disk with quotas is made of it.
+        files.push(format!("{}:/bin/mkfs.ext4", program("mkfs.ext4", "e2fsprogs")?.display()));
+        tests()?
+    } else {
+        vec![args.command.clone()]
+    };
     let initramfs = directory.join("initramfs.cpio");
-    build_initramfs(&initramfs, &kernel, &busybox, &commands, &args.files)?;
+    build_initramfs(&initramfs, &kernel, &busybox, &commands, &files)?;
     boot(args, &qemu, &kernel.image, &initramfs)
 }
 
@@ -314,9 +322,11 @@ mkdir -p /dev/pts /dev/shm
 mount -t devpts devpts /dev/pts
 mount -t tmpfs shm /dev/shm
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
+while read module; do insmod /modules/$module || echo "vm: no module $module"; done < /modules/order
+truncate -s 1G /disk && losetup /dev/loop0 /disk && mke2fs -q /dev/loop0 && mount -t ext4 /dev/loop0 /var/tmp || echo "vm: no disk"
+mkdir -p /var/tmp/tmp && chmod 1777 /var/tmp /var/tmp/tmp && mount --bind /var/tmp/tmp /tmp
 mount --make-rshared /
 echo "+cpu +memory +pids +io +cpuset +hugetlb" > /sys/fs/cgroup/cgroup.subtree_control
-while read module; do insmod /modules/$module || echo "vm: no module $module"; done < /modules/order
 ip link set lo up
 hostname corten-vm
 echo 1 > /proc/sys/net/ipv4/ip_forward

@@ -4,6 +4,7 @@ use corten_kinds::id;
 use corten_object::ObjectKey;
 use corten_tree::Tree;
 
+use crate::fake_api::FakeApi;
 use crate::{Cluster, container_id};
 
 const TWO: &str = r#""containers":[
@@ -72,6 +73,8 @@ pub async fn resize_in_place(mut cluster: Cluster) {
             && message.contains("memory limit (10240) below current usage"),
         "{message}"
     );
+    let told = |_: &FakeApi| cluster.events().contains_key("ResizeError").then_some(());
+    cluster.api.until("the error's event", told).await;
     // A new agent knows what was promised and what was made of it.
     let old = cluster.stop_agent().await;
     drop(old);

@@ -5,7 +5,6 @@ use std::path::Path;
 
 use corten_kinds::id;
 use corten_object::ObjectKey;
-use corten_tree::Tree;
 
 use crate::Cluster;
 use crate::fake_api::FakeApi;
@@ -14,6 +13,15 @@ fn kernel() -> (u32, u32) {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
     (numbers.next().unwrap(), numbers.next().unwrap())
+}
+
+/// Waits for an event that says something. Unlike a status, it stays.
+async fn told(cluster: &Cluster, what: &str) {
+    let said = |api: &FakeApi| {
+        let events = api.all(id::EVENT);
+        events.iter().any(|event| event.to_tree().str_at("message").contains(what)).then_some(())
+    };
+    cluster.api.until(what, said).await;
 }
 
 /// `hostUsers: false`: volumes of all sorts, fsGroup, further processes, a restart of the agent.
@@ -79,22 +87,12 @@ pub async fn host_users(mut cluster: Cluster) {
         r#""hostUsers":false,"containers":[{"name":"c","image":"i","volumeMounts":[{"name":"h","mountPath":"/h"}]}],
         "volumes":[{"name":"h","hostPath":{"path":"/proc/sys"}}]"#,
     );
-    let message = |pod: &Tree| {
-        let status = pod.list_at("status.containerStatuses").first().cloned().unwrap_or_default();
-        let states = [
-            status.str_at("state.waiting.message").to_owned(),
-            status.str_at("lastState.terminated.message").to_owned(),
-        ];
-        states.concat()
-    };
-    let bad = cluster.until("bad", "mapping error", |pod| message(pod).contains("MOUNT_ATTR_IDMAP")).await;
-    assert!(message(&bad).contains("failed to set MOUNT_ATTR_IDMAP on /proc/sys: invalid argument"), "{bad}");
+    told(&cluster, "failed to set MOUNT_ATTR_IDMAP on /proc/sys: invalid argument").await;
     cluster.create(
         "far",
         r#""hostUsers":false,"containers":[{"name":"c","image":"i","securityContext":{"runAsUser":65536}}]"#,
     );
-    let far = cluster.until("far", "unmapped user", |pod| message(pod).contains("unmapped")).await;
-    assert!(message(&far).contains("cannot set uid to unmapped user in user namespace"), "{far}");
+    told(&cluster, "cannot set uid to unmapped user in user namespace").await;
     for name in ["p", "q", "bad", "far"] {
         cluster.delete(name).await;
     }
@@ -110,13 +108,7 @@ pub async fn app_armor(cluster: Cluster) {
     );
     if enabled {
         // A profile that is not loaded is no profile at all: the container does not start.
-        let failed = |pod: &Tree| {
-            let status = pod.list_at("status.containerStatuses").first().cloned().unwrap_or_default();
-            let message =
-                [status.str_at("state.waiting.message"), status.str_at("lastState.terminated.message")].concat();
-            message.contains("apply the AppArmor profile \"not-loaded\"")
-        };
-        cluster.until("p", "no such profile", failed).await;
+        told(&cluster, "apply the AppArmor profile \"not-loaded\"").await;
     } else {
         let pod = cluster.until("p", "refused", |pod| pod.str_at("status.phase") == "Failed").await;
         assert_eq!(pod.str_at("status.reason"), "AppArmor");

@@ -10,6 +10,7 @@ mod bench;
 mod isolation;
 mod lifecycle;
 mod machine;
+mod quota;
 mod recorded;
 mod regressions;
 mod streams;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         lifecycle::TESTS,
         recorded::TESTS,
         users::TESTS,
+        quota::TESTS,
         bench::TESTS,
     ]
     .concat();

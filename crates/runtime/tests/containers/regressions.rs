@@ -14,6 +14,7 @@ pub const TESTS: &[crate::Test] = &[
     ("no_socket_that_others_reach", no_socket_that_others_reach),
     ("environments_are_apart", environments_are_apart),
     ("groups_are_as_asked", groups_are_as_asked),
+    ("attaching_holds_nothing_afterwards", attaching_holds_nothing_afterwards),
 ];
 
 /// CVE-2019-5736: a container runs `/proc/self/exe`, or opens `/proc/PID/exe` of whatever enters it, to write the runtime's program.
@@ -170,6 +171,29 @@ fn environments_are_apart(m: &Machine) {
     one.env.push(("SECRET".into(), "hush".into()));
     assert!(m.output(&one).contains("SECRET=hush"));
     assert!(!m.output(&m.spec("s", "two", "env; cat /proc/1/environ")).contains("hush"));
+}
+
+/// CVE-2025-64329: who attaches and goes away leaves nothing in the shim, however often.
+fn attaching_holds_nothing_afterwards(m: &Machine) {
+    m.sandbox("s");
+    let mut spec = m.spec("s", "c", "sleep 1000");
+    spec.stdin = true;
+    m.start(&spec);
+    let state = fs::read(m.base.join("run/containers/c/state.json")).unwrap();
+    let state: serde_json::Value = serde_json::from_slice(&state).unwrap();
+    let held = || fs::read_dir(format!("/proc/{}/fd", state["shim"]["pid"])).unwrap().count();
+    let before = held();
+    for _ in 0..100 {
+        drop(m.runtime.attach("c").unwrap());
+    }
+    // Each of these goes through the shim, which sees the others' ends before or with it.
+    for _ in 0..200 {
+        run_in(m, "c", &["/bin/busybox", "true"]);
+        if held() <= before {
+            break;
+        }
+    }
+    assert!(held() <= before, "{} descriptors instead of {before}", held());
 }
 
 /// CVE-2022-36109, CVE-2023-25173: the groups of a process are those asked for, its own among them, and no others.
