@@ -54,7 +54,7 @@ pub(crate) fn digest_beside<T>(
             let (compression, content) = decompress(fed)?;
             Ok((compression, HashingReader::new(content).finish()?.0))
         });
-        let result = feed(&mut |bytes| {
+        let result = feed(&mut |bytes: &[u8]| {
             let mut chunk = back.try_recv().unwrap_or_default();
             chunk.clear();
             chunk.extend_from_slice(bytes);

@@ -2,8 +2,9 @@
 //! virtual machine, `cargo xtask vm`, with `--file /usr/sbin/mkfs.ext4` and the like.
 
 use crate::machine::Machine;
-use corten_runtime::{loop_device, project_quota};
+use corten_runtime::*;
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 pub const TESTS: &[crate::Test] = &[("quota_of_directories", quota_of_directories)];
@@ -30,26 +31,48 @@ fn quota_of_directories(m: &Machine) {
         println!("quota_of_directories: only without quota: no mkfs.ext4, or the kernel has no quota_v2");
         return loop_device::detach(&image).unwrap();
     }
+    let checked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| bounds_hold(m, &point)));
+    m.runtime.remove_sandbox("s").unwrap();
+    assert!(run(&["umount", mounted]));
+    loop_device::detach(&image).unwrap();
+    if let Err(failure) = checked {
+        std::panic::resume_unwind(failure);
+    }
+}
+
+fn bounds_hold(m: &Machine, point: &Path) {
+    m.sandbox("s");
     let volume = |name: &str| point.join(name);
+    // The kernel lets who has CAP_SYS_RESOURCE write beyond; containers have not.
+    let writes = |id: &str, at: &str, kib: u64| {
+        let script = format!("mkdir -p /v/below; dd if=/dev/zero of=/v/{at} bs=1k count={kib} 2>&1 | tail -n 1");
+        let mut spec = m.spec("s", id, &script);
+        spec.mounts = vec![Mount {
+            destination: "/v".into(),
+            source: MountSource::Bind(volume(&id[..1])),
+            read_only: ReadOnly::No,
+            propagation: Propagation::Private,
+        }];
+        let out = m.output(&spec);
+        assert!(!out.is_empty());
+        let written = fs::metadata(volume(&id[..1]).join(at)).map_or(0, |meta| meta.len());
+        written == kib << 10
+    };
     for name in ["a", "b"] {
         fs::create_dir(volume(name)).unwrap();
         assert!(project_quota::set(&volume(name), 1 << 20).unwrap());
     }
-    fs::write(volume("a").join("fits"), vec![1; 900 << 10]).unwrap();
-    fs::create_dir(volume("a").join("below")).unwrap();
-    let error = fs::write(volume("a").join("below/more"), vec![1; 200 << 10]).unwrap_err();
-    assert!(matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT)), "{error}");
-    fs::write(volume("b").join("other"), vec![1; 900 << 10]).unwrap();
+    assert!(writes("a1", "fits", 900));
+    assert!(!writes("a2", "below/more", 200), "beyond the bound");
+    assert!(writes("b1", "other", 900), "each has its own");
     // It grows, and keeps its number.
     assert!(project_quota::set(&volume("a"), 4 << 20).unwrap());
-    fs::write(volume("a").join("below/more"), vec![1; 2 << 20]).unwrap();
+    assert!(writes("a3", "below/again", 2 << 10));
     // What is removed gives its number back.
     project_quota::clear(&volume("a")).unwrap();
     fs::remove_dir_all(volume("a")).unwrap();
     project_quota::clear(&volume("a")).unwrap();
     fs::create_dir(volume("c")).unwrap();
     assert!(project_quota::set(&volume("c"), 1 << 20).unwrap());
-    assert!(fs::write(volume("c").join("f"), vec![1; 2 << 20]).is_err());
-    assert!(run(&["umount", mounted]));
-    loop_device::detach(&image).unwrap();
+    assert!(!writes("c1", "f", 2 << 10));
 }
