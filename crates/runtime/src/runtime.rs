@@ -1,6 +1,6 @@
 //! The server's side: everything that a node asks of the runtime.
 //!
-//! Nothing is remembered in memory: each call reads the state directory, so a restarted server simply goes on.
+//! Nothing is remembered in memory but what never changes: each call reads the state directory, so a restarted server simply goes on.
 
 use crate::cgroup::{Cgroups, DeviceRule};
 use crate::maker::Maker;
@@ -13,11 +13,12 @@ use crate::{
 };
 use rustix::mount::{MountAttrFlags, OpenTreeFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 /// Where a runtime keeps its things.
 #[derive(Clone, Debug)]
@@ -39,6 +40,8 @@ pub struct Runtime {
     exe: OwnedFd,
     cgroups: Cgroups,
     maker: Mutex<Option<Maker>>,
+    /// The sandboxes of containers, by their ids, as far as they have been read.
+    homes: Mutex<HashMap<String, String>>,
 }
 
 /// A running container's shim, held open.
@@ -71,6 +74,7 @@ impl Runtime {
             exe: read_only_view(&config.exe)?,
             cgroups: Cgroups::open(&config.cgroup_root)?,
             maker: Mutex::new(None),
+            homes: Mutex::default(),
         };
         runtime.clear_unfinished()?;
         Ok(runtime)
@@ -128,7 +132,7 @@ impl Runtime {
     /// Kills and deletes what is left of its containers and takes away namespaces, cgroup and state. Idempotent.
     pub fn remove_sandbox(&self, id: &str) -> Result<()> {
         let directory = self.sandbox_directory(id)?;
-        for container in self.containers_where(|spec| spec.sandbox == id)? {
+        for container in self.containers_in(|sandbox| sandbox == id)? {
             self.delete_container(&container)?;
         }
         sandbox::remove(&directory, &self.cgroups)
@@ -297,10 +301,21 @@ impl Runtime {
         each(&self.state_dir.join("containers"), |id| self.container(id))
     }
 
-    /// Ids of the containers whose specification fits. Much less work than [`Runtime::list_containers`]: nothing else is read.
-    pub fn containers_where(&self, fits: impl Fn(&ContainerSpec) -> bool) -> Result<Vec<String>> {
-        let found = each(&self.state_dir.join("containers"), |id| self.record(id))?;
-        Ok(found.into_iter().filter(|r| fits(&r.spec)).map(|r| r.spec.id).collect())
+    /// Ids of the containers whose sandbox fits. Much less work than [`Runtime::list_containers`]: a record is read once, as a
+    /// container never changes its sandbox.
+    pub fn containers_in(&self, fits: impl Fn(&str) -> bool) -> Result<Vec<String>> {
+        let mut homes = self.homes.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = each(&self.state_dir.join("containers"), |id| {
+            let sandbox = homes.get(id).cloned().map_or_else(|| self.record(id).map(|r| r.spec.sandbox), Ok)?;
+            Ok((id.to_owned(), sandbox))
+        })?;
+        *homes = found.into_iter().collect();
+        Ok(homes.iter().filter(|(_, sandbox)| fits(sandbox)).map(|(id, _)| id.clone()).collect())
+    }
+
+    /// Ids of all sandboxes; nothing is read of them.
+    pub fn sandbox_ids(&self) -> Result<Vec<String>> {
+        each(&self.state_dir.join("sandboxes"), |id| Ok(id.to_owned()))
     }
 
     fn running(&self, id: &str) -> Result<RunningRecord> {

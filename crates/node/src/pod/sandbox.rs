@@ -74,6 +74,12 @@ async fn check_runtime_class(ctx: &PodContext) -> Result<(), String> {
     }
 }
 
+/// Whether a sandbox's id is one that [`spec`] gives to the pod with this uid.
+pub fn is_of(id: &str, uid: &str) -> bool {
+    let attempt = id.strip_prefix(uid).and_then(|rest| rest.strip_prefix('-'));
+    attempt.is_some_and(|attempt| attempt.parse::<u32>().is_ok())
+}
+
 /// Takes one sandbox away, with its network.
 pub async fn remove(ctx: &PodContext, id: &str) -> Result<(), String> {
     ctx.shared.network.detach(id).await.map_err(|e| e.to_string())?;
@@ -194,4 +200,16 @@ fn write_etc(ctx: &PodContext, ips: &[String]) -> Result<(), String> {
 
 fn write(path: &Path, content: &str) -> Result<(), String> {
     std::fs::write(path, content).map_err(|e| format!("{}: {e}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn sandbox_ids_name_their_pod() {
+        for (id, uid, yes) in
+            [("a-b-0", "a-b", true), ("a-b-12", "a-b", true), ("a-b-0", "a", false), ("ab-0", "a", false)]
+        {
+            assert_eq!(super::is_of(id, uid), yes, "{id} {uid}");
+        }
+    }
 }

@@ -4,17 +4,17 @@ use corten_runtime::Error;
 
 use super::{PodContext, sandbox};
 use crate::images::volume_lease;
-use crate::{labels, volumes};
+use crate::volumes;
 
 /// Takes away sandboxes, containers, network and volumes of a pod; its logs stay.
 pub async fn run(ctx: &PodContext) -> Result<(), String> {
     let uid = ctx.uid().to_owned();
     let found = ctx.shared.blocking(move |s| -> Result<(Vec<String>, Vec<String>), Error> {
-        let of_pod = |l: &std::collections::BTreeMap<String, String>| labels::get(l, labels::POD_UID) == uid;
-        let containers = s.runtime.containers_where(|spec| of_pod(&spec.labels))?;
+        let containers = s.runtime.containers_in(|id| sandbox::is_of(id, &uid))?;
         containers.iter().try_for_each(|id| s.runtime.delete_container(id))?;
-        let sandboxes = s.runtime.list_sandboxes()?.into_iter().filter(|b| of_pod(&b.labels));
-        Ok((containers, sandboxes.map(|b| b.id).collect()))
+        let mut sandboxes = s.runtime.sandbox_ids()?;
+        sandboxes.retain(|id| sandbox::is_of(id, &uid));
+        Ok((containers, sandboxes))
     });
     let (containers, sandboxes) = found.await?.map_err(|e| e.to_string())?;
     for id in containers {
