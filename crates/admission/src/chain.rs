@@ -10,6 +10,7 @@ use corten_object::Status;
 use corten_tree::Tree;
 
 use crate::hooks::Hooks;
+use crate::measured::{self, Step, Stopwatch};
 use crate::plugins::PLUGINS;
 use crate::{Request, policy};
 
@@ -89,13 +90,15 @@ impl Admission {
         mut object: Option<&mut Tree>,
         old: Option<&Tree>,
     ) -> Result<(), Status> {
+        let watch = Stopwatch::start(request.operation, Step::Admit);
         let mut round = Round::default();
-        self.mutate_once(request, object.as_deref_mut(), old, &mut round).await?;
-        if round.again {
+        let mut outcome = self.mutate_once(request, object.as_deref_mut(), old, &mut round).await;
+        if outcome.is_ok() && round.again {
             round.second = true;
-            self.mutate_once(request, object, old, &mut round).await?;
+            outcome = self.mutate_once(request, object, old, &mut round).await;
         }
-        Ok(())
+        watch.end(&outcome);
+        outcome
     }
 
     async fn mutate_once(
@@ -105,18 +108,25 @@ impl Admission {
         old: Option<&Tree>,
         round: &mut Round,
     ) -> Result<(), Status> {
-        for plugin in PLUGINS {
+        let mut watch = Stopwatch::start(request.operation, Step::Admit);
+        for (index, plugin) in PLUGINS.iter().enumerate() {
             if let (Some(mutate), Some(object)) = (plugin.mutate, object.as_deref_mut()) {
-                mutate(request, object, old)?;
+                let outcome = mutate(request, object, old);
+                watch.plugin(index, &outcome);
+                outcome?;
             }
         }
-        self.policies.mutate(request, object.as_deref_mut(), old, round).await?;
-        self.hooks.mutate(request, object, old, round).await
+        let outcome = self.policies.mutate(request, object.as_deref_mut(), old, round).await;
+        watch.controller("MutatingAdmissionPolicy", &outcome);
+        outcome?;
+        let outcome = self.hooks.mutate(request, object, old, round).await;
+        watch.controller("MutatingAdmissionWebhook", &outcome);
+        outcome
     }
 
     /// Prometheus' text of what has been counted.
     pub fn metrics_text(&self) -> String {
-        self.policies.metrics_text()
+        self.policies.metrics_text() + &measured::text()
     }
 
     /// Asks everybody whether the object may be as it is. `object` is `None` for deletes.
@@ -129,12 +139,26 @@ impl Admission {
         object: Option<&Tree>,
         old: Option<&Tree>,
     ) -> Result<(), Status> {
-        for plugin in PLUGINS {
+        let watch = Stopwatch::start(request.operation, Step::Validate);
+        let outcome = self.validate_all(request, object, old).await;
+        watch.end(&outcome);
+        outcome
+    }
+
+    async fn validate_all(&self, request: &Request<'_>, object: Option<&Tree>, old: Option<&Tree>) -> Result<(), Status> {
+        let mut watch = Stopwatch::start(request.operation, Step::Validate);
+        for (index, plugin) in PLUGINS.iter().enumerate() {
             if let Some(validate) = plugin.validate {
-                validate(request, object, old)?;
+                let outcome = validate(request, object, old);
+                watch.plugin(index, &outcome);
+                outcome?;
             }
         }
-        self.policies.validate(request, object, old).await?;
-        self.hooks.validate(request, object, old).await
+        let outcome = self.policies.validate(request, object, old).await;
+        watch.controller("ValidatingAdmissionPolicy", &outcome);
+        outcome?;
+        let outcome = self.hooks.validate(request, object, old).await;
+        watch.controller("ValidatingAdmissionWebhook", &outcome);
+        outcome
     }
 }

@@ -12,6 +12,7 @@ mod cidr;
 mod declared_features;
 mod hooks;
 mod limits;
+mod measured;
 mod namespace;
 mod node;
 mod node_restriction;

@@ -14,7 +14,6 @@ type Validate = fn(&Request<'_>, Option<&Tree>, Option<&Tree>) -> Result<(), Sta
 /// One plugin. Both functions see the object at the storage version; the second argument is the object, the third the old one.
 pub(crate) struct Plugin {
     /// Upstream's name.
-    #[allow(dead_code, reason = "the order is compared with upstream's by a test")]
     pub name: &'static str,
     /// Changes an object that is to be created or updated.
     pub mutate: Option<Mutate>,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use corten_admission::{Admission, ServiceAllocator};
 use corten_audit::{Backends, trail};
@@ -26,6 +26,7 @@ use corten_webhook::Caller;
 use crate::aggregation::Aggregation;
 use crate::derived::Derived;
 use crate::discovery::Discovery;
+use crate::families;
 use crate::flow::{Flow, FlowLimits};
 use crate::http::{Anonymous, Messages, RequestHeader};
 use crate::metrics::Metrics;
@@ -161,7 +162,9 @@ impl Core {
 
     /// Whether a request is allowed; the 403 if not. The request's record learns of it.
     pub async fn authorize(&self, attributes: &Attributes<'_>) -> Result<(), Status> {
+        let begun = Instant::now();
         let decision = self.decide(attributes).await;
+        families::authorized(&decision, begun.elapsed());
         if let (false, Some(error)) = (decision.allowed, &decision.error) {
             trail::annotate("authorization.k8s.io/reason", "internal error");
             return Err(Status::internal(error));
@@ -189,6 +192,7 @@ impl Core {
                 other => self.ask(other, attributes),
             };
             if let Some(decision) = union.heard(said) {
+                families::decided(authorizer, &decision);
                 return decision;
             }
         }

@@ -34,7 +34,17 @@ impl Core {
         if !named.is_empty() && named != request.name {
             return Err(Status::bad_request("name in URL does not match name in Eviction object"));
         }
-        let given: DeleteParameters = delete_parameters(eviction.get("deleteOptions").unwrap_or(&Tree::Null))?;
+        let asked = eviction.get("deleteOptions").unwrap_or(&Tree::Null);
+        let (in_query, in_body) = (request.options.dry_run, asked.list_at("dryRun"));
+        // Who says both must say the same (`propagateDryRun`).
+        if in_query && !in_body.is_empty() && *in_body != [Tree::from("All")] {
+            let said: Vec<&str> = in_body.iter().filter_map(Tree::as_str).collect();
+            let why = format!("Non-matching dry-run options in request and content: [All] and [{}]", said.join(" "));
+            return Err(Status::unexplained(500, why));
+        }
+        let absent = || self.cache.get(&ObjectKey::new(id::POD, request.namespace, request.name)).is_none();
+        let given: DeleteParameters =
+            delete_parameters(asked).map_err(|status| if absent() { request.not_found() } else { status })?;
         let dry_run = given.dry_run || request.options.dry_run;
         let options = WriteOptions { dry_run, ..request.options.clone() };
         let request = Request { options: &options, ..request };

@@ -13,6 +13,7 @@ mod derived;
 mod discovery;
 mod eviction;
 mod expiry;
+mod families;
 mod flow;
 mod http;
 mod local;
@@ -35,7 +36,7 @@ pub use corten_audit::{self as audit, Options as AuditOptions};
 pub use corten_federation::{AuthenticationOptions, AuthorizationOptions, OidcFlags, TokenReviewOptions};
 pub use corten_schema::scalars::duration::parse as parse_duration;
 pub use flow::FlowLimits;
-pub use http::{Anonymous, RequestHeader};
+pub use http::{Anonymous, RequestHeader, started_with};
 pub use server::{Authentication, Server, ServerConfig, StartError};
 
 /// Reads a YAML body.

@@ -12,6 +12,16 @@ const BUCKETS: [f64; 23] = [
     0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0,
     45.0, 60.0,
 ];
+/// Upper bounds of the sizes of answers, in bytes.
+const SIZES: [(u64, &str); 7] = [
+    (1_000, "1000"),
+    (10_000, "10000"),
+    (100_000, "100000"),
+    (1_000_000, "1e+06"),
+    (10_000_000, "1e+07"),
+    (100_000_000, "1e+08"),
+    (1_000_000_000, "1e+09"),
+];
 /// How many label sets are kept; what comes after is counted as `other`.
 const SERIES_MAX: usize = 2000;
 
@@ -74,10 +84,22 @@ struct Counters {
     nanos: AtomicU64,
     /// By the first bucket that a request is in; the last are those above all bounds.
     buckets: [AtomicU64; BUCKETS.len() + 1],
+    bytes: AtomicU64,
+    /// By the first bound that an answer is within; the last are those above all bounds.
+    sizes: [AtomicU64; SIZES.len() + 1],
 }
 
 impl Counters {
-    fn count(&self, took: Duration) {
+    fn size(&self, size: u64) {
+        let at = SIZES.partition_point(|(bound, _)| *bound < size);
+        self.sizes[at].fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(size, Ordering::Relaxed);
+    }
+
+    fn count(&self, (took, size): (Duration, Option<u64>)) {
+        if let Some(size) = size {
+            self.size(size);
+        }
         let seconds = took.as_secs_f64();
         let bucket = BUCKETS.partition_point(|bound| *bound < seconds);
         self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
@@ -92,6 +114,10 @@ impl Counters {
                 *bucket = measured.count;
             }
         }
+        measured.bytes = self.bytes.load(Ordering::Relaxed);
+        for (size, own) in measured.sizes.iter_mut().zip(&self.sizes) {
+            *size = own.load(Ordering::Relaxed);
+        }
         measured
     }
 }
@@ -101,6 +127,9 @@ struct Measured {
     count: u64,
     sum: f64,
     buckets: [u64; BUCKETS.len()],
+    bytes: u64,
+    /// Not added up.
+    sizes: [u64; SIZES.len() + 1],
 }
 
 /// Series by the hash of their labels.
@@ -136,8 +165,17 @@ impl Metrics {
         InFlight(counter)
     }
 
-    /// Counts one answered request.
-    pub fn count(&self, verb: &'static str, labels: Labels<'_>, code: u16, took: Duration) {
+    /// Counts one answered request: how long it took, and the size of the answer if that is known beforehand.
+    pub fn count(&self, verb: &'static str, labels: Labels<'_>, code: u16, seen: (Duration, Option<u64>)) {
+        self.with(verb, labels, code, |counters| counters.count(seen));
+    }
+
+    /// Counts the size of an answer that was counted before its size was known.
+    pub fn sized(&self, verb: &'static str, labels: Labels<'_>, code: u16, size: u64) {
+        self.with(verb, labels, code, |counters| counters.size(size));
+    }
+
+    fn with(&self, verb: &'static str, labels: Labels<'_>, code: u16, count: impl Fn(&Counters)) {
         let hash = {
             let mut hasher = DefaultHasher::new();
             (verb, labels, code).hash(&mut hasher);
@@ -147,10 +185,10 @@ impl Metrics {
             let all = self.series.read().unwrap_or_else(PoisonError::into_inner);
             let same = all.by_hash.get(&hash);
             same.and_then(|same| same.iter().find(|(series, _)| series.is(verb, labels, code)))
-                .map(|(_, counters)| counters.count(took))
+                .map(|(_, counters)| count(counters))
         };
         if found.is_none() {
-            self.begin(hash, verb, labels, code).count(took);
+            count(&self.begin(hash, verb, labels, code));
         }
     }
 
@@ -180,7 +218,8 @@ impl Metrics {
     /// The text that `/metrics` answers; `objects` are groups and resources with the number of their objects.
     pub fn text<'o>(&self, objects: impl Iterator<Item = (&'o str, &'o str, usize)>) -> String {
         let all = self.measured();
-        let mut out = String::from("# TYPE apiserver_request_total counter\n");
+        let mut out = sizes(&all);
+        out.push_str("# TYPE apiserver_request_total counter\n");
         let labels = |s: &Series| {
             format!(
                 "component=\"apiserver\",dry_run=\"{}\",group=\"{}\",resource=\"{}\",scope=\"{}\",subresource=\"{}\",verb=\"{}\",version=\"{}\"",
@@ -235,6 +274,34 @@ impl Metrics {
     }
 }
 
+/// The sizes of what readers were answered.
+fn sizes(all: &BTreeMap<Series, Measured>) -> String {
+    const NAME: &str = "apiserver_response_sizes";
+    let mut by_labels: BTreeMap<String, (u64, [u64; SIZES.len() + 1])> = BTreeMap::new();
+    for (s, measured) in all.iter().filter(|(s, _)| matches!(s.verb, "GET" | "LIST") && !s.resource.is_empty()) {
+        let labels = format!(
+            "component=\"apiserver\",group=\"{}\",resource=\"{}\",scope=\"{}\",subresource=\"{}\",verb=\"{}\",version=\"{}\"",
+            s.group, s.resource, s.scope, s.subresource, s.verb, s.version
+        );
+        let sum = by_labels.entry(labels).or_default();
+        sum.0 += measured.bytes;
+        sum.1.iter_mut().zip(measured.sizes).for_each(|(a, b)| *a += b);
+    }
+    let mut out = format!("# TYPE {NAME} histogram\n");
+    for (labels, (bytes, sizes)) in by_labels {
+        let mut below = 0;
+        for (count, (_, bound)) in sizes.iter().zip(SIZES) {
+            below += count;
+            let _ = writeln!(out, "{NAME}_bucket{{{labels},le=\"{bound}\"}} {below}");
+        }
+        let count: u64 = sizes.iter().sum();
+        let _ = writeln!(out, "{NAME}_bucket{{{labels},le=\"+Inf\"}} {count}");
+        let _ = writeln!(out, "{NAME}_sum{{{labels}}} {bytes}");
+        let _ = writeln!(out, "{NAME}_count{{{labels}}} {count}");
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -243,11 +310,12 @@ mod tests {
     fn requests_are_counted_by_their_labels_and_how_long_they_took() {
         let metrics = Metrics::default();
         let pods = Labels { version: "v1", resource: "pods", scope: "resource", ..Labels::default() };
-        metrics.count("GET", pods, 200, Duration::from_millis(5));
-        metrics.count("GET", pods, 200, Duration::from_millis(30));
-        metrics.count("GET", pods, 404, Duration::from_secs(100));
+        metrics.count("GET", pods, 200, (Duration::from_millis(5), Some(900)));
+        metrics.count("GET", pods, 200, (Duration::from_millis(30), Some(2000)));
+        metrics.count("GET", pods, 404, (Duration::from_secs(100), None));
         let text = metrics.text(std::iter::empty());
         let labels = "component=\"apiserver\",dry_run=\"\",group=\"\",resource=\"pods\",scope=\"resource\",subresource=\"\",verb=\"GET\",version=\"v1\"";
+        let sizes = labels.replace("dry_run=\"\",", "");
         for line in [
             format!("apiserver_request_total{{code=\"200\",{labels}}} 2"),
             format!("apiserver_request_total{{code=\"404\",{labels}}} 1"),
@@ -257,6 +325,9 @@ mod tests {
             format!("apiserver_request_duration_seconds_bucket{{{labels},le=\"+Inf\"}} 3"),
             format!("apiserver_request_duration_seconds_sum{{{labels}}} 100.035"),
             format!("apiserver_request_duration_seconds_count{{{labels}}} 3"),
+            format!("apiserver_response_sizes_bucket{{{sizes},le=\"1000\"}} 1"),
+            format!("apiserver_response_sizes_bucket{{{sizes},le=\"10000\"}} 2"),
+            format!("apiserver_response_sizes_sum{{{sizes}}} 2900"),
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }
@@ -267,7 +338,7 @@ mod tests {
         let metrics = Metrics::default();
         for i in 0..SERIES_MAX + 50 {
             let resource = i.to_string();
-            metrics.count("GET", Labels { resource: &resource, ..Labels::default() }, 200, Duration::ZERO);
+            metrics.count("GET", Labels { resource: &resource, ..Labels::default() }, 200, (Duration::ZERO, None));
         }
         let measured = metrics.measured();
         assert_eq!(measured.len(), SERIES_MAX + 1);

@@ -12,15 +12,15 @@ use corten_kinds::id;
 use corten_object::{ObjectKey, Status};
 use futures::{SinkExt as _, StreamExt as _};
 use hyper::body::Incoming;
-use hyper::header::{self, HeaderName, HeaderValue};
-use hyper::{HeaderMap, Request, Response, StatusCode};
+use hyper::{Request, Response, header};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::core::Core;
-use crate::http::{Call, HttpBody, Resource, full, websocket};
+use crate::http::{Call, HttpBody, Resource, websocket};
+use crate::spdy::handshake::{self, Agreement};
 use crate::spdy::{self, Accepted, Stream};
 
 /// The protocol of streams with these headers.
@@ -29,7 +29,6 @@ const PROTOCOL: &str = "portforward.k8s.io";
 const TUNNELLED: &str = "SPDY/3.1+portforward.k8s.io";
 /// The protocol of plain WebSocket channels: two for each port, the second of which tells errors.
 const CHANNELS: &str = "v4.channel.k8s.io";
-const STREAM_PROTOCOL: HeaderName = HeaderName::from_static("x-stream-protocol-version");
 
 /// Streams that wait for their other half.
 const HALVES_MAX: usize = 128;
@@ -43,7 +42,7 @@ pub(crate) async fn serve(
     core: &Arc<Core>,
     call: &Call,
     r: &Resource,
-    mut request: Request<Incoming>,
+    request: Request<Incoming>,
 ) -> Result<Response<HttpBody>, Status> {
     core.fresh().await?;
     let pod = core.cache.get(&ObjectKey::new(id::POD, &r.namespace, &r.name));
@@ -58,14 +57,14 @@ pub(crate) async fn serve(
         uid: pod.head.uid.to_string(),
     };
     if websocket::wanted(&call.headers) {
-        let offered = values(&call.headers, &header::SEC_WEBSOCKET_PROTOCOL);
+        let offered = handshake::values(&call.headers, &header::SEC_WEBSOCKET_PROTOCOL);
         let protocol = [TUNNELLED, CHANNELS].into_iter().find(|known| offered.iter().any(|o| o == known));
         let protocol = protocol.ok_or_else(|| {
             Status::bad_request(format!("unable to upgrade: none of {offered:?} is one of {:?}", [TUNNELLED, CHANNELS]))
         })?;
         let ports = if protocol == CHANNELS { ports(call)? } else { Vec::new() };
         let (response, socket) = websocket::accept(&call.headers, request, protocol)?;
-        let record = corten_audit::trail::current();
+        let record = (corten_audit::trail::current(), call.lasting.clone());
         core.tasks.spawn("port-forward", OnStop::Abort, async move {
             let _record = record;
             let Some(socket) = socket.await else { return };
@@ -81,41 +80,19 @@ pub(crate) async fn serve(
         });
         return Ok(response);
     }
-    let upgrade = call.headers.get(header::UPGRADE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    if !upgrade.eq_ignore_ascii_case("SPDY/3.1") {
-        return Err(Status::bad_request("Upgrade request required"));
-    }
-    if !values(&call.headers, &STREAM_PROTOCOL).iter().any(|p| p == PROTOCOL) {
-        return Ok(forbidden());
-    }
-    let upgrade = hyper::upgrade::on(&mut request);
-    let record = corten_audit::trail::current();
+    let protocol = match handshake::agree(&call.headers, &[PROTOCOL])? {
+        Agreement::On(protocol) => protocol,
+        Agreement::Refused(response) => return Ok(*response),
+    };
+    let (response, upgrade) = handshake::accept(request, protocol);
+    let record = (corten_audit::trail::current(), call.lasting.clone());
     core.tasks.spawn("port-forward", OnStop::Abort, async move {
         let _record = record;
         if let Ok(upgraded) = upgrade.await {
             spdy::serve(TokioIo::new(upgraded), pairs(target)).await;
         }
     });
-    let mut response = Response::new(full(Bytes::new()));
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    let headers = response.headers_mut();
-    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(header::UPGRADE, HeaderValue::from_static("SPDY/3.1"));
-    headers.insert(STREAM_PROTOCOL, HeaderValue::from_static(PROTOCOL));
     Ok(response)
-}
-
-fn values(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
-    let all = headers.get_all(name).iter().filter_map(|v| v.to_str().ok());
-    all.flat_map(|v| v.split(',')).map(|v| v.trim().to_owned()).collect()
-}
-
-/// No protocol in common (`streaming/pkg/httpstream`, `Handshake`).
-fn forbidden() -> Response<HttpBody> {
-    let mut response = Response::new(full(Bytes::new()));
-    *response.status_mut() = StatusCode::FORBIDDEN;
-    response.headers_mut().insert("x-accepted-stream-protocol-versions", HeaderValue::from_static(PROTOCOL));
-    response
 }
 
 /// The ports that a WebSocket with channels asks for.

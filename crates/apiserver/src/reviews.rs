@@ -9,7 +9,7 @@ use corten_base::Revision;
 use corten_kinds::id;
 use corten_kinds::validate::names;
 use corten_object::selector::FieldTerm;
-use corten_object::{FieldError, FieldSelector, KindId, Object, ObjectKey, Status, conditions, time};
+use corten_object::{FieldError, FieldSelector, KindId, LabelSelector, Object, ObjectKey, Status, conditions, time};
 use corten_schema::internal;
 use corten_tree::{FieldPath, Tree, tree};
 
@@ -31,6 +31,10 @@ impl Core {
         self.authorize(&attributes(request.user, "create", request.kind, names)).await?;
         let decoded = self.decode(&request, body)?;
         let mut tree = decoded.tree;
+        if !request.kind.namespaced() {
+            // As upstream's create does for whatever has no namespace.
+            tree.remove("metadata.namespace");
+        }
         self.fresh().await?;
         let mut admitting = self.admitting(&request, Operation::Create);
         admitting.name(tree.str_at("metadata.name"));
@@ -67,7 +71,13 @@ impl Core {
             }
             id::SELF_SUBJECT_RULES_REVIEW => match tree.str_at("spec.namespace") {
                 "" => return Err(Status::bad_request("no namespace on request")),
-                namespace => self.rules(request.user, namespace),
+                namespace => {
+                    let status = self.rules(request.user, namespace);
+                    // Upstream makes a new object here, too.
+                    tree.insert("metadata", Tree::map());
+                    tree.insert("spec", Tree::map());
+                    status
+                }
             },
             id::BINDING => {
                 let name = tree.str_at("metadata.name").to_owned();
@@ -130,6 +140,7 @@ impl Core {
         let attributes = if review.path("spec.resourceAttributes").is_some() {
             Attributes {
                 group: text("group"),
+                version: if text("version").is_empty() { "*" } else { text("version") },
                 resource: text("resource"),
                 subresource: text("subresource"),
                 namespace: text("namespace"),
@@ -143,8 +154,16 @@ impl Core {
         };
         let decision = self.decide(&attributes).await;
         let mut status = tree!({"allowed": (decision.allowed)});
+        if decision.denied {
+            status.insert("denied", true);
+        }
         if !decision.reason.is_empty() {
             status.insert("reason", decision.reason);
+        }
+        let mut errors: Vec<String> = decision.error.into_iter().collect();
+        errors.extend(["fieldSelector", "labelSelector"].into_iter().filter_map(|field| ignored(review, field)));
+        if !errors.is_empty() {
+            status.insert("evaluationError", errors.join("; "));
         }
         status
     }
@@ -180,6 +199,9 @@ impl Core {
         let mut errors = Vec::new();
         if node.is_empty() {
             errors.push(FieldError::required(&FieldPath::of("target.name"), ""));
+        }
+        for message in corten_kinds::validate::names::dns_subdomain(&node).into_iter().filter(|_| !node.is_empty()) {
+            errors.push(FieldError::invalid_str(&FieldPath::of("target.name"), &node, message));
         }
         if !matches!(binding.str_at("target.kind"), "" | "Node") {
             errors.push(FieldError::not_supported(
@@ -483,6 +505,33 @@ fn selected_fields(review: &Tree) -> Vec<FieldTerm> {
         Some(FieldTerm { path: r.str_at("key").into(), equal, value: value.as_str()?.into() })
     });
     parsed.into_iter().chain(required).collect()
+}
+
+/// What is said of a selector of a review that cannot be read, or not as a whole (`BuildEvaluationError`).
+fn ignored(review: &Tree, field: &str) -> Option<String> {
+    let selector = review.path(&format!("spec.resourceAttributes.{field}"))?;
+    let raw = selector.str_at("rawSelector");
+    let requirements = selector.list_at("requirements");
+    let of_labels = field == "labelSelector";
+    let readable = |r: &Tree| {
+        let (operator, values) = (r.str_at("operator"), r.list_at("values"));
+        match (of_labels, operator) {
+            (true, _) => LabelSelector::from_tree(Some(&tree!({"matchExpressions": [(r.clone())]}))).is_ok(),
+            (false, "In" | "NotIn") => values.len() == 1,
+            (false, _) => false,
+        }
+    };
+    let (read, bad) = match requirements {
+        [] if raw.is_empty() => return None,
+        [] if of_labels => (0, LabelSelector::parse(raw).is_err()),
+        [] => (0, FieldSelector::parse(raw).is_err()),
+        all => {
+            let read = all.iter().filter(|r| readable(r)).count();
+            (read, read < all.len())
+        }
+    };
+    let partially = if read > 0 { "partially " } else { "" };
+    bad.then(|| format!("spec.resourceAttributes.{field} {partially}ignored due to parse error"))
 }
 
 /// The user that an access review is about.

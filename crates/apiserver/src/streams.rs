@@ -1,6 +1,6 @@
-//! Streams to a pod's node: logs, and commands over WebSocket.
+//! Streams to a pod's node: logs, and commands over WebSocket or SPDY ([`crate::spdy::command`]).
 //!
-//! Each message begins with the byte of a channel ([`channels`]): 0 stdin, 1 stdout, 2 stderr, 3 how it ended, 4 terminal size;
+//! Each message of a WebSocket begins with the byte of a channel ([`channels`]): 0 stdin, 1 stdout, 2 stderr, 3 how it ended, 4 terminal size;
 //! 255 closes a channel.
 
 use std::pin::Pin;
@@ -17,6 +17,7 @@ use corten_tree::{Tree, json, tree};
 use futures::{SinkExt, StreamExt};
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message;
@@ -27,10 +28,12 @@ use crate::channels::{self, Protocol};
 use crate::core::{Core, attributes};
 use crate::http::{Call, HttpBody, Query, Resource, full, respond, stream, websocket};
 use crate::pipeline::Request as PipelineRequest;
+use crate::spdy::command;
+use crate::spdy::handshake::{self, Agreement};
 use crate::{portforward, proxy};
 
 /// Bytes read from a command at once.
-const CHUNK: usize = 32 * 1024;
+pub(crate) const CHUNK: usize = 32 * 1024;
 
 const STDIN: u8 = 0;
 const STDOUT: u8 = 1;
@@ -182,7 +185,10 @@ async fn logs(
     let bytes = core.node_api.logs(request).await?;
     // A read error ends the log: there is no way to say more once the answer has begun.
     let bytes = bytes.take_while(|chunk| std::future::ready(chunk.is_ok())).filter_map(|c| std::future::ready(c.ok()));
-    let bytes = bytes.take_until(core.tasks.stopping());
+    let lasting = call.lasting.clone();
+    let bytes = bytes.take_until(core.tasks.stopping()).inspect(move |_| {
+        let _held = &lasting;
+    });
     if websocket::wanted(&call.headers) {
         let protocol = channels::choose(&call.headers, &channels::SINGLE)?;
         let (response, socket) = websocket::accept(&call.headers, http, protocol.name)?;
@@ -203,10 +209,6 @@ async fn exec(
     request: Request<Incoming>,
     attach: bool,
 ) -> Result<Response<HttpBody>, Status> {
-    if !websocket::wanted(&call.headers) {
-        return Err(Status::bad_request("unable to upgrade: only WebSocket connections are supported"));
-    }
-    let protocol = channels::choose(&call.headers, &channels::COMMAND)?;
     let query = &call.query;
     let (pod, target) = target(core, r, query).await?;
     if pod.str_at("spec.nodeName").is_empty() {
@@ -225,13 +227,41 @@ async fn exec(
         stderr: query.flag("stderr") && !tty,
         tty,
     };
+    if !websocket::wanted(&call.headers) {
+        return exec_over_spdy(core, call, wanted, request).await;
+    }
+    let protocol = channels::choose(&call.headers, &channels::COMMAND)?;
     let session = core.node_api.exec(wanted).await?;
     let (response, socket) = websocket::accept(&call.headers, request, protocol.name)?;
-    let record = corten_audit::trail::current();
+    let record = (corten_audit::trail::current(), call.lasting.clone());
     core.tasks.spawn("exec stream", OnStop::Abort, async move {
         let _record = record;
         if let Some(socket) = socket.await {
             serve_session(socket, session, protocol).await;
+        }
+    });
+    Ok(response)
+}
+
+/// As clients do that are older than WebSockets, and those which a proxy keeps from them.
+async fn exec_over_spdy(
+    core: &Arc<Core>,
+    call: &Call,
+    wanted: ExecRequest,
+    request: Request<Incoming>,
+) -> Result<Response<HttpBody>, Status> {
+    let protocol = match handshake::agree(&call.headers, &command::PROTOCOLS)? {
+        Agreement::On(protocol) => protocol,
+        Agreement::Refused(response) => return Ok(*response),
+    };
+    let expected = command::expected(&wanted, protocol);
+    let session = core.node_api.exec(wanted).await?;
+    let (response, upgrade) = handshake::accept(request, protocol);
+    let (record, clock) = ((corten_audit::trail::current(), call.lasting.clone()), core.clock.clone());
+    core.tasks.spawn("exec stream", OnStop::Abort, async move {
+        let _record = record;
+        if let Ok(upgraded) = upgrade.await {
+            command::serve(TokioIo::new(upgraded), session, (protocol, expected), &*clock).await;
         }
     });
     Ok(response)
@@ -302,15 +332,20 @@ async fn take_input(
             }
         }
         (RESIZE, bytes) => {
-            let size = json::parse(bytes).unwrap_or_default();
-            let number = |key: &str| size.i64_at(key).and_then(|n| u16::try_from(n).ok()).unwrap_or(0);
             if let Some(resize) = resize {
-                let _ = resize.send(TerminalSize { width: number("Width"), height: number("Height") }).await;
+                let _ = resize.send(terminal_size(bytes)).await;
             }
         }
         (CLOSE, [STDIN, ..]) => *stdin = None,
         _ => {}
     }
+}
+
+/// A terminal's size as clients write it; 0 is what cannot be read.
+pub(crate) fn terminal_size(text: &[u8]) -> TerminalSize {
+    let size = json::parse(text).unwrap_or_default();
+    let number = |key: &str| size.i64_at(key).and_then(|n| u16::try_from(n).ok()).unwrap_or(0);
+    TerminalSize { width: number("Width"), height: number("Height") }
 }
 
 /// Sends what a command writes.
@@ -329,7 +364,7 @@ async fn pump(
 }
 
 /// How a command's end reads on the error channel.
-fn exit_status(exit: ExecExit) -> Tree {
+pub(crate) fn exit_status(exit: ExecExit) -> Tree {
     match exit {
         ExecExit::Code(0) => tree!({"metadata": {}, "status": "Success"}),
         ExecExit::Code(code) => tree!({"metadata": {}, "status": "Failure",

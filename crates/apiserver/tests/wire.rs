@@ -507,6 +507,44 @@ async fn metrics_have_upstreams_names_and_labels() {
     }
 }
 
+/// Those that are counted as things happen are the process's: other tests count, too.
+#[tokio::test]
+async fn metrics_of_watches_callers_admission_and_health_are_counted() {
+    let fixture = Fixture::start().await;
+    let mut client = Client::connect(&fixture, true).await;
+    assert_eq!(client.post(MAPS, "{\"metadata\":{\"name\":\"one\"}}").await.0, 201);
+    let mut watching = Client::connect(&fixture, true).await;
+    let list = "sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan";
+    let mut watch = watching.send(Method::GET, &format!("{MAPS}?watch=true&{list}"), &[], b"").await.into_body();
+    watch.frame().await.unwrap().unwrap();
+    assert_eq!(ask(&mut client, "GET", "/livez/ping", &[], "").await.0, 200);
+    assert_eq!(client.get("/api/v1/namespaces/default/endpoints", &[]).await.0, 200);
+    let (_, _, text) = ask(&mut client, "GET", "/metrics", &[], "").await;
+    for line in [
+        "apiserver_longrunning_requests{component=\"apiserver\",group=\"\",resource=\"configmaps\",scope=\"namespace\",subresource=\"\",verb=\"WATCH\",version=\"v1\"} ",
+        "apiserver_watch_events_total{group=\"\",resource=\"configmaps\",version=\"v1\"} ",
+        "apiserver_watch_events_sizes_bucket{group=\"\",resource=\"configmaps\",version=\"v1\",le=\"1024\"} ",
+        "apiserver_watch_list_duration_seconds_count{group=\"\",resource=\"configmaps\",scope=\"namespace\",version=\"v1\"} ",
+        "apiserver_response_sizes_count{component=\"apiserver\",group=\"\",resource=\"endpoints\",scope=\"namespace\",subresource=\"\",verb=\"LIST\",version=\"v1\"} 1\n",
+        "apiserver_requested_deprecated_apis{group=\"\",removed_release=\"\",resource=\"endpoints\",subresource=\"\",version=\"v1\"} 1\n",
+        "apiserver_admission_step_admission_duration_seconds_count{operation=\"CREATE\",rejected=\"false\",type=\"admit\"} ",
+        "apiserver_admission_controller_admission_duration_seconds_count{name=\"NamespaceLifecycle\",operation=\"CREATE\",rejected=\"false\",type=\"admit\"} ",
+        "authentication_attempts{result=\"success\"} ",
+        "authenticated_user_requests{username=\"other\"} ",
+        "authorization_attempts_total{result=\"allowed\"} ",
+        "kubernetes_build_info{build_date=",
+    ] {
+        assert!(text.contains(line), "{line} in {text}");
+    }
+    let (_, _, slis) = ask(&mut client, "GET", "/metrics/slis", &[], "").await;
+    for line in [
+        "kubernetes_healthcheck{name=\"ping\",type=\"livez\"} 1\n",
+        "kubernetes_healthchecks_total{name=\"ping\",status=\"success\",type=\"livez\"} ",
+    ] {
+        assert!(slis.contains(line), "{line} in {slis}");
+    }
+}
+
 #[tokio::test]
 async fn health_checks_by_name_with_exclude_and_verbose() {
     let fixture = Fixture::start().await;

@@ -1,7 +1,7 @@
 //! May the user do this: the masters may; then whoever is asked in turn (`apiserver/pkg/authorization/union`).
 
 use crate::rbac::{Attributes, Decision, Rbac, Rule};
-use crate::{Source, User, escalation, group, node};
+use crate::{Source, User, group, node};
 
 /// Who may do everything, whoever else is asked.
 pub fn is_master(user: &User) -> bool {
@@ -50,11 +50,7 @@ impl Union {
 
 /// The rules that a user has in a namespace, and what keeps the list from being complete.
 pub fn rules_for(rbac: &Rbac, user: &User, namespace: &str) -> (Vec<Rule>, Option<&'static str>) {
-    let mut rules = Vec::new();
-    if user.in_group(group::MASTERS) {
-        rules.extend(escalation::full_authority());
-    }
-    rules.extend(rbac.rules_for(user, namespace));
+    let rules = rbac.rules_for(user, namespace);
     let incomplete = user.node_name().map(|_| "node authorizer does not support user rule resolution");
     (rules, incomplete)
 }

@@ -8,6 +8,7 @@ pub mod clock;
 pub mod entropy;
 pub mod fd;
 pub mod intern;
+pub mod metrics;
 pub mod revision;
 pub mod task;
 pub mod workqueue;

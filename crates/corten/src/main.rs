@@ -10,6 +10,7 @@ mod assembly;
 mod authority;
 mod demo;
 mod dns_service;
+mod flagz;
 mod flow_args;
 mod host;
 mod image;
@@ -22,7 +23,7 @@ mod server;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{CommandFactory as _, Parser as _};
+use clap::{CommandFactory as _, FromArgMatches as _};
 
 use args::{Arguments, Command, SecretsEncryptCommand};
 
@@ -49,7 +50,15 @@ fn main() -> ExitCode {
     {
         return code;
     }
-    match run(Arguments::parse()) {
+    let command = Arguments::command();
+    let matches = command.clone().get_matches();
+    if let Some((name @ "server", given)) = matches.subcommand()
+        && let Some(server) = command.find_subcommand(name)
+    {
+        corten_apiserver::started_with(flagz::of(server, given));
+    }
+    let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    match run(arguments) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("error: {error:#}");

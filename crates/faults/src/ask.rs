@@ -26,7 +26,9 @@ const RACES: u32 = 5;
 pub struct Asker {
     sender: hyper::client::conn::http1::SendRequest<Full<Bytes>>,
     resources: HashMap<(String, String), (String, bool)>,
-    _tasks: corten_base::Tasks,
+    address: std::net::SocketAddr,
+    tls: Arc<tokio_rustls::rustls::ClientConfig>,
+    tasks: corten_base::Tasks,
 }
 
 impl Asker {
@@ -36,15 +38,24 @@ impl Asker {
     /// If the server cannot be reached or does not accept the namespace.
     pub async fn connect(address: std::net::SocketAddr, material: &Material) -> Result<Asker> {
         let tls = Arc::new(material.client_tls(Some(&material.admin))?);
-        let tcp = TcpStream::connect(address).await?;
-        let name = "localhost".try_into().context("a name")?;
-        let stream = tokio_rustls::TlsConnector::from(tls).connect(name, tcp).await?;
-        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         let tasks = corten_base::Tasks::tokio();
-        tasks.spawn("asker", corten_base::OnStop::Abort, async move {
-            let _ = connection.await;
-        });
-        Ok(Asker { sender, resources: HashMap::new(), _tasks: tasks })
+        let sender = open(address, tls.clone(), &tasks).await?;
+        Ok(Asker { sender, resources: HashMap::new(), address, tls, tasks })
+    }
+
+    /// Goes on over a new connection.
+    pub(crate) async fn reconnect(&mut self) -> Result<()> {
+        self.sender = open(self.address, self.tls.clone(), &self.tasks).await?;
+        Ok(())
+    }
+
+    /// An answer as it comes.
+    pub(crate) async fn stream(&mut self, path: &str) -> Result<hyper::body::Incoming> {
+        let request = Request::builder().uri(path).header("host", "localhost").body(Full::new(Bytes::new()))?;
+        self.sender.ready().await?;
+        let response = self.sender.send_request(request).await?;
+        anyhow::ensure!(response.status() == 200, "GET {path}: {}", response.status());
+        Ok(response.into_body())
     }
 
     /// Makes the namespace and service account of the cases.
@@ -98,7 +109,7 @@ impl Asker {
             for line in &section.lines {
                 let id = base.id(section, line);
                 if section.verb == Verb::Given || wanted(&id) {
-                    let answer = self.one(base, section, line, &collection, &object).await?;
+                    let answer = self.one(base, section, line, &collection, &object).await.with_context(|| id.clone())?;
                     answers.push((id, answer));
                 }
             }
@@ -222,7 +233,11 @@ impl Asker {
             request = request.header("content-type", content_type);
         }
         let request = request.header("accept", accept).body(Full::new(body))?;
-        self.sender.ready().await?;
+        if self.sender.ready().await.is_err() {
+            // A server closes a connection that was idle while the other one was asked.
+            self.reconnect().await?;
+            self.sender.ready().await?;
+        }
         let response = self.sender.send_request(request).await?;
         let code = response.status().as_u16();
         let texts = response.headers().get_all("warning").into_iter().filter_map(|v| v.to_str().ok());
@@ -232,6 +247,22 @@ impl Asker {
             .unwrap_or_else(|_| Value::from(String::from_utf8_lossy(&bytes).into_owned()));
         Ok(Answer { code, warnings, body })
     }
+}
+
+/// A connection.
+async fn open(
+    address: std::net::SocketAddr,
+    tls: Arc<tokio_rustls::rustls::ClientConfig>,
+    tasks: &corten_base::Tasks,
+) -> Result<hyper::client::conn::http1::SendRequest<Full<Bytes>>> {
+    let tcp = TcpStream::connect(address).await?;
+    let name = "localhost".try_into().context("a name")?;
+    let stream = tokio_rustls::TlsConnector::from(tls).connect(name, tcp).await?;
+    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    tasks.spawn("asker", corten_base::OnStop::Abort, async move {
+        let _ = connection.await;
+    });
+    Ok(sender)
 }
 
 /// The text of a Warning header: `299 - "text"`.

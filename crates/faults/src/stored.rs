@@ -3,8 +3,9 @@
 //! `cargo xtask faults --stored` compares the objects field by field: defaults, what a server fills in, managed fields and the cells of
 //! tables. What differs from run to run (uids, times, revisions, addresses) is masked.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use bytes::Bytes;
+use http_body_util::BodyExt as _;
 use hyper::Method;
 use serde_json::{Value, json};
 
@@ -13,8 +14,8 @@ use crate::case::{Base, Line, Section, Verb};
 use crate::outcome;
 use crate::recorded::Answers;
 
-/// How often a status is looked for that the server writes by itself.
-const STATUS_READS: u32 = 100;
+/// How long a status may take that the server writes by itself.
+const SETTLE_SECONDS: u32 = 10;
 
 const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io";
 
@@ -30,7 +31,8 @@ impl Asker {
             for line in &section.lines {
                 let id = stored_id(base, section, line);
                 if wanted(&id) {
-                    answers.push((id, self.one_stored(base, line, &collection).await?));
+                    let answer = self.one_stored(base, line, &collection).await.with_context(|| id.clone())?;
+                    answers.push((id, answer));
                 }
             }
         }
@@ -51,11 +53,8 @@ impl Asker {
         };
         let object = format!("{collection}/{name}");
         let mut read = self.send(Method::GET, &object, "", Bytes::new()).await?;
-        for _ in 0..STATUS_READS {
-            if is_settled(&base.kind, &read.body) {
-                break;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        if !is_settled(&base.kind, &read.body) {
+            self.settled(collection, name, &base.kind, &read.body).await?;
             read = self.send(Method::GET, &object, "", Bytes::new()).await?;
         }
         lines.push(format!("read {}", read.code));
@@ -70,6 +69,28 @@ impl Asker {
         }
         self.remove(&object).await?;
         Ok(lines.join("\n"))
+    }
+
+    /// Watches an object until its status is settled, or for as long as that may take.
+    async fn settled(&mut self, collection: &str, name: &str, kind: &str, seen: &Value) -> Result<()> {
+        let revision = seen["metadata"]["resourceVersion"].as_str().unwrap_or_default();
+        let path = format!(
+            "{collection}?watch=true&fieldSelector=metadata.name%3D{name}&resourceVersion={revision}&timeoutSeconds={SETTLE_SECONDS}"
+        );
+        let mut body = self.stream(&path).await?;
+        let mut text = Vec::new();
+        while let Some(frame) = body.frame().await {
+            text.extend_from_slice(frame?.data_ref().map_or(&[][..], |bytes| bytes));
+            while let Some(end) = text.iter().position(|b| *b == b'\n') {
+                let line: Vec<u8> = text.drain(..=end).collect();
+                let event: Value = serde_json::from_slice(&line).unwrap_or_default();
+                if is_settled(kind, &event["object"]) {
+                    // A connection cannot be used while its answer goes on.
+                    return self.reconnect().await;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Deletes an object at once, whatever holds it.

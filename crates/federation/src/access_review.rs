@@ -1,7 +1,7 @@
 //! Whether something is allowed, by another server's word (`plugin/pkg/authorizer/webhook`).
 
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use corten_auth::{Attributes, Decision};
 use corten_base::Clock;
@@ -11,6 +11,7 @@ use corten_tree::{FieldPath, Map, Tree, json, tree};
 use corten_webhook::{CallError, Caller, ClientConfig, Retries};
 
 use crate::kept::Kept;
+use crate::measured;
 
 /// How long the first retry waits.
 const BACKOFF: Duration = Duration::from_millis(500);
@@ -116,6 +117,11 @@ impl AccessReviewer {
         AccessReviewer { options, caller, clock, kept: Kept::new(KEPT_MAX) }
     }
 
+    /// The authorizer's name.
+    pub fn name(&self) -> &str {
+        &self.options.name
+    }
+
     /// What the server says of a request.
     pub async fn decide(&self, asked: &Attributes<'_>) -> Decision {
         self.decide_by(asked, &self.caller).await
@@ -171,8 +177,10 @@ impl AccessReviewer {
         let review = tree!({"kind": "SubjectAccessReview", "apiVersion": version, "metadata": {}, "spec": spec,
             "status": {"allowed": false}});
         let retries = Retries::of_passing_faults(BACKOFF);
+        let begun = Instant::now();
         let answer =
             caller.post_again(&self.options.connection, self.options.timeout, review.to_json().into(), &retries).await;
+        measured::evaluated(&self.options.name, &answer, !self.options.deny_on_error, begun.elapsed());
         let status = answer
             .map_err(|e: CallError| e.to_string())
             .and_then(|bytes| json::parse(&bytes).map_err(|e| e.to_string()))

@@ -16,6 +16,7 @@ use corten_webhook::{Caller, ClientConfig};
 use crate::access_review::{AccessReviewOptions, AccessReviewer, CONDITIONS_MAX, Condition};
 use crate::config::aggregate;
 use crate::identities::Environment;
+use crate::measured::Configuration;
 use crate::reload::reload;
 
 const VERSIONS: [&str; 3] =
@@ -37,6 +38,19 @@ pub enum Authorizer {
     Rbac,
     /// Another server.
     Webhook(Arc<AccessReviewer>),
+}
+
+impl Authorizer {
+    /// Its type and its name, as they are counted.
+    pub fn names(&self) -> (&'static str, &str) {
+        match self {
+            Authorizer::AlwaysAllow => ("AlwaysAllow", "alwaysallow"),
+            Authorizer::AlwaysDeny => ("AlwaysDeny", "alwaysdeny"),
+            Authorizer::Node => ("Node", "node"),
+            Authorizer::Rbac => ("RBAC", "rbac"),
+            Authorizer::Webhook(reviewer) => ("Webhook", reviewer.name()),
+        }
+    }
 }
 
 /// The authorizer of a mode, if that is one of this process.
@@ -143,7 +157,7 @@ impl Authorizers {
         let current = Arc::new(RwLock::new(Arc::new(options.build(&caller, &clock)?)));
         if let Some(file) = &options.config_file {
             let (file, weak) = (file.clone(), Arc::downgrade(&current));
-            reload(&environment.tasks, "authorization configuration", &file.clone(), move || {
+            reload(&environment.tasks, Configuration::Authorization, &file.clone(), environment.clock.clone(), move || {
                 let Some(current) = weak.upgrade() else { return Ok(()) };
                 let next = Arc::new(load(&file, &caller, &clock)?);
                 *current.write().unwrap_or_else(PoisonError::into_inner) = next;

@@ -10,6 +10,7 @@ use corten_webhook::Caller;
 
 use crate::config::{self, AnonymousConfig, AuthenticationConfig, Issuer, JwtConfig};
 use crate::jwt;
+use crate::measured::Configuration;
 use crate::mapping::{From, Mapping, Rules};
 use crate::oidc::Authority;
 use crate::reload::reload;
@@ -166,7 +167,7 @@ impl Identities {
         if let Some(file) = &options.config_file {
             let (file, own, weak) = (file.clone(), own.to_owned(), Arc::downgrade(&current));
             let starting = environment.clone();
-            reload(&environment.tasks, "authentication configuration", &file.clone(), move || {
+            reload(&environment.tasks, Configuration::Authentication, &file.clone(), environment.clock.clone(), move || {
                 let Some(current) = weak.upgrade() else { return Ok(()) };
                 let next = Arc::new(Current::start(load(&file, &own)?, &starting));
                 *current.write().unwrap_or_else(PoisonError::into_inner) = next;

@@ -1,7 +1,7 @@
 //! Tokens of OIDC issuers: keys are found by discovery, kept, and fetched anew for a token that none of them has signed.
 
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use corten_auth::{User, go_list};
 use corten_base::{Clock, Timestamp};
@@ -11,6 +11,7 @@ use tokio::sync::Mutex;
 
 use crate::config::JwtConfig;
 use crate::jwt::{Key, Untrusted, untrusted_issuer};
+use crate::measured;
 
 const WELL_KNOWN: &str = "/.well-known/openid-configuration";
 /// How long one request to an issuer may take.
@@ -107,7 +108,10 @@ impl Authority {
         if untrusted_issuer(token).as_deref() != Some(&*self.config.issuer.url) {
             return None;
         }
-        Some(self.authenticate_own(token).await)
+        let begun = Instant::now();
+        let outcome = self.authenticate_own(token).await;
+        measured::token(&self.config.issuer.url, outcome.is_ok(), begun.elapsed());
+        Some(outcome)
     }
 
     async fn authenticate_own(&self, token: &str) -> Result<User, String> {

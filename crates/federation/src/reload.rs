@@ -2,10 +2,13 @@
 //! the old one's place.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use corten_base::{OnStop, Tasks};
+use corten_base::{Clock, OnStop, Tasks};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use tokio::io::unix::AsyncFd;
+
+use crate::measured::{self, Configuration};
 
 /// Calls `read` whenever a file has other contents; what is wrong with them is told in the log, and all stays as it was.
 ///
@@ -13,14 +16,21 @@ use tokio::io::unix::AsyncFd;
 /// If the file's directory cannot be watched.
 pub(crate) fn reload(
     tasks: &Tasks,
-    what: &'static str,
+    which: Configuration,
     file: &Path,
+    clock: Arc<dyn Clock>,
     read: impl Fn() -> Result<(), String> + Send + 'static,
 ) -> Result<(), String> {
+    let what = match which {
+        Configuration::Authentication => "authentication configuration",
+        Configuration::Authorization => "authorization configuration",
+    };
     let mut changes = Changes::watch(file).map_err(|e| format!("watching {}: {e}", file.display()))?;
     tasks.spawn(what, OnStop::Abort, async move {
         while changes.next().await.is_ok() {
-            match read() {
+            let outcome = read();
+            measured::reloaded(which, outcome.is_ok(), clock.now());
+            match outcome {
                 Ok(()) => tracing::info!("the {what} was read anew"),
                 Err(error) => tracing::error!(%error, "the {what} stays as it was"),
             }

@@ -330,6 +330,37 @@ pub fn ip(text: &str) -> Vec<String> {
     }
 }
 
+/// An IP address in its canonical form. (`IsValidIP`)
+pub fn canonical_ip(text: &str) -> Vec<String> {
+    let faults = ip(text);
+    match text.parse::<std::net::IpAddr>() {
+        Ok(address) if faults.is_empty() && address.to_string() != text => {
+            vec![format!("must be in canonical form ({:?})", address.to_string())]
+        }
+        _ => faults,
+    }
+}
+
+/// An address and the size of its network, in canonical form: `10.9.8.7/24`. (`IsValidInterfaceAddress`)
+pub fn interface_address(text: &str) -> Vec<String> {
+    use std::net::IpAddr;
+    let parsed = || {
+        let (ip, bits) = text.split_once('/')?;
+        let ip = without_leading_zeros(ip).parse::<IpAddr>().ok()?;
+        let max = if ip.is_ipv4() { 32 } else { 128 };
+        let bits = bits.parse::<u32>().ok().filter(|n| *n <= max && bits.bytes().all(|c| c.is_ascii_digit()))?;
+        Some((ip, bits))
+    };
+    let Some((ip, bits)) = parsed() else {
+        return vec!["must be a valid address in CIDR form, (e.g. 10.9.8.7/24 or 2001:db8::1/64)".to_owned()];
+    };
+    // Go writes a mapped address as one of IPv4, and its size so.
+    let plain = ip.to_canonical();
+    let bits = if plain.is_ipv4() && bits > 32 { bits - 96 } else { bits };
+    let canonical = format!("{plain}/{bits}");
+    if canonical == text { Vec::new() } else { vec![format!("must be in canonical form ({canonical:?})")] }
+}
+
 /// An address range, by the strict rule: `10.9.8.0/24`. (`parseCIDR` in `k8s.io/apimachinery/pkg/util/validation/ip.go`)
 pub fn cidr(text: &str) -> Vec<String> {
     use std::net::IpAddr;
@@ -408,7 +439,8 @@ pub fn cidr_warnings(text: &str) -> Vec<String> {
     out
 }
 
-fn without_leading_zeros(text: &str) -> String {
+/// An IPv4 address as Go's lenient parser reads it: octets with leading zeros are decimal.
+pub fn without_leading_zeros(text: &str) -> String {
     let octet = |part: &str| match part.trim_start_matches('0') {
         "" if part.is_empty() => String::new(),
         "" => "0".to_owned(),

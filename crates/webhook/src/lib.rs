@@ -33,6 +33,8 @@ use connections::{ClientKey, reason};
 
 /// Largest answer, in bytes.
 const ANSWER_MAX: usize = 16 << 20;
+/// What is said of a call without an answer in time.
+const DEADLINE: &str = "context deadline exceeded";
 
 /// Why a callout has no answer. The text is what follows `failed to call webhook: ` in upstream's messages.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -58,6 +60,17 @@ pub enum CallError {
         /// Upstream's words for it.
         text: String,
     },
+}
+
+impl CallError {
+    /// Whether there was no answer in time.
+    pub fn is_timeout(&self) -> bool {
+        match self {
+            CallError::Transport { why, .. } => why == DEADLINE,
+            CallError::Answer { code, .. } => *code == 504,
+            CallError::Config(_) => false,
+        }
+    }
 }
 
 /// How often a call is made that fails (`apiserver/pkg/util/webhook`, `DefaultRetryBackoffWithInitialDelay`): five times, each
@@ -183,7 +196,7 @@ impl Caller {
         futures::pin_mut!(exchange);
         match select(exchange, self.clock.sleep(timeout)).await {
             Either::Left((answer, _)) => answer,
-            Either::Right(_) => Err(transport("context deadline exceeded".into())),
+            Either::Right(_) => Err(transport(DEADLINE.into())),
         }
     }
 

@@ -8,6 +8,7 @@ use super::config::Hook;
 use super::matching::Invocation;
 use super::review::{self, Answer};
 use crate::Request;
+use crate::measured::Called;
 
 /// Why a webhook's call ended otherwise than with a yes.
 #[derive(Debug)]
@@ -31,6 +32,15 @@ impl Failure {
     /// Whether the request goes on in spite of this.
     pub fn is_open(&self, hook: &Hook) -> bool {
         hook.ignore_failure && matches!(self, Failure::Call(_))
+    }
+
+    /// How it is counted.
+    pub fn called(&self, hook: &Hook) -> Called {
+        match self {
+            Failure::Call(_) => Called::Failed(self.is_open(hook)),
+            Failure::Refused(status) if status.reason == Reason::InternalError => Called::Internal,
+            Failure::Refused(status) => Called::No(status.code),
+        }
     }
 
     /// What the client is told.

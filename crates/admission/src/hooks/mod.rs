@@ -6,6 +6,7 @@ pub(crate) mod matching;
 pub(crate) mod review;
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use corten_kinds::id;
 use corten_object::{KindId, Object, Status, patch};
@@ -13,6 +14,7 @@ use corten_tree::{Tree, tree};
 
 use crate::Request;
 use crate::chain::Round;
+use crate::measured::{self, Called, Step};
 use call::Failure;
 use config::Hook;
 use matching::{Invocation, Objects};
@@ -96,7 +98,10 @@ impl Hooks {
                 continue;
             }
             let place = format!("round_{}_index_{index}", u8::from(round.second));
+            let begun = Instant::now();
             let outcome = mutate_one(hook, &invocation, request, object.as_deref_mut(), old, &place).await;
+            let called = outcome.as_ref().map_or_else(|failure| failure.called(hook), |_| Called::Yes);
+            measured::webhook(&hook.name, request.operation, Step::Admit, called, begun.elapsed());
             let changed = *outcome.as_ref().unwrap_or(&false);
             let note = tree!({"configuration": (hook.configuration.as_str()), "webhook": (hook.name.as_str()),
                 "mutated": changed});
@@ -139,10 +144,13 @@ impl Hooks {
             }
         }
         let calls = wanted.iter().enumerate().map(|(index, (hook, invocation))| async move {
+            let begun = Instant::now();
             let answer = call::call(hook, invocation, request, object, old, false).await.and_then(|answer| {
                 answer.note(hook, request);
                 if answer.allowed { Ok(()) } else { Err(Failure::Refused(Box::new(answer.refusal(&hook.name)))) }
             });
+            let called = answer.as_ref().map_or_else(|failure| failure.called(hook), |()| Called::Yes);
+            measured::webhook(&hook.name, request.operation, Step::Validate, called, begun.elapsed());
             match answer {
                 Ok(()) => Ok(()),
                 Err(failure) if failure.is_open(hook) => {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -15,6 +16,7 @@ use super::Peer;
 use super::impersonate::{impersonate, wants_impersonation};
 use super::query::unescape;
 use crate::core::Core;
+use crate::families::{self, Identified};
 
 /// Before a bearer token among the WebSocket protocols: browsers can set no other header.
 const WEBSOCKET_TOKEN: &str = "base64url.bearer.authorization.k8s.io.";
@@ -69,7 +71,14 @@ pub(super) async fn authenticate(
     request: &Attributes<'_>,
     version: &str,
 ) -> Result<Arc<User>, Status> {
+    let begun = Instant::now();
     let identified = identify(core, peer, headers, request.path).await;
+    match &identified {
+        Ok(user) => families::authenticated(Identified::Success, &user.name, begun.elapsed()),
+        // Who shows nothing has failed; what was shown and is no good is an error.
+        Err(_) if attempted(peer, headers).is_empty() => families::authenticated(Identified::Failure, "", begun.elapsed()),
+        Err(_) => families::authenticated(Identified::Error, "", begun.elapsed()),
+    }
     if let Some(trail) = trail::current() {
         match &identified {
             Ok(user) => {

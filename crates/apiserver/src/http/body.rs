@@ -43,6 +43,9 @@ pub(crate) struct ListBody {
     done: bool,
     /// The seats of who asked, until all is sent.
     pub place: Option<Place>,
+    /// Bytes that were sent, and who is told of them once all are.
+    sent: u64,
+    pub told: Option<Box<dyn FnOnce(u64) + Send>>,
 }
 
 enum Items {
@@ -64,7 +67,7 @@ impl ListBody {
     }
 
     fn of(head: Vec<u8>, items: Items) -> ListBody {
-        ListBody { head: Some(head.into()), items, first: true, done: false, place: None }
+        ListBody { head: Some(head.into()), items, first: true, done: false, place: None, sent: 0, told: None }
     }
 
     fn chunk(&mut self) -> Option<Bytes> {
@@ -102,8 +105,12 @@ impl ListBody {
                 },
             }
         }
+        self.sent += out.len() as u64;
         if self.done {
             self.place = None;
+            if let Some(told) = self.told.take() {
+                told(self.sent);
+            }
         }
         Some(out.into())
     }

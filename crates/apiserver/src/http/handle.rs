@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use corten_audit::Trail;
 use corten_auth::{Attributes, User};
+use corten_base::metrics::Held;
 use corten_object::selector::FieldTerm;
 use corten_object::{FieldSelector, Reason, Status};
 use corten_schema::scalars::duration;
@@ -22,13 +23,13 @@ use super::body::{Body, full};
 use super::query::Query;
 use super::respond::{failure, object, page_not_found, raw_json, respond, tagged, text};
 use super::route::{Resource, Route, parse};
-use super::{Peer, flow, health, negotiate, resource, statusz};
+use super::{Peer, flow, health, negotiate, resource, zpages};
 use crate::aggregation::{self, ApiService};
 use crate::core::Core;
 use crate::flow::{Mark, Place};
 use crate::metrics::Labels;
 use crate::openapi::hash;
-use crate::{bootstrap, discovery};
+use crate::{bootstrap, discovery, families};
 
 /// Bytes that a body may have (`--max-request-body-bytes`).
 const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
@@ -46,16 +47,16 @@ pub(crate) struct Answered {
 impl Answered {
     /// What the request is counted under.
     pub fn labels(&self) -> Labels<'_> {
-        let dry_run = if self.dry_run { "All" } else { "" };
-        let Some(r) = &self.what else { return Labels { dry_run, ..Labels::default() } };
-        let scope = match (r.name.as_str(), r.namespace.as_str()) {
-            ("", "") => "cluster",
-            ("", _) => "namespace",
-            _ => "resource",
-        };
-        let (group, version, resource) = (r.group.as_str(), r.version.as_str(), r.resource.as_str());
-        Labels { group, version, resource, subresource: &r.subresource, scope, dry_run }
+        labels(self.what.as_deref(), self.dry_run)
     }
+}
+
+/// What a request is counted under.
+pub(super) fn labels(what: Option<&Resource>, dry_run: bool) -> Labels<'_> {
+    let dry_run = if dry_run { "All" } else { "" };
+    let Some(r) = what else { return Labels { dry_run, ..Labels::default() } };
+    let (group, version, resource) = (r.group.as_str(), r.version.as_str(), r.resource.as_str());
+    Labels { group, version, resource, subresource: &r.subresource, scope: scope(r), dry_run }
 }
 
 /// A request whose caller is known.
@@ -69,6 +70,8 @@ pub(crate) struct Call {
     pub ip: IpAddr,
     /// Its seats.
     pub place: Option<Place>,
+    /// That it is counted among those that last, held for as long as it does.
+    pub lasting: Option<Arc<Held>>,
 }
 
 /// Answers one request, and has it recorded.
@@ -122,7 +125,12 @@ async fn handle_asked(core: &Arc<Core>, peer: &Peer, mut request: Request<Incomi
     };
     let mutating = !matches!(verb, "get" | "list" | "watch" | "head");
     let _one = (!long).then(|| core.metrics.enter(mutating));
-    let asking = |limit| Asking { route, headers: headers.clone(), query: query.clone(), verb, limit };
+    let counted = counted_verb(verb, what.as_deref(), &headers);
+    let lasting = what.as_ref().filter(|_| long).map(|r| {
+        let labels = ["apiserver", &r.group, &r.resource, scope(r), &r.subresource, counted, &r.version];
+        Arc::new(families::LONG_RUNNING.hold(&labels))
+    });
+    let asking = |limit| Asking { route, headers: headers.clone(), query: query.clone(), verb, limit, lasting };
     let (answered, mark) = match deadline(&query, long, core.flow.limits.request_timeout) {
         Err(status) => (Err(status), None),
         Ok(None) => answer(core, peer, request, asking(None)).await,
@@ -141,18 +149,35 @@ async fn handle_asked(core: &Arc<Core>, peer: &Peer, mut request: Request<Incomi
     if let Some(mark) = mark {
         mark.set(response.headers_mut());
     }
-    let counted = match verb {
-        "get" => "GET",
+    Answered { response, verb: counted, what, dry_run: query.get("dryRun") == "All" }
+}
+
+/// How a verb is counted (`apiserver/pkg/endpoints/metrics`, `cleanVerb`).
+fn counted_verb(verb: &'static str, what: Option<&Resource>, headers: &HeaderMap) -> &'static str {
+    if what.is_some_and(|r| LONG_RUNNING.contains(&r.subresource.as_str())) {
+        return "CONNECT";
+    }
+    let applies = || headers.get(header::CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"application/apply-patch"));
+    match verb {
+        "get" | "head" => "GET",
         "list" => "LIST",
         "watch" => "WATCH",
-        "create" => "POST",
-        "update" => "PUT",
+        "create" | "post" => "POST",
+        "update" | "put" => "PUT",
+        "patch" if applies() => "APPLY",
         "patch" => "PATCH",
-        "delete" => "DELETE",
-        "deletecollection" => "DELETECOLLECTION",
-        other => other,
-    };
-    Answered { response, verb: counted, what, dry_run: query.get("dryRun") == "All" }
+        "delete" | "deletecollection" => "DELETE",
+        _ => "other",
+    }
+}
+
+/// What a request reaches over, as it is counted.
+pub(super) fn scope(r: &Resource) -> &'static str {
+    match (r.name.as_str(), r.namespace.as_str()) {
+        ("", "") => "cluster",
+        ("", _) => "namespace",
+        _ => "resource",
+    }
 }
 
 /// How long a request may take: what it says itself, up to the server's own bound; `None` for what is made to last
@@ -178,6 +203,7 @@ struct Asking {
     verb: &'static str,
     /// How long the answer may take.
     limit: Option<Duration>,
+    lasting: Option<Arc<Held>>,
 }
 
 /// The answer, and what it says of the request's schema and level.
@@ -191,7 +217,7 @@ async fn answer(
         Ok(user) => user,
         Err(status) => return (Err(status), None),
     };
-    let Asking { route, headers, query, verb, limit } = asking;
+    let Asking { route, headers, query, verb, limit, lasting } = asking;
     let asked = flow::Asked { user: &user, verb, route: &route, uri: request.uri(), query: &query, limit };
     let place = match flow::enter(core, asked).await {
         Ok(place) => place,
@@ -206,6 +232,7 @@ async fn answer(
         path: request.uri().path().to_owned(),
         ip: peer.ip,
         place,
+        lasting,
     };
     (call_of(core, call, route, verb, request).await, mark)
 }
@@ -364,8 +391,10 @@ async fn plain(core: &Arc<Core>, call: &Call, path: &str) -> Result<Response<Bod
         "/version" => Ok(raw_json(200, &bootstrap::version())),
         "/statusz" => {
             let times = (core.started, core.clock.now());
-            statusz::statusz(&call.headers, times, bootstrap::VERSION.trim_start_matches('v'), &listed(core))
+            zpages::statusz(core, &call.headers, times, bootstrap::VERSION.trim_start_matches('v'), &listed(core))
         }
+        "/flagz" => zpages::flagz(core, &call.headers),
+        "/metrics/slis" => Ok(respond(200, "text/plain; version=0.0.4; charset=utf-8", full(families::slis()))),
         "/metrics" => Ok(respond(200, "text/plain; version=0.0.4; charset=utf-8", full(metrics(core)))),
         "/.well-known/openid-configuration" => {
             let issuer = core.authenticator.signer().issuer();
@@ -392,8 +421,10 @@ fn metrics(core: &Core) -> String {
     };
     let stored = registry.iter().zip(counts).filter(|(kind, _)| kind.verbs.stored() && kind.stored_as.is_none());
     let mut text = core.metrics.text(stored.map(|(kind, count)| (&*kind.group, &*kind.plural, count)));
+    text.push_str(&families::text());
     text.push_str(&core.flow.text());
     text.push_str(&core.admission.metrics_text());
+    text.push_str(&corten_federation::metrics_text());
     text.push_str(&corten_base::workqueue::text());
     text.push_str(&crate::process::text());
     if let Some(audit) = &core.audit {
@@ -417,7 +448,7 @@ fn index(core: &Core) -> Tree {
 fn listed(core: &Core) -> Vec<String> {
     let mut paths: Vec<String> = ["/.well-known/openid-configuration", "/api", "/api/v1", "/apis", "/apis/"]
         .into_iter()
-        .chain(["/metrics", "/openapi/v2", "/openapi/v3", "/openapi/v3/", "/openid/v1/jwks", "/statusz", "/version"])
+        .chain(["/flagz", "/metrics", "/metrics/slis", "/openapi/v2", "/openapi/v3", "/openapi/v3/", "/openid/v1/jwks", "/statusz", "/version"])
         .map(str::to_owned)
         .collect();
     paths.extend(health::paths());

@@ -13,6 +13,7 @@ use super::body::Body;
 use super::handle::Call;
 use super::respond::text;
 use crate::core::Core;
+use crate::families;
 
 /// What a check looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,8 +85,8 @@ pub(super) async fn answer(core: &Arc<Core>, call: &Call, path: &str) -> Option<
     if name.is_empty() {
         return Some(whole(core, call, endpoint).await);
     }
-    let (_, looks) = checks(endpoint).find(|(n, _)| *n == name)?;
-    Some(match failure(core, *looks).await {
+    let (name, looks) = checks(endpoint).find(|(n, _)| *n == name)?;
+    Some(match counted(core, name, endpoint, *looks).await {
         None => text(200, "ok"),
         Some(why) => text(500, format!("internal server error: {why}\n")),
     })
@@ -100,7 +101,7 @@ async fn whole(core: &Arc<Core>, call: &Call, endpoint: &'static str) -> Respons
             let _ = writeln!(out, "[+]{name} excluded: ok");
             continue;
         }
-        match failure(core, *looks).await {
+        match counted(core, name, endpoint, *looks).await {
             None => {
                 let _ = writeln!(out, "[+]{name} ok");
             }
@@ -123,6 +124,13 @@ async fn whole(core: &Arc<Core>, call: &Call, endpoint: &'static str) -> Respons
         true => text(200, format!("{out}{endpoint} check passed\n")),
         false => text(200, "ok"),
     }
+}
+
+/// The same, and counted.
+async fn counted(core: &Arc<Core>, name: &str, endpoint: &str, looks: Looks) -> Option<String> {
+    let why = failure(core, looks).await;
+    families::checked(name, endpoint, why.is_none());
+    why
 }
 
 /// Why a check fails, if it does.

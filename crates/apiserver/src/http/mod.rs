@@ -15,9 +15,9 @@ mod query;
 mod resource;
 mod respond;
 mod route;
-mod statusz;
 mod watch;
 pub(crate) mod websocket;
+mod zpages;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -43,12 +43,15 @@ pub(crate) use query::{Query, unescape};
 pub(crate) use respond::{respond, text};
 pub(crate) use route::{Resource, resource_of};
 pub(crate) use route::{Route, parse};
+pub use zpages::started_with;
 
 use crate::StartError;
 use crate::core::Core;
 
 /// How many streams one HTTP/2 connection may have at once (informers use one per kind).
 const STREAMS_MAX: u32 = 250;
+/// How long a connection may say nothing between requests (`IdleTimeout` in `apiserver/pkg/server/secure_serving.go`).
+const IDLE_MAX: Duration = Duration::from_secs(90);
 /// How long a TLS handshake may take.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 
@@ -178,14 +181,21 @@ async fn connection(core: Arc<Core>, tls: TlsAcceptor, stream: TcpStream, peer: 
         let (core, peer) = (core.clone(), peer.clone());
         async move {
             let began = Instant::now();
-            let answered = handle::handle(&core, &peer, request).await;
+            let mut answered = handle::handle(&core, &peer, request).await;
             let code = answered.response.status().as_u16();
-            core.metrics.count(answered.verb, answered.labels(), code, began.elapsed());
+            let size = hyper::body::Body::size_hint(answered.response.body()).exact();
+            if let body::Body::List(list) = answered.response.body_mut() {
+                let (core, verb, what) = (core.clone(), answered.verb, answered.what.clone());
+                list.told = Some(Box::new(move |size| {
+                    core.metrics.sized(verb, handle::labels(what.as_deref(), false), code, size);
+                }));
+            }
+            core.metrics.count(answered.verb, answered.labels(), code, (began.elapsed(), size));
             Ok::<_, std::convert::Infallible>(answered.response)
         }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE_MAX);
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(STREAMS_MAX);
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     tokio::pin!(connection);

@@ -1,7 +1,7 @@
 //! Requests about resources: from path, query and headers to one call of the pipeline, and its answer as a response.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use corten_audit::{Level, trail};
 use corten_base::{OnStop, Revision};
@@ -15,16 +15,16 @@ use hyper::{Method, Request as HttpRequest, Response};
 use super::body::{Body as HttpBody, full, stream};
 use super::encode::{Encoder, IncludeObject, tree_bytes};
 use super::flow;
-use super::handle::{Call, read_body};
+use super::handle::{self, Call, read_body};
 use super::negotiate::{self, Form, Format, Offer, Shape};
 use super::options;
 use super::respond::{finish, page_not_found, rendered, respond, warn};
 use super::route::Resource;
-use super::watch::{Frames, frames};
+use super::watch::{Counted, Frames, frames};
 use super::websocket;
 use crate::core::{Core, attributes};
 use crate::pipeline::{Answer, Body, DeleteParameters, Listed, PatchBody, Request, WatchRequest};
-use crate::streams;
+use crate::{families, streams};
 
 /// The shortest life of a watch without `timeoutSeconds`; the longest is twice as much (`--min-request-timeout`).
 const WATCH_SECONDS_MIN: u64 = 1800;
@@ -57,6 +57,10 @@ pub(super) async fn serve(
             _ => return Box::pin(unknown(core, &call, &r, verb)).await,
         },
     };
+    if kind.verbs == Verbs::CreateOnly && sub.is_none() && !r.name.is_empty() {
+        // What is only made has no names: there is no such path.
+        return Box::pin(unknown(core, &call, &r, verb)).await;
+    }
     if let Some(sub) = sub
         && sub.kind == SubresourceKind::Connect
     {
@@ -97,6 +101,8 @@ pub(super) async fn serve(
 /// What a definition says to who uses a version, and a row to who uses the kind.
 fn deprecation(exchange: &Exchange<'_>) -> Option<String> {
     if let Some(text) = exchange.kind.spec.and_then(|row| row.deprecated) {
+        let r = &exchange.r;
+        families::DEPRECATED.with(&[&r.group, "", &r.resource, &r.subresource, &r.version]).set(1);
         return Some(text.to_owned());
     }
     let custom = exchange.kind.custom.as_ref()?;
@@ -253,6 +259,7 @@ impl Exchange<'_> {
     }
 
     async fn watch(mut self, http: HttpRequest<Incoming>) -> Result<Response<HttpBody>, Status> {
+        let begun = Instant::now();
         let asked = self.allowed("watch", options::list(&self.call.query, true, &self.r.name)).await?;
         let (list, start) = self.allowed("watch", asked.watch(&self.r.namespace)).await?;
         let seconds = match asked.timeout_seconds {
@@ -280,8 +287,10 @@ impl Exchange<'_> {
             Format::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
         };
         let stopping = self.core.tasks.stopping();
+        let scope = handle::scope(&self.r);
+        let counted = Counted { _lasting: self.call.lasting.take(), scope, begun };
         if websocket::wanted(&self.call.headers) {
-            let frames = frames(self.encoder, watching, Frames::Messages, stopping);
+            let frames = frames((self.encoder, counted), watching, Frames::Messages, stopping);
             let (response, upgraded) = websocket::accept(&self.call.headers, http, "")?;
             let record = trail::current();
             self.core.tasks.spawn("watch socket", OnStop::Abort, async move {
@@ -292,7 +301,7 @@ impl Exchange<'_> {
             });
             return Ok(response);
         }
-        Ok(respond(200, content_type, stream(frames(self.encoder, watching, Frames::Stream, stopping))))
+        Ok(respond(200, content_type, stream(frames((self.encoder, counted), watching, Frames::Stream, stopping))))
     }
 
     async fn delete_collection(&self, media: &str, bytes: bytes::Bytes) -> Result<Response<HttpBody>, Status> {

@@ -1,9 +1,11 @@
 //! Watch events as frames: a line of JSON, or length-delimited protobuf.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use corten_base::Revision;
+use corten_base::metrics::{Held, Series};
 use corten_cache::{Encoding, Seen, Transition};
 use corten_object::{Object, Status};
 use corten_tree::{Tree, tree};
@@ -11,6 +13,7 @@ use futures::stream::{self, Stream};
 
 use super::encode::{Encoder, IncludeObject, tree_bytes};
 use super::negotiate::{Format, Shape};
+use crate::families;
 use crate::pipeline::{WatchItem, Watching, is_by_webhook};
 
 /// Frames that are ready are sent together up to this size.
@@ -27,7 +30,7 @@ pub(super) enum Frames {
 
 /// The frames of a watch, or of one that could not begin. They end with the watch, or when `stopping` completes.
 pub(super) fn frames(
-    mut encoder: Encoder,
+    (mut encoder, counted): (Encoder, Counted),
     watching: Result<Watching, Status>,
     how: Frames,
     stopping: impl Future<Output = ()> + Send + 'static,
@@ -41,7 +44,9 @@ pub(super) fn frames(
         let (stopping, changed) = (Box::pin(stopping), Box::pin(changed));
         futures::future::select(stopping, changed).await;
     };
-    let framer = Framer { encoder, headers: true };
+    let labels = [&*encoder.kind.group, &*encoder.kind.plural, &*encoder.version];
+    let (events, sizes) = (families::WATCH_EVENTS.with(&labels), families::WATCH_EVENT_SIZES.with(&labels));
+    let framer = Framer { encoder, headers: true, events, sizes, counted };
     let state = match watching {
         Ok(watching) => Ok((watching, Box::pin(stopping))),
         Err(status) => Err(Some(status)),
@@ -114,14 +119,37 @@ fn name_of(transition: Transition) -> &'static str {
     }
 }
 
+/// How a watch is counted.
+pub(super) struct Counted {
+    /// That it is one of the requests that last.
+    pub _lasting: Option<Arc<Held>>,
+    /// What it reaches over.
+    pub scope: &'static str,
+    /// When it began.
+    pub begun: Instant,
+}
+
 struct Framer {
     encoder: Encoder,
     /// Whether the next Table still needs its column definitions.
     headers: bool,
+    /// How many events of the kind were sent, and how large.
+    events: Arc<Series>,
+    sizes: Arc<Series>,
+    counted: Counted,
 }
 
 impl Framer {
     async fn frame(&mut self, item: WatchItem) -> Bytes {
+        let frame = self.frame_of(item).await;
+        if !frame.is_empty() {
+            self.events.increment();
+            self.sizes.observe(frame.len() as f64);
+        }
+        frame
+    }
+
+    async fn frame_of(&mut self, item: WatchItem) -> Bytes {
         if is_by_webhook(&self.encoder.kind) {
             return self.converted(item).await;
         }
@@ -222,6 +250,11 @@ impl Framer {
     }
 
     fn bookmark(&mut self, revision: Revision, initial_end: bool) -> Bytes {
+        if initial_end {
+            let e = &self.encoder;
+            let labels = [&*e.kind.group, &*e.kind.plural, self.counted.scope, &*e.version];
+            families::WATCH_LISTS.with(&labels).took(self.counted.begun.elapsed());
+        }
         let gvk = self.encoder.kind.gvk(&self.encoder.version);
         let mut metadata = tree!({"resourceVersion": (revision.to_string()), "creationTimestamp": null});
         if initial_end {

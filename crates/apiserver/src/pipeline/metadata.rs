@@ -51,7 +51,9 @@ impl Core {
 
 /// The namespace and name in a body must be those of the request; where the body has none, they are filled in.
 pub(super) fn match_request(request: &Request<'_>, kind: &Kind, tree: &mut Tree) -> Result<(), Status> {
-    if kind.namespaced() {
+    if !kind.namespaced() {
+        tree.remove("metadata.namespace");
+    } else {
         let found = tree.str_at("metadata.namespace");
         if found.is_empty() {
             tree.set("metadata.namespace", request.namespace);
@@ -75,6 +77,17 @@ pub(super) fn match_request(request: &Request<'_>, kind: &Kind, tree: &mut Tree)
         _ => {}
     }
     Ok(())
+}
+
+/// The body of an update has the request's namespace, or none (`handlers/update.go`, `EnsureObjectNamespaceMatchesRequestNamespace`).
+pub(super) fn check_namespace(request: &Request<'_>, tree: &Tree) -> Result<(), Status> {
+    let namespace = tree.str_at("metadata.namespace");
+    if request.namespace.is_empty() || namespace.is_empty() || namespace == request.namespace {
+        return Ok(());
+    }
+    Err(Status::bad_request(
+        "the namespace of the provided object does not match the namespace sent on the request",
+    ))
 }
 
 /// The body of an update, or what a patch made, has the name that the request has, and no other namespace

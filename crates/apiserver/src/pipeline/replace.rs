@@ -253,9 +253,16 @@ impl Core {
                 self.decode(&Request { options: &options, ..*request }, Body::Tree(tree))?.tree
             }
         };
+        if matches!(change, Change::Put(_)) {
+            metadata::check_namespace(request, &new)?;
+        }
         metadata::check_name(request, &new)?;
         metadata::match_request(request, stored, &mut new)?;
         let wanted = new.str_at("metadata.resourceVersion");
+        if !wanted.is_empty() && wanted.parse::<u64>().is_err() {
+            let why = format!("strconv.ParseUint: parsing {wanted:?}: invalid syntax");
+            return Err(Status::unexplained(500, why));
+        }
         let conditional = match change {
             Change::Put(_) => !wanted.is_empty() && wanted != "0",
             // A patch works on the state that it finds; its resourceVersion is that one's unless the patch sets it.

@@ -2,10 +2,13 @@
 //!
 //! [`serve`] is one future: it reads frames, hands new streams to whoever accepts them, runs what those want done, and writes.
 
+pub(crate) mod command;
+pub(crate) mod handshake;
 mod headers;
 
 use std::collections::HashMap;
 use std::io;
+use std::time::Duration;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use futures::StreamExt as _;
@@ -22,6 +25,8 @@ const FRAME_MAX: usize = 1 << 20;
 const STREAMS_MAX: usize = 1024;
 /// Pieces of data that wait for their reader, for each stream; and frames that wait to be written.
 const QUEUE: usize = 16;
+/// How long a client may take to leave after the last word.
+const LINGER: Duration = Duration::from_secs(5);
 
 const SYN_STREAM: u16 = 1;
 const SYN_REPLY: u16 = 2;
@@ -81,6 +86,11 @@ impl Stream {
     pub async fn reset(&self) {
         let _ = self.out.send(Frame::Reset { id: self.id }).await;
     }
+
+    /// Ends the whole connection, once all is written.
+    pub async fn close_connection(&self) {
+        let _ = self.out.send(Frame::Close).await;
+    }
 }
 
 enum Frame {
@@ -88,6 +98,8 @@ enum Frame {
     Reset { id: u32 },
     Ping { id: u32 },
     Data { id: u32, bytes: Bytes, last: bool },
+    /// Nothing more is said.
+    Close,
 }
 
 /// What is to be done with a new stream.
@@ -222,6 +234,13 @@ async fn read(
 async fn write(mut writer: impl AsyncWrite + Unpin, mut frames: mpsc::Receiver<Frame>) -> io::Result<()> {
     let mut blocks = headers::Writer::new().map_err(broken)?;
     while let Some(frame) = frames.recv().await {
+        if matches!(frame, Frame::Close) {
+            writer.shutdown().await?;
+            // What the client still says is read: a connection that is closed over it may lose what the client has not read.
+            let left = async { while frames.recv().await.is_some() {} };
+            let _ = tokio::time::timeout(LINGER, left).await;
+            return Ok(());
+        }
         let bytes = encode(&frame, &mut blocks).map_err(broken)?;
         writer.write_all(&bytes).await?;
         if frames.is_empty() {
@@ -247,6 +266,7 @@ fn encode(frame: &Frame, blocks: &mut headers::Writer) -> Result<BytesMut, Strin
         }
         Frame::Reset { id } => control(RST_STREAM, &[id.to_be_bytes(), CANCEL.to_be_bytes()].concat()),
         Frame::Ping { id } => control(PING, &id.to_be_bytes()),
+        Frame::Close => {}
         Frame::Data { id, bytes, last } => {
             out.put_u32(*id);
             out.put_u8(if *last { FIN } else { 0 });
@@ -258,17 +278,36 @@ fn encode(frame: &Frame, blocks: &mut headers::Writer) -> Result<BytesMut, Strin
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// What a client sends to open a stream.
-    fn open(blocks: &mut headers::Writer, id: u32, headers: &[(&str, &str)]) -> Vec<u8> {
+    pub(crate) fn open(blocks: &mut headers::Writer, id: u32, headers: &[(&str, &str)]) -> Vec<u8> {
         let block = blocks.write(headers).unwrap();
         let mut out = vec![0x80, 3, 0, 1];
         out.extend((block.len() as u32 + 10).to_be_bytes());
         out.extend(id.to_be_bytes());
         out.extend([0; 6]);
         out.extend(block);
+        out
+    }
+
+    /// Bytes of a stream, as a client sends them.
+    pub(crate) fn data(id: u8, last: bool, bytes: &[u8]) -> Vec<u8> {
+        [&[0, 0, 0, id, u8::from(last), 0, 0, bytes.len() as u8], bytes].concat()
+    }
+
+    /// What a server sends, until it closes the connection: the stream and the text of data, and where a stream ends.
+    pub(crate) async fn said(client: &mut (impl AsyncRead + Unpin)) -> Vec<String> {
+        let mut out = Vec::new();
+        while let Some(found) = frame(client).await.unwrap() {
+            if found.kind.is_none() {
+                out.push(match (found.flags & FIN, &found.body) {
+                    (0, body) => format!("{} {}", found.id, String::from_utf8_lossy(body)),
+                    _ => format!("{} ends", found.id),
+                });
+            }
+        }
         out
     }
 
@@ -289,7 +328,7 @@ mod tests {
             let (mut client, mut blocks) = (client, headers::Writer::new().unwrap());
             client.write_all(&open(&mut blocks, 1, &[("streamtype", "data")])).await.unwrap();
             client.write_all(&open(&mut blocks, 3, &[("streamtype", "else")])).await.unwrap();
-            client.write_all(&[0, 0, 0, 1, FIN, 0, 0, 2, b'h', b'i']).await.unwrap();
+            client.write_all(&data(1, true, b"hi")).await.unwrap();
             client.write_all(&[0x80, 3, 0, 6, 0, 0, 0, 4, 0, 0, 0, 9]).await.unwrap();
             let mut seen = Vec::new();
             let mut reader = headers::Reader::new();

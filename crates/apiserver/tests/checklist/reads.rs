@@ -170,7 +170,7 @@ async fn statusz_as_text_and_structured() {
         "\napiserver statusz\nWarning: ",
         "Up: 1 hr 01 min 0",
         "Binary version: 1.37.2",
-        "Paths: /healthz /livez /metrics",
+        "Paths: /flagz /healthz /livez /metrics",
     ] {
         assert!(text.contains(part), "{part} in {text}");
     }
@@ -188,6 +188,16 @@ async fn statusz_as_text_and_structured() {
             "{found}"
         );
     }
+    for page in ["statusz", "flagz"] {
+        let kind = if page == "statusz" { "Statusz" } else { "Flagz" };
+        let accept = format!("application/yaml;as={kind};v=v1beta1;g=config.k8s.io");
+        let response = client.send(Method::GET, &format!("/{page}"), &[("accept", &accept)], b"").await;
+        assert_eq!(response.headers()["content-type"], "application/yaml", "{page}");
+        let text = String::from_utf8_lossy(&response.into_body().collect().await.unwrap().to_bytes()).into_owned();
+        assert!(text.starts_with(&format!("apiVersion: config.k8s.io/v1beta1\n")) && text.contains(&format!("kind: {kind}\n")), "{text}");
+    }
+    let flagz = client.get("/flagz", &[]).await.1;
+    assert!(flagz.as_str().unwrap().starts_with("\napiserver flagz\nWarning: "), "{flagz}");
     assert_eq!(client.get("/statusz", &[("accept", "application/json")]).await.0, 406);
     let nobody = [("authorization", "Bearer secret-token")];
     assert_eq!(Client::connect(&fixture, false).await.get("/statusz", &nobody).await.0, 403);

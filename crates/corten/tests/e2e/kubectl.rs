@@ -155,7 +155,30 @@ pub(crate) fn streams(cluster: &mut Cluster) -> Result<()> {
     )?;
     terminal(cluster)?;
     copies(cluster)?;
+    exec_over_spdy(cluster)?;
     cluster.kubectl(&["delete", "namespace", "streams", "--timeout=60s"]).map(drop)
+}
+
+/// As kubectl did before it spoke WebSockets.
+fn exec_over_spdy(cluster: &Cluster) -> Result<()> {
+    let spdy = |args: &[&str]| {
+        let mut command = cluster.kubectl_command(&[&["-n", "streams", "exec"], args].concat());
+        command.env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "false");
+        command
+    };
+    let told = spdy(&["p", "--", "sh", "-c", "echo out; echo err >&2; exit 7"]).stdin(Stdio::null()).output()?;
+    let (out, err) = (String::from_utf8_lossy(&told.stdout), String::from_utf8_lossy(&told.stderr));
+    contains(&out, "out\n")?;
+    contains(&err, "err\n")?;
+    contains(&err, "exit code 7")?;
+    let bytes: Vec<u8> = (0..300_000u32).map(|i| b'a' + (i % 23) as u8).collect();
+    let file = cluster.data().join("spdy");
+    std::fs::write(&file, &bytes)?;
+    let echoed = spdy(&["-i", "p", "--", "cat"]).stdin(std::fs::File::open(file)?).output()?;
+    if echoed.stdout != bytes {
+        bail!("cat gives {} of {} bytes: {}", echoed.stdout.len(), bytes.len(), String::from_utf8_lossy(&echoed.stderr));
+    }
+    Ok(())
 }
 
 /// `exec -it` needs a terminal on our side: `script` gives it one.

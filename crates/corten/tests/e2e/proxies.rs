@@ -133,13 +133,21 @@ pub(crate) fn attach(cluster: &mut Cluster) -> Result<()> {
     namespace(cluster, "attach")?;
     let echo = shell_pod("echo", "while read line; do echo got $line; [ $line = end ] && exit 0; done");
     let echo = echo.replace("    command:", "    stdin: true\n    command:");
-    cluster.kubectl_with(&["-n", "attach", "apply", "-f", "-"], &echo)?;
-    cluster.kubectl(&["-n", "attach", "wait", "--for=condition=Ready", "pod/echo", "--timeout=30s"])?;
-    contains(&cluster.kubectl_with(&["-n", "attach", "attach", "-i", "echo"], "one\nend\n")?, "got one\ngot end")?;
-    let phase = "--for=jsonpath={.status.phase}=Succeeded";
-    cluster.kubectl(&["-n", "attach", "wait", phase, "pod/echo", "--timeout=30s"])?;
-    if jsonpath(cluster, "attach", "pod/echo", ".status.phase")? != "Succeeded" {
-        bail!("the pod goes on");
+    // Over WebSockets, as kubectl does by itself, and over SPDY, as it did before.
+    for websockets in ["true", "false"] {
+        cluster.kubectl_with(&["-n", "attach", "apply", "-f", "-"], &echo)?;
+        cluster.kubectl(&["-n", "attach", "wait", "--for=condition=Ready", "pod/echo", "--timeout=30s"])?;
+        let file = cluster.data().join("lines");
+        std::fs::write(&file, "one\nend\n")?;
+        let mut attach = cluster.kubectl_command(&["-n", "attach", "attach", "-i", "echo"]);
+        attach.env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", websockets).stdin(std::fs::File::open(file)?);
+        contains(&corten_testkit::text(&mut attach)?, "got one\ngot end")?;
+        let phase = "--for=jsonpath={.status.phase}=Succeeded";
+        cluster.kubectl(&["-n", "attach", "wait", phase, "pod/echo", "--timeout=30s"])?;
+        if jsonpath(cluster, "attach", "pod/echo", ".status.phase")? != "Succeeded" {
+            bail!("the pod goes on");
+        }
+        cluster.kubectl(&["-n", "attach", "delete", "pod", "echo", "--timeout=60s"])?;
     }
     cluster.kubectl(&["delete", "namespace", "attach", "--timeout=60s"]).map(drop)
 }

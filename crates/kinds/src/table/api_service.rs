@@ -24,6 +24,7 @@ pub(crate) const API_SERVICE: KindSpec = KindSpec {
         default: Some(|o| defaults::at(o, "spec.service", |s| defaults::value(s, "port", 443))),
         prepare_create: Some(prepare_create),
         validate: Some(validate),
+        validate_status: Some(validate_status),
         ..Hooks::NONE
     },
     ..KindSpec::CLUSTER
@@ -54,6 +55,17 @@ fn available(object: &Tree, _: &RowContext) -> Tree {
         Some(("True", _)) => "True".to_owned(),
         Some((status, reason)) => format!("{status} ({reason})"),
     })
+}
+
+/// `ValidateAPIServiceStatus`
+fn validate_status(object: &Tree, _: &Tree, errors: &mut Errors) {
+    for condition in Spot::of(object, "status").items("conditions") {
+        let status = condition.str("status");
+        if !matches!(status, "True" | "False" | "Unknown") {
+            let path = condition.path.child("status");
+            errors.push(corten_object::FieldError::not_supported(&path, status, &["True", "False", "Unknown"]));
+        }
+    }
 }
 
 const GROUP_PRIORITY_MAX: i64 = 20_000;

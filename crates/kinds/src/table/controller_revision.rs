@@ -21,7 +21,11 @@ pub(crate) const CONTROLLER_REVISION: KindSpec = KindSpec {
     ],
     immutable: &["data"],
     served_by: Some("controllers"),
-    hooks: Hooks { validate: Some(validate), ..Hooks::NONE },
+    hooks: Hooks {
+        validate: Some(|revision, errors| Spot::of(revision, "revision").non_negative("", errors)),
+        validate_create: Some(validate_data),
+        ..Hooks::NONE
+    },
     ..KindSpec::NAMESPACED
 };
 
@@ -35,10 +39,10 @@ fn controller(revision: &Tree, _: &RowContext) -> Tree {
     Tree::from(format!("{}/{}", kind.to_lowercase(), owner.str_at("name")))
 }
 
-fn validate(revision: &Tree, errors: &mut Errors) {
+/// `ValidateControllerRevisionCreate`; what does not change need not be there.
+fn validate_data(revision: &Tree, errors: &mut Errors) {
     let root = Spot::at(revision, corten_tree::FieldPath::ROOT);
     let at = |field: &'static str| Spot::of(revision, field);
-    at("revision").non_negative("", errors);
     match root.child("data").tree {
         Tree::Null => at("data").required("", "data is mandatory", errors),
         Tree::Map(_) => {}

@@ -61,6 +61,7 @@ pub(crate) const POD_TEMPLATE: KindSpec = KindSpec {
     hooks: Hooks {
         default: Some(|o| defaults::at(o, "template.spec", defaults::pod_spec)),
         validate: Some(|o, errors| pod::validate_template(&Spot::of(o, "template"), errors)),
+        warnings: Some(|o, old| crate::warnings::of_template(o, old, "template")),
         ..Hooks::NONE
     },
     ..KindSpec::NAMESPACED

@@ -216,7 +216,9 @@ fn node_validate_update(new: &Tree, old: &Tree, errors: &mut Errors) {
             before.remove("allocatable");
             if !after.semantically_equal(&before) {
                 let path = corten_tree::FieldPath::of("spec.drivers");
-                errors.push(corten_object::FieldError::invalid(&path, &after, crate::validate::IMMUTABLE));
+                let schema = corten_schema::builtin();
+                let shown = corten_schema::internal::shown_as(schema, "storage.v1.CSINodeDriver", &after);
+                errors.push(corten_object::FieldError::invalid(&path, &shown, crate::validate::IMMUTABLE));
             }
         }
     }

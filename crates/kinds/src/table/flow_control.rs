@@ -49,7 +49,12 @@ pub(crate) const PRIORITY_LEVEL_CONFIGURATION: KindSpec = KindSpec {
         column("QueueLengthLimit", &Of(|o, _| number(o, "spec.limited.limitResponse.queuing.queueLengthLimit"))),
         Column::AGE,
     ],
-    hooks: Hooks { default: Some(level_default), validate: Some(level_validate), ..Hooks::NONE },
+    hooks: Hooks {
+        default: Some(level_default),
+        validate: Some(level_validate),
+        validate_status: Some(level_validate_status),
+        ..Hooks::NONE
+    },
     ..KindSpec::CLUSTER
 };
 
@@ -76,6 +81,20 @@ fn level_default(level: &mut Tree) {
                 }
             });
         });
+    }
+}
+
+/// `ValidatePriorityLevelConfigurationStatus`
+fn level_validate_status(level: &Tree, _: &Tree, errors: &mut Errors) {
+    let conditions = Spot::of(level, "status").items("conditions");
+    for (i, condition) in conditions.iter().enumerate() {
+        let kind = condition.str("type");
+        if conditions[..i].iter().any(|before| before.str("type") == kind) {
+            condition.duplicate("type", errors);
+        }
+        if kind.is_empty() {
+            condition.required("type", "", errors);
+        }
     }
 }
 

@@ -32,7 +32,7 @@ pub(crate) const IP_ADDRESS: KindSpec = KindSpec {
     plural: "ipaddresses",
     short: &["ip"],
     columns: &[Column::NAME, column("ParentRef", &Of(parent))],
-    name_check: names::ip,
+    name_check: names::canonical_ip,
     hooks: Hooks { validate: Some(address_validate), ..Hooks::NONE },
     ..KindSpec::CLUSTER
 };

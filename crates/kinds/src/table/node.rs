@@ -163,15 +163,30 @@ fn validate(node: &Tree, errors: &mut Errors) {
     }
 }
 
-/// `ValidateAvoidPodsInNodeAnnotations`, as far as the annotation must be JSON.
+/// `ValidateAvoidPodsInNodeAnnotations`
 fn avoided_pods(node: &Tree, errors: &mut Errors) {
     const KEY: &str = "scheduler.alpha.kubernetes.io/preferAvoidPods";
     let annotations = Spot::of(node, "metadata.annotations");
     let text = annotations.map("").get(KEY).and_then(Tree::as_str).unwrap_or_default();
-    if let Some(error) =
-        Some(text).filter(|text| !text.is_empty()).and_then(|text| corten_tree::json::parse(text.as_bytes()).err())
-    {
-        annotations.invalid_as("AvoidPods", KEY, error.message, errors);
+    if text.is_empty() {
+        return;
+    }
+    let avoids = match corten_tree::json::parse(text.as_bytes()) {
+        Ok(avoids) => avoids,
+        Err(error) => return annotations.invalid_as("AvoidPods", KEY, error.message, errors),
+    };
+    let list = annotations.path.child(KEY);
+    for (i, entry) in avoids.list_at("preferAvoidPods").iter().enumerate() {
+        let signature = Spot::at(entry, list.index(i)).child("podSignature");
+        let signature = Spot::at(signature.tree, list.index(i).child("PodSignature"));
+        match signature.some("podController") {
+            None => signature.required("", "", errors),
+            Some(controller) if controller.bool("controller") => {}
+            Some(_) => {
+                let path = signature.path.child("PodController").child("Controller");
+                Spot::at(&Tree::Bool(false), path).invalid_as("", false, "must point to a controller", errors);
+            }
+        }
     }
 }
 
@@ -193,6 +208,15 @@ fn validate_update(new: &Tree, old: &Tree, errors: &mut Errors) {
     let (spec, before) = (Spot::of(new, "spec"), Spot::of(old, "spec"));
     if !before.list("podCIDRs").is_empty() && before.list("podCIDRs") != spec.list("podCIDRs") {
         spec.forbidden("podCIDRs", "node updates may not change podCIDR except from \"\" to valid", errors);
+    }
+    if spec.str("externalID") != before.str("externalID") {
+        spec.forbidden("externalID", "may not be updated", errors);
+    }
+    let addresses = Spot::of(new, "status").items("addresses");
+    for (i, address) in addresses.iter().enumerate() {
+        if addresses[..i].iter().any(|before| before.tree == address.tree) {
+            address.duplicate("", errors);
+        }
     }
     let (now, was) = (spec.str("providerID"), before.str("providerID"));
     if !was.is_empty() && now != was {

@@ -159,17 +159,52 @@ fn validate(object: &Tree, errors: &mut Errors) {
         spec.each("storageClassName", names::dns_subdomain(class), errors);
     }
     spec.optional_one_of("volumeMode", &["Block", "Filesystem"], errors);
-    const ATTRIBUTES: &str = "volumeAttributesClassName";
-    if spec.has(ATTRIBUTES) {
-        match spec.str(ATTRIBUTES) {
-            "" => spec.required(ATTRIBUTES, "an empty string is disallowed", errors),
-            class => spec.each(ATTRIBUTES, names::dns_subdomain(class), errors),
-        }
-        if !spec.has("csi") {
-            spec.required("csi", "has to be specified when using volumeAttributesClassName", errors);
-        }
-    }
+    attributes_class(&spec, errors);
     mount_options(object, &spec, errors);
+}
+
+/// The same of a volume that an attachment describes itself, which may say less.
+pub(crate) fn validate_inline(spec: &Spot<'_>, errors: &mut Errors) {
+    const INLINE: &str = "in the context of inline volumes";
+    let refuse = |field: &str, errors: &mut Errors| {
+        if spec.has(field) {
+            spec.forbidden(field, format!("may not be specified {INLINE}"), errors);
+        }
+    };
+    refuse("claimRef", errors);
+    if !spec.map("capacity").is_empty() {
+        refuse("capacity", errors);
+    }
+    if !spec.has("csi") {
+        spec.required("csi", format!("has to be specified {INLINE}"), errors);
+    }
+    workload::access_modes(spec, errors);
+    if !matches!(spec.str("persistentVolumeReclaimPolicy"), "" | "Retain") {
+        spec.forbidden("persistentVolumeReclaimPolicy", format!("may only be Retain {INLINE}"), errors);
+    }
+    refuse("nodeAffinity", errors);
+    source(spec, "", errors);
+    if !spec.str("storageClassName").is_empty() {
+        refuse("storageClassName", errors);
+    }
+    if !matches!(spec.str("volumeMode"), "" | "Filesystem") {
+        spec.forbidden("volumeMode", format!("may not specify volumeMode other than Filesystem {INLINE}"), errors);
+    }
+    attributes_class(spec, errors);
+}
+
+fn attributes_class(spec: &Spot<'_>, errors: &mut Errors) {
+    const ATTRIBUTES: &str = "volumeAttributesClassName";
+    if !spec.has(ATTRIBUTES) {
+        return;
+    }
+    match spec.str(ATTRIBUTES) {
+        "" => spec.required(ATTRIBUTES, "an empty string is disallowed", errors),
+        class => spec.each(ATTRIBUTES, names::dns_subdomain(class), errors),
+    }
+    if !spec.has("csi") {
+        spec.required("csi", "has to be specified when using volumeAttributesClassName", errors);
+    }
 }
 
 fn capacity(spec: &Spot<'_>, errors: &mut Errors) {

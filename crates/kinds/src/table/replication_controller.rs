@@ -4,7 +4,7 @@ use corten_tree::Tree;
 
 use crate::defaults;
 use crate::spec::{Fact, Generation, Hooks, KindSpec, Subresource};
-use crate::validate::{Spot, labels, pod, workload};
+use crate::validate::{Spot, pod, workload};
 use crate::{Column, Number, Of, column, print, wide};
 use crate::{Errors, warnings};
 
@@ -69,7 +69,6 @@ fn validate(controller: &Tree, errors: &mut Errors) {
     if !selector.iter().all(|(key, value)| own.get(key) == Some(value)) {
         template.invalid("metadata.labels", "`selector` does not match template `labels`", errors);
     }
-    labels::validate_labels(&spec.child("selector"), errors);
     pod::validate_template(&template, errors);
     workload::restarts_always(&template, &WORKLOAD, errors);
 }

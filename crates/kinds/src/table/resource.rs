@@ -1,11 +1,12 @@
 //! The kinds of `resource.k8s.io` (dynamic resource allocation).
 
+use corten_object::time;
 use corten_tree::Tree;
 
 use crate::print;
 use crate::spec::{Fact, Generation, Hooks, KindSpec, Subresource};
 use crate::validate::{Spot, device_claim, device_slice};
-use crate::{Column, Of, RowContext, TextOr, column};
+use crate::{Column, Of, RowContext, TextOr, WriteContext, column};
 
 const GROUP: &str = "resource.k8s.io";
 
@@ -40,12 +41,30 @@ pub(crate) const DEVICE_TAINT_RULE: KindSpec = KindSpec {
         Column::AGE,
     ],
     hooks: Hooks {
+        prepare_create: Some(|rule, context| taint_time(rule, context)),
+        prepare_update: Some(taint_moved),
         validate: Some(device_claim::validate_taint_rule),
         validate_status: Some(device_claim::validate_taint_rule_status),
         ..Hooks::NONE
     },
     ..KindSpec::CLUSTER
 };
+
+/// `SetDefaults_DeviceTaint`
+fn taint_time(rule: &mut Tree, context: &WriteContext) {
+    if rule.path("spec.taint").is_some() && rule.path("spec.taint.timeAdded").is_none() {
+        rule.set("spec.taint.timeAdded", time::format(context.now));
+    }
+}
+
+/// The time is when the effect was added, as far as the client does not say otherwise (`deviceTaintRuleStrategy`).
+fn taint_moved(rule: &mut Tree, old: &Tree, context: &WriteContext) {
+    taint_time(rule, context);
+    let differs = |field: &str| rule.path(field) != old.path(field);
+    if differs("spec.taint.effect") && !differs("spec.taint.timeAdded") {
+        rule.set("spec.taint.timeAdded", time::format(context.now));
+    }
+}
 
 /// `resource.k8s.io/v1 ResourceClaim`
 pub(crate) const RESOURCE_CLAIM: KindSpec = KindSpec {

@@ -43,7 +43,7 @@ pub(crate) const VOLUME_ATTRIBUTES_CLASS: KindSpec = KindSpec {
     short: &["vac"],
     columns: &[Column::NAME, column("DriverName", &TextOr("driverName", "")), Column::AGE],
     hooks: Hooks {
-        validate: Some(attributes_validate),
+        validate_create: Some(attributes_validate),
         validate_update: Some(attributes_validate_update),
         ..Hooks::NONE
     },
@@ -65,6 +65,7 @@ fn attachment_validate(attachment: &Tree, errors: &mut Errors) {
         (true, false) if source.str("persistentVolumeName").is_empty() => {
             source.required("persistentVolumeName", "must specify non empty persistentVolumeName", errors);
         }
+        (false, true) => super::persistent_volume::validate_inline(&source.child("inlineVolumeSpec"), errors),
         _ => {}
     }
     for message in names::dns_subdomain(spec.str("nodeName")) {
@@ -110,4 +111,5 @@ fn attributes_validate_update(new: &Tree, old: &Tree, errors: &mut Errors) {
             new.forbidden("", format!("updates to {field} are forbidden."), errors);
         }
     }
+    attributes_validate(new, errors);
 }

@@ -201,7 +201,7 @@ impl Walk {
             1 => {}
             0 => spot.invalid_as("", "", format!("must specify one of: {}", all.join(", ")), &mut self.errors),
             _ => {
-                let shown = format!("{{{}}}", set.iter().map(|s| format!("`{s}`")).collect::<Vec<_>>().join(", "));
+                let shown = format!("{{{}}}", set.join(", "));
                 let detail = format!("must specify exactly one of: {}", all.join(", "));
                 spot.invalid_as("", shown, detail, &mut self.errors);
             }

@@ -5,9 +5,9 @@
 use std::sync::LazyLock;
 
 use corten_cel::{Decl, Env, Program, Type, Version};
-use corten_tree::Tree;
+use corten_tree::{Tree, tree};
 
-use super::{NOT_POSITIVE, Spot, affinity, conditions, labels, meta, names};
+use super::{NOT_POSITIVE, Spot, affinity, conditions, labels, names};
 use crate::Errors;
 
 /// The longest expression, in bytes.
@@ -71,8 +71,7 @@ pub(crate) fn validate_spec(spec: &Spot<'_>, errors: &mut Errors) {
 /// `ValidateResourceClaimTemplate`
 pub(crate) fn validate_template(template: &Tree, errors: &mut Errors) {
     let spec = Spot::of(template, "spec");
-    meta::validate_annotations(&spec.child("metadata.annotations"), errors);
-    labels::validate_labels(&spec.child("metadata.labels"), errors);
+    super::volume::template_meta(&spec, errors);
     validate_spec(&spec.child("spec"), errors);
 }
 
@@ -322,6 +321,13 @@ pub(crate) fn validate_status(new: &Tree, old: &Tree, errors: &mut Errors) {
             }
         }
     }
+    let consumers = status.items("reservedFor");
+    for (i, consumer) in consumers.iter().enumerate() {
+        if consumers[..i].iter().any(|before| before.str("uid") == consumer.str("uid")) {
+            let body = format!("Duplicate value: {}", consumer.tree.to_json_string());
+            errors.push(super::fault(&consumer.path, corten_object::CauseKind::Duplicate, body));
+        }
+    }
     let allocated = status.list("allocation.devices.results");
     for device in status.items("devices") {
         device_status(&device, allocated, errors);
@@ -367,12 +373,16 @@ fn device_status(device: &Spot<'_>, allocated: &[Tree], errors: &mut Errors) {
     let id = |tree: &Tree| ["driver", "pool", "device", "shareID"].map(|field| tree.str_at(field).to_owned());
     let own = id(device.tree);
     if !allocated.iter().any(|result| id(result) == own) {
-        let shown = own.iter().filter(|part| !part.is_empty()).cloned().collect::<Vec<_>>().join("/");
+        let [driver, pool, name, share] = own;
+        let shown = tree!({"Driver": driver, "Pool": pool, "Device": name, "ShareID": share});
         device.invalid_as("", shown, "must be an allocated device in the claim", errors);
     }
     conditions::validate_all(device, "conditions", CONDITIONS_MAX, errors);
     if device.has("data") {
         raw(device, "data", false, errors);
+    }
+    for address in device.child("networkData").items("ips") {
+        address.each("", names::interface_address(address.str("")), errors);
     }
 }
 
@@ -451,7 +461,6 @@ pub(crate) fn validate_taint_rule_status(new: &Tree, _: &Tree, errors: &mut Erro
 #[cfg(test)]
 mod tests {
     use super::*;
-    use corten_tree::tree;
 
     #[test]
     fn device_selectors_compile_over_a_device() {
@@ -480,7 +489,7 @@ mod tests {
             [
                 "status.reservedFor[0].resource: Required value",
                 "status.reservedFor[0].name: Required value",
-                "status.devices[0]: Invalid value: \"a.b/p/e\": must be an allocated device in the claim",
+                r#"status.devices[0]: Invalid value: {"Driver":"a.b","Pool":"p","Device":"e","ShareID":""}: must be an allocated device in the claim"#,
                 &format!("status.allocation.devices.results[0].request: Invalid value: \"x\": {REQUEST_NAME}"),
                 "status.allocation.devices.results[0].bindingFailureConditions: Invalid value: null: \
                  bindingFailureConditions are required to use bindingConditions",

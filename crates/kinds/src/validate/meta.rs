@@ -138,7 +138,8 @@ fn owner_references(meta: &Spot<'_>, errors: &mut Errors) {
             }
         }
         if api_version == "v1" && gvk.kind == "Event" {
-            owner.invalid("", format!("{gvk} is disallowed from being an owner"), errors);
+            // The core group keeps its slash.
+            owner.invalid("", "/v1, Kind=Event is disallowed from being an owner", errors);
         }
         if owner.bool("controller") {
             let name = format!("{}/{}", owner.str("kind"), owner.str("name"));

@@ -214,7 +214,8 @@ fn addresses(spec: &Spot<'_>, errors: &mut Errors) {
 /// `ValidateEndpointIP`: an address that traffic can go to.
 pub(crate) fn endpoint_ip(spot: &Spot<'_>, field: &str, errors: &mut Errors) {
     let text = spot.str(field);
-    let Ok(ip) = text.parse::<IpAddr>() else {
+    // Go's lenient parser reads octets with leading zeros as decimal.
+    let Ok(ip) = names::without_leading_zeros(text).parse::<IpAddr>() else {
         spot.invalid(field, "must be a valid IP address", errors);
         return;
     };

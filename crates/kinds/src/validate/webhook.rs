@@ -140,10 +140,15 @@ fn service_reference(service: &Spot<'_>, errors: &mut Errors) {
     if matches!(path, "" | "/") {
         return;
     }
-    let Some(inner) = path.strip_prefix('/') else {
-        service.invalid("path", "must start with a '/'", errors);
+    if path == "//" {
+        service.invalid("path", "segment[0] may not be empty", errors);
         return;
-    };
+    }
+    if !path.starts_with('/') {
+        service.invalid("path", "must start with a '/'", errors);
+    }
+    // As upstream, whatever the first letter is.
+    let inner = path.char_indices().nth(1).map_or("", |(at, _)| &path[at..]);
     for (i, segment) in inner.strip_suffix('/').unwrap_or(inner).split('/').enumerate() {
         if segment.is_empty() {
             service.invalid("path", format!("segment[{i}] may not be empty"), errors);
@@ -189,23 +194,36 @@ fn resources(rule: &Spot<'_>, errors: &mut Errors) {
     if all.is_empty() {
         rule.required("resources", "", errors);
     }
-    if all.len() > 1 && all.contains(&"*/*") {
-        rule.invalid("resources", "if '*/*' is present, must not specify other resources", errors);
-    }
-    for (i, entry) in rule.items("resources").iter().enumerate() {
-        let text = entry.str("");
+    // Only what stands before an entry speaks against it, and the last one without a part decides for all.
+    let (mut whole, mut every, mut bare) = (Vec::new(), Vec::new(), false);
+    for entry in rule.items("resources") {
+        let text = entry.tree.as_str().unwrap_or_default();
         if text.is_empty() {
             entry.required("", "", errors);
             continue;
         }
-        let Some((resource, sub)) = text.split_once('/') else { continue };
-        let whole = format!("{resource}/*");
-        if sub != "*" && all.iter().enumerate().any(|(j, other)| j != i && *other == whole) {
-            entry.invalid("", format!("if '{whole}' is present, must not specify {text}"), errors);
+        let Some((resource, sub)) = text.split_once('/') else {
+            bare = text != "*";
+            continue;
+        };
+        if whole.contains(&resource) {
+            entry.invalid("", format!("if '{resource}/*' is present, must not specify {text}"), errors);
         }
-        let every = format!("*/{sub}");
-        if resource != "*" && text != "*/*" && all.iter().enumerate().any(|(j, other)| j != i && *other == every) {
-            entry.invalid("", format!("if '{every}' is present, must not specify {text}"), errors);
+        if every.contains(&sub) {
+            entry.invalid("", format!("if '*/{sub}' is present, must not specify {text}"), errors);
         }
+        if sub == "*" {
+            whole.push(resource);
+        }
+        if resource == "*" {
+            every.push(sub);
+        }
+    }
+    if all.len() > 1 && all.contains(&"*/*") {
+        rule.invalid("resources", "if '*/*' is present, must not specify other resources", errors);
+    }
+    if bare && all.contains(&"*") {
+        let detail = "if '*' is present, must not specify other resources without subresources";
+        rule.invalid("resources", detail, errors);
     }
 }
