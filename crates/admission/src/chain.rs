@@ -145,7 +145,12 @@ impl Admission {
         outcome
     }
 
-    async fn validate_all(&self, request: &Request<'_>, object: Option<&Tree>, old: Option<&Tree>) -> Result<(), Status> {
+    async fn validate_all(
+        &self,
+        request: &Request<'_>,
+        object: Option<&Tree>,
+        old: Option<&Tree>,
+    ) -> Result<(), Status> {
         let mut watch = Stopwatch::start(request.operation, Step::Validate);
         for (index, plugin) in PLUGINS.iter().enumerate() {
             if let Some(validate) = plugin.validate {

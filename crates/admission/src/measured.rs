@@ -26,10 +26,8 @@ static WEBHOOK: Family = Family::histogram(
     &["name", "operation", "rejected", "type"],
     &["0.005", "0.025", "0.1", "0.5", "1", "2.5", "10", "25"],
 );
-static WEBHOOK_REQUESTS: Family = Family::counter(
-    "apiserver_admission_webhook_request_total",
-    &["code", "name", "operation", "rejected", "type"],
-);
+static WEBHOOK_REQUESTS: Family =
+    Family::counter("apiserver_admission_webhook_request_total", &["code", "name", "operation", "rejected", "type"]);
 static WEBHOOK_REJECTIONS: Family = Family::counter(
     "apiserver_admission_webhook_rejection_count",
     &["error_type", "name", "operation", "rejection_code", "type"],

@@ -9,8 +9,8 @@ use corten_federation::Authorizer;
 
 /// A millisecond and its doubles, in seconds.
 const DOUBLING: &[&str] = &[
-    "0.001", "0.002", "0.004", "0.008", "0.016", "0.032", "0.064", "0.128", "0.256", "0.512", "1.024", "2.048", "4.096",
-    "8.192", "16.384",
+    "0.001", "0.002", "0.004", "0.008", "0.016", "0.032", "0.064", "0.128", "0.256", "0.512", "1.024", "2.048",
+    "4.096", "8.192", "16.384",
 ];
 
 /// Requests that are made to last.
@@ -37,8 +37,8 @@ pub(crate) static WATCH_LISTS: Family = Family::histogram(
     "apiserver_watch_list_duration_seconds",
     &["group", "resource", "scope", "version"],
     &[
-        "0.05", "0.1", "0.2", "0.4", "0.6", "0.8", "1", "1.25", "1.5", "2", "3", "4", "5", "6", "8", "10", "15", "20", "30",
-        "45", "60",
+        "0.05", "0.1", "0.2", "0.4", "0.6", "0.8", "1", "1.25", "1.5", "2", "3", "4", "5", "6", "8", "10", "15", "20",
+        "30", "45", "60",
     ],
 );
 static USERS: Family = Family::counter("authenticated_user_requests", &["username"]);
@@ -46,8 +46,7 @@ static AUTHENTICATIONS: Family = Family::counter("authentication_attempts", &["r
 static AUTHENTICATION_TIMES: Family = Family::histogram("authentication_duration_seconds", &["result"], DOUBLING);
 static AUTHORIZATIONS: Family = Family::counter("authorization_attempts_total", &["result"]);
 static AUTHORIZATION_TIMES: Family = Family::histogram("authorization_duration_seconds", &["result"], DOUBLING);
-static DECISIONS: Family =
-    Family::counter("apiserver_authorization_decisions_total", &["decision", "name", "type"]);
+static DECISIONS: Family = Family::counter("apiserver_authorization_decisions_total", &["decision", "name", "type"]);
 static BUILD: Family = Family::gauge(
     "kubernetes_build_info",
     &[
@@ -98,7 +97,10 @@ pub(crate) fn authenticated(outcome: Identified, user: &str, took: Duration) {
     static OTHER: LazyLock<Arc<Series>> = LazyLock::new(|| USERS.with(&["other"]));
     ALL.count(outcome as usize, took);
     match (outcome, user) {
-        (Identified::Success, "admin" | "client" | "kube_proxy" | "kubelet" | "system:serviceaccount:kube-system:default") => {
+        (
+            Identified::Success,
+            "admin" | "client" | "kube_proxy" | "kubelet" | "system:serviceaccount:kube-system:default",
+        ) => {
             USERS.with(&[user]).increment();
         }
         (Identified::Success, user) if user.contains('@') => USERS.with(&["email_id"]).increment(),
@@ -152,7 +154,8 @@ pub(crate) fn slis() -> String {
 /// The text of all others.
 pub(crate) fn text() -> String {
     let version = crate::bootstrap::version();
-    let told = ["buildDate", "compiler", "gitCommit", "gitTreeState", "gitVersion", "goVersion", "major", "minor", "platform"];
+    let told =
+        ["buildDate", "compiler", "gitCommit", "gitTreeState", "gitVersion", "goVersion", "major", "minor", "platform"];
     BUILD.with(&told.map(|field| version.str_at(field))).set(1);
     let mut out = String::new();
     for family in [

@@ -117,11 +117,7 @@ impl Family {
     }
 
     /// Values by upper bounds, which are written as they are given.
-    pub const fn histogram(
-        name: &'static str,
-        labels: &'static [&'static str],
-        bounds: &'static [Bound],
-    ) -> Family {
+    pub const fn histogram(name: &'static str, labels: &'static [&'static str], bounds: &'static [Bound]) -> Family {
         Family::new(name, labels, Sort::Histogram(bounds))
     }
 

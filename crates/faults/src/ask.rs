@@ -109,7 +109,8 @@ impl Asker {
             for line in &section.lines {
                 let id = base.id(section, line);
                 if section.verb == Verb::Given || wanted(&id) {
-                    let answer = self.one(base, section, line, &collection, &object).await.with_context(|| id.clone())?;
+                    let answer =
+                        self.one(base, section, line, &collection, &object).await.with_context(|| id.clone())?;
                     answers.push((id, answer));
                 }
             }

@@ -157,12 +157,18 @@ impl Authorizers {
         let current = Arc::new(RwLock::new(Arc::new(options.build(&caller, &clock)?)));
         if let Some(file) = &options.config_file {
             let (file, weak) = (file.clone(), Arc::downgrade(&current));
-            reload(&environment.tasks, Configuration::Authorization, &file.clone(), environment.clock.clone(), move || {
-                let Some(current) = weak.upgrade() else { return Ok(()) };
-                let next = Arc::new(load(&file, &caller, &clock)?);
-                *current.write().unwrap_or_else(PoisonError::into_inner) = next;
-                Ok(())
-            })?;
+            reload(
+                &environment.tasks,
+                Configuration::Authorization,
+                &file.clone(),
+                environment.clock.clone(),
+                move || {
+                    let Some(current) = weak.upgrade() else { return Ok(()) };
+                    let next = Arc::new(load(&file, &caller, &clock)?);
+                    *current.write().unwrap_or_else(PoisonError::into_inner) = next;
+                    Ok(())
+                },
+            )?;
         }
         Ok(Authorizers(current))
     }

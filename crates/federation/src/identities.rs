@@ -10,8 +10,8 @@ use corten_webhook::Caller;
 
 use crate::config::{self, AnonymousConfig, AuthenticationConfig, Issuer, JwtConfig};
 use crate::jwt;
-use crate::measured::Configuration;
 use crate::mapping::{From, Mapping, Rules};
+use crate::measured::Configuration;
 use crate::oidc::Authority;
 use crate::reload::reload;
 use crate::token_review::{TokenReviewOptions, TokenReviewer};
@@ -167,12 +167,18 @@ impl Identities {
         if let Some(file) = &options.config_file {
             let (file, own, weak) = (file.clone(), own.to_owned(), Arc::downgrade(&current));
             let starting = environment.clone();
-            reload(&environment.tasks, Configuration::Authentication, &file.clone(), environment.clock.clone(), move || {
-                let Some(current) = weak.upgrade() else { return Ok(()) };
-                let next = Arc::new(Current::start(load(&file, &own)?, &starting));
-                *current.write().unwrap_or_else(PoisonError::into_inner) = next;
-                Ok(())
-            })?;
+            reload(
+                &environment.tasks,
+                Configuration::Authentication,
+                &file.clone(),
+                environment.clock.clone(),
+                move || {
+                    let Some(current) = weak.upgrade() else { return Ok(()) };
+                    let next = Arc::new(Current::start(load(&file, &own)?, &starting));
+                    *current.write().unwrap_or_else(PoisonError::into_inner) = next;
+                    Ok(())
+                },
+            )?;
         }
         Ok(Identities { current, reviewer: reviewer.transpose()?, own: own.to_owned() })
     }

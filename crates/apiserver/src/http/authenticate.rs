@@ -76,7 +76,9 @@ pub(super) async fn authenticate(
     match &identified {
         Ok(user) => families::authenticated(Identified::Success, &user.name, begun.elapsed()),
         // Who shows nothing has failed; what was shown and is no good is an error.
-        Err(_) if attempted(peer, headers).is_empty() => families::authenticated(Identified::Failure, "", begun.elapsed()),
+        Err(_) if attempted(peer, headers).is_empty() => {
+            families::authenticated(Identified::Failure, "", begun.elapsed())
+        }
         Err(_) => families::authenticated(Identified::Error, "", begun.elapsed()),
     }
     if let Some(trail) = trail::current() {

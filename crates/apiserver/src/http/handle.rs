@@ -157,7 +157,8 @@ fn counted_verb(verb: &'static str, what: Option<&Resource>, headers: &HeaderMap
     if what.is_some_and(|r| LONG_RUNNING.contains(&r.subresource.as_str())) {
         return "CONNECT";
     }
-    let applies = || headers.get(header::CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"application/apply-patch"));
+    let applies =
+        || headers.get(header::CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"application/apply-patch"));
     match verb {
         "get" | "head" => "GET",
         "list" => "LIST",
@@ -448,7 +449,17 @@ fn index(core: &Core) -> Tree {
 fn listed(core: &Core) -> Vec<String> {
     let mut paths: Vec<String> = ["/.well-known/openid-configuration", "/api", "/api/v1", "/apis", "/apis/"]
         .into_iter()
-        .chain(["/flagz", "/metrics", "/metrics/slis", "/openapi/v2", "/openapi/v3", "/openapi/v3/", "/openid/v1/jwks", "/statusz", "/version"])
+        .chain([
+            "/flagz",
+            "/metrics",
+            "/metrics/slis",
+            "/openapi/v2",
+            "/openapi/v3",
+            "/openapi/v3/",
+            "/openid/v1/jwks",
+            "/statusz",
+            "/version",
+        ])
         .map(str::to_owned)
         .collect();
     paths.extend(health::paths());

@@ -78,7 +78,8 @@ impl Page {
         };
         if how.version == "v1alpha1" {
             let path = self.path;
-            let text = format!("299 - \"This version of the {path} endpoint is deprecated. Please use a newer version.\"");
+            let text =
+                format!("299 - \"This version of the {path} endpoint is deprecated. Please use a newer version.\"");
             if let Ok(text) = HeaderValue::from_str(&text) {
                 response.headers_mut().insert(WARNING, text);
             }

@@ -85,9 +85,7 @@ pub(super) fn check_namespace(request: &Request<'_>, tree: &Tree) -> Result<(), 
     if request.namespace.is_empty() || namespace.is_empty() || namespace == request.namespace {
         return Ok(());
     }
-    Err(Status::bad_request(
-        "the namespace of the provided object does not match the namespace sent on the request",
-    ))
+    Err(Status::bad_request("the namespace of the provided object does not match the namespace sent on the request"))
 }
 
 /// The body of an update, or what a patch made, has the name that the request has, and no other namespace

@@ -72,7 +72,8 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Send>(
 
 async fn run(session: ExecSession, mut ends: Ends, protocol: &'static str) {
     let ExecSession { stdin, stdout, stderr, resize, exit } = session;
-    let (input, sizes) = (ends.get_mut("stdin").map(Stream::take_incoming), ends.get_mut("resize").map(Stream::take_incoming));
+    let (input, sizes) =
+        (ends.get_mut("stdin").map(Stream::take_incoming), ends.get_mut("resize").map(Stream::take_incoming));
     let Some(error) = ends.get("error") else { return };
     let output = async {
         let (_, _, exit) =

@@ -98,7 +98,10 @@ mod tests {
     #[test]
     fn spdy_protocols_are_chosen_in_the_clients_order() {
         let (upgrade, offers) = (("upgrade", "SPDY/3.1"), "x-stream-protocol-version");
-        assert_eq!(agreed(&[upgrade, (offers, "x, channel.k8s.io"), (offers, "v4.channel.k8s.io")]), Ok("channel.k8s.io".into()));
+        assert_eq!(
+            agreed(&[upgrade, (offers, "x, channel.k8s.io"), (offers, "v4.channel.k8s.io")]),
+            Ok("channel.k8s.io".into())
+        );
         assert_eq!(agreed(&[upgrade, (offers, "x")]), Err("403".into()));
         assert_eq!(agreed(&[upgrade]), Err("400".into()));
         assert_eq!(agreed(&[(offers, "channel.k8s.io")]), Err("Upgrade request required".into()));

@@ -94,10 +94,20 @@ impl Stream {
 }
 
 enum Frame {
-    Reply { id: u32 },
-    Reset { id: u32 },
-    Ping { id: u32 },
-    Data { id: u32, bytes: Bytes, last: bool },
+    Reply {
+        id: u32,
+    },
+    Reset {
+        id: u32,
+    },
+    Ping {
+        id: u32,
+    },
+    Data {
+        id: u32,
+        bytes: Bytes,
+        last: bool,
+    },
     /// Nothing more is said.
     Close,
 }

@@ -194,7 +194,11 @@ async fn statusz_as_text_and_structured() {
         let response = client.send(Method::GET, &format!("/{page}"), &[("accept", &accept)], b"").await;
         assert_eq!(response.headers()["content-type"], "application/yaml", "{page}");
         let text = String::from_utf8_lossy(&response.into_body().collect().await.unwrap().to_bytes()).into_owned();
-        assert!(text.starts_with(&format!("apiVersion: config.k8s.io/v1beta1\n")) && text.contains(&format!("kind: {kind}\n")), "{text}");
+        assert!(
+            text.starts_with(&format!("apiVersion: config.k8s.io/v1beta1\n"))
+                && text.contains(&format!("kind: {kind}\n")),
+            "{text}"
+        );
     }
     let flagz = client.get("/flagz", &[]).await.1;
     assert!(flagz.as_str().unwrap().starts_with("\napiserver flagz\nWarning: "), "{flagz}");

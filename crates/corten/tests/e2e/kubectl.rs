@@ -176,7 +176,12 @@ fn exec_over_spdy(cluster: &Cluster) -> Result<()> {
     std::fs::write(&file, &bytes)?;
     let echoed = spdy(&["-i", "p", "--", "cat"]).stdin(std::fs::File::open(file)?).output()?;
     if echoed.stdout != bytes {
-        bail!("cat gives {} of {} bytes: {}", echoed.stdout.len(), bytes.len(), String::from_utf8_lossy(&echoed.stderr));
+        bail!(
+            "cat gives {} of {} bytes: {}",
+            echoed.stdout.len(),
+            bytes.len(),
+            String::from_utf8_lossy(&echoed.stderr)
+        );
     }
     Ok(())
 }
