@@ -195,8 +195,7 @@ async fn statusz_as_text_and_structured() {
         assert_eq!(response.headers()["content-type"], "application/yaml", "{page}");
         let text = String::from_utf8_lossy(&response.into_body().collect().await.unwrap().to_bytes()).into_owned();
         assert!(
-            text.starts_with(&format!("apiVersion: config.k8s.io/v1beta1\n"))
-                && text.contains(&format!("kind: {kind}\n")),
+            text.starts_with("apiVersion: config.k8s.io/v1beta1\n") && text.contains(&format!("kind: {kind}\n")),
             "{text}"
         );
     }

@@ -41,7 +41,7 @@ pub(crate) const DEVICE_TAINT_RULE: KindSpec = KindSpec {
         Column::AGE,
     ],
     hooks: Hooks {
-        prepare_create: Some(|rule, context| taint_time(rule, context)),
+        prepare_create: Some(taint_time),
         prepare_update: Some(taint_moved),
         validate: Some(device_claim::validate_taint_rule),
         validate_status: Some(device_claim::validate_taint_rule_status),
