@@ -434,6 +434,19 @@ impl ApiArgs {
     pub fn eviction(&self) -> Result<corten_node::EvictionSettings> {
         self.node.eviction()
     }
+
+    /// As [`NodeArgs::pod_pids_max`].
+    pub fn pod_pids_max(&self) -> Option<i64> {
+        self.node.pod_pids_max()
+    }
+
+    /// When images go from the node.
+    ///
+    /// # Errors
+    /// As [`NodeArgs::images`].
+    pub fn images(&self) -> Result<corten_node::ImagePolicy> {
+        self.node.images()
+    }
 }
 
 /// The options of the API server among a command line's words, for another process: files by their full paths, since that

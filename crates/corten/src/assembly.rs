@@ -71,6 +71,10 @@ pub struct Plan {
     pub pod_manifest_path: Option<PathBuf>,
     /// When the node evicts pods.
     pub eviction: corten_node::EvictionSettings,
+    /// Processes and threads that a pod may have.
+    pub pod_pids_max: Option<i64>,
+    /// When images go that nothing uses.
+    pub images: corten_node::ImagePolicy,
     /// How long Events are kept; `None`: as usual.
     pub event_ttl: Option<Duration>,
     /// The keys of service account tokens, besides the cluster's own.
@@ -398,6 +402,8 @@ async fn start_agent(plan: &Plan, ranges: &Ranges, name: &str, apis: Apis, tasks
         shutdown: plan.shutdown.clone(),
         eviction: plan.eviction.clone(),
         pod_manifest_path: plan.pod_manifest_path.clone(),
+        images: plan.images,
+        pod_pids_max: plan.pod_pids_max,
     };
     let (data, clock) = (plan.cluster.data.clone(), tasks.clock());
     let images = tokio::task::spawn_blocking(move || image::of_node(images, &data, clock)).await?;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use corten_node::{EvictionSettings, ShutdownPeriod, ShutdownPeriods};
+use corten_node::{EvictionSettings, ImagePolicy, ShutdownPeriod, ShutdownPeriods};
 
 /// The kubelet's defaults, but for disks: those of laptops and build machines are fuller than servers' (k3s has 5 % as well).
 const HARD: &str =
@@ -45,6 +45,21 @@ pub struct NodeArgs {
     /// How long the node keeps saying that it runs short after it no longer does [default: 5m0s]
     #[arg(long, value_name = "DURATION", value_parser = crate::api_args::duration, hide_short_help = true)]
     eviction_pressure_transition_period: Option<Duration>,
+    /// Processes and threads that a pod may have; -1: what the machine allows [default: -1]
+    #[arg(long, value_name = "COUNT", allow_hyphen_values = true, hide_short_help = true)]
+    pod_max_pids: Option<i64>,
+    /// From this use of the disk on, in percent, images that nothing uses are removed; 100: never [default: 85]
+    #[arg(long, value_name = "PERCENT", hide_short_help = true)]
+    image_gc_high_threshold: Option<u64>,
+    /// Until the use of the disk is down to this, in percent [default: 80]
+    #[arg(long, value_name = "PERCENT", hide_short_help = true)]
+    image_gc_low_threshold: Option<u64>,
+    /// Images that have not been here for as long stay [default: 2m0s]
+    #[arg(long, value_name = "DURATION", value_parser = crate::api_args::duration, hide_short_help = true)]
+    minimum_image_ttl_duration: Option<Duration>,
+    /// Images that nothing has used for longer go, however empty the disk is; 0s: none [default: 0s]
+    #[arg(long, value_name = "DURATION", value_parser = crate::api_args::duration, hide_short_help = true)]
+    image_maximum_gc_age: Option<Duration>,
 }
 
 impl NodeArgs {
@@ -97,6 +112,37 @@ impl NodeArgs {
             ..parsed
         })
     }
+
+    /// Processes and threads that a pod may have.
+    pub fn pod_pids_max(&self) -> Option<i64> {
+        self.pod_max_pids.filter(|count| *count > 0)
+    }
+
+    /// When images go (`ValidateKubeletConfiguration` in `pkg/kubelet/apis/config/validation`).
+    ///
+    /// # Errors
+    /// If the thresholds make no sense.
+    pub fn images(&self) -> anyhow::Result<ImagePolicy> {
+        let usual = ImagePolicy::default();
+        let seconds = |d: Duration| i64::try_from(d.as_secs()).unwrap_or(i64::MAX);
+        let policy = ImagePolicy {
+            high_percent: self.image_gc_high_threshold.unwrap_or(usual.high_percent),
+            low_percent: self.image_gc_low_threshold.unwrap_or(usual.low_percent),
+            age_seconds_min: self.minimum_image_ttl_duration.map_or(usual.age_seconds_min, seconds),
+            age_seconds_max: self.image_maximum_gc_age.map_or(usual.age_seconds_max, seconds),
+            ..usual
+        };
+        let ImagePolicy { high_percent: high, low_percent: low, age_seconds_min: least, age_seconds_max: most, .. } =
+            policy;
+        for (name, value) in [("image-gc-high-threshold", high), ("image-gc-low-threshold", low)] {
+            anyhow::ensure!(value <= 100, "--{name} {value} must be between 0 and 100, inclusive");
+        }
+        let order = "--image-gc-low-threshold";
+        anyhow::ensure!(low < high, "{order} {low} must be less than --image-gc-high-threshold {high}");
+        let order = "--image-maximum-gc-age";
+        anyhow::ensure!(most == 0 || most > least, "{order} must be longer than --minimum-image-ttl-duration");
+        Ok(policy)
+    }
 }
 
 fn by_priority(text: &str) -> Result<ShutdownPeriods, String> {
@@ -144,6 +190,39 @@ mod tests {
         ] {
             let error = of(words).unwrap_err();
             assert!(error.contains(wrong), "{error}");
+        }
+    }
+
+    #[test]
+    fn image_gc_flags_are_the_kubelets() {
+        let images = |words: &[&str]| args(words).unwrap().images().map_err(|error| error.to_string());
+        assert_eq!(images(&[]), Ok(ImagePolicy::default()));
+        let given = images(&[
+            "--image-gc-high-threshold=70",
+            "--image-gc-low-threshold=60",
+            "--minimum-image-ttl-duration=1m",
+            "--image-maximum-gc-age=24h",
+        ]);
+        let wanted = ImagePolicy {
+            high_percent: 70,
+            low_percent: 60,
+            age_seconds_min: 60,
+            age_seconds_max: 86_400,
+            ..ImagePolicy::default()
+        };
+        assert_eq!(given, Ok(wanted));
+        for (words, why) in [
+            (
+                &["--image-gc-high-threshold=101"][..],
+                "--image-gc-high-threshold 101 must be between 0 and 100, inclusive",
+            ),
+            (
+                &["--image-gc-low-threshold=85"],
+                "--image-gc-low-threshold 85 must be less than --image-gc-high-threshold 85",
+            ),
+            (&["--image-maximum-gc-age=2m"], "--image-maximum-gc-age must be longer than --minimum-image-ttl-duration"),
+        ] {
+            assert_eq!(images(words), Err(why.to_owned()));
         }
     }
 

@@ -51,6 +51,8 @@ pub fn run(args: ServerArgs) -> Result<u8> {
         shutdown: args.api.shutdown()?,
         eviction: args.api.eviction()?,
         pod_manifest_path: args.api.pod_manifest_path()?,
+        images: args.api.images()?,
+        pod_pids_max: args.api.pod_pids_max(),
         event_ttl: args.api.event_ttl(),
         token_keys: args.api.token_keys()?,
         shutdown_delay: args.api.shutdown_delay(),

@@ -9,8 +9,8 @@ use crate::Digest;
 #[non_exhaustive]
 pub enum ImageError {
     /// Upstream's `InvalidImageName`.
-    #[error("couldn't parse image name {reference:?}: invalid reference format")]
-    InvalidReference { reference: String },
+    #[error("couldn't parse image name {reference:?}: {why}")]
+    InvalidReference { reference: String, why: String },
     #[error("no such image: {reference}; import it with `corten image import` or build it with `corten image build`")]
     NotFound { reference: String },
     /// A blob's content is not what its digest says.
@@ -37,7 +37,7 @@ pub enum ImageError {
     Pull { reference: String, error: Box<crate::PullError> },
     #[error("unsupported: {0}")]
     Unsupported(String),
-    #[error("no space left on the device that holds {}: free some disk space", path.display())]
+    #[error("write {}: no space left on device; free some disk space", path.display())]
     DiskFull { path: PathBuf },
     #[error("not allowed to {doing} {}: image layers are unpacked as root", path.display())]
     NotPermitted { doing: &'static str, path: PathBuf },

@@ -20,10 +20,14 @@ pub struct Reference {
 impl Reference {
     /// From what people write.
     pub fn parse(text: &str) -> Result<Reference> {
-        Reference::try_parse(text).ok_or_else(|| ImageError::InvalidReference { reference: text.to_owned() })
+        Reference::try_parse(text)
+            .ok_or_else(|| ImageError::InvalidReference { reference: text.to_owned(), why: why_invalid(text) })
     }
 
     fn try_parse(text: &str) -> Option<Reference> {
+        if is_identifier(text) {
+            return None;
+        }
         let (name, digest) = match text.split_once('@') {
             Some((name, digest)) => (name, Some(Digest::parse(digest)?)),
             None => (text, None),
@@ -35,7 +39,7 @@ impl Reference {
             None => (name, None),
         };
         let (registry, path) = match name.split_once('/') {
-            Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => (first, rest),
+            Some((first, rest)) if is_domain(first) => (first, rest),
             _ => ("docker.io", name),
         };
         let registry = if registry == "index.docker.io" { "docker.io" } else { registry };
@@ -74,6 +78,33 @@ impl fmt::Display for Reference {
         }
         Ok(())
     }
+}
+
+/// Why a text is no reference, in the words of `ParseNormalizedNamed` of the `distribution` project.
+fn why_invalid(text: &str) -> String {
+    if is_identifier(text) {
+        return format!("invalid repository name ({text}), cannot specify 64-byte hexadecimal strings");
+    }
+    let path = match text.split_once('/') {
+        Some((first, rest)) if is_domain(first) => rest.to_owned(),
+        Some(_) => text.to_owned(),
+        None => format!("library/{text}"),
+    };
+    let path = path.split(':').next().unwrap_or_default();
+    match path.chars().any(char::is_uppercase) {
+        true => format!("invalid reference format: repository name ({path}) must be lowercase"),
+        false => "invalid reference format".to_owned(),
+    }
+}
+
+/// What could be an image's id.
+fn is_identifier(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| matches!(b, b'a'..=b'f' | b'0'..=b'9'))
+}
+
+/// Whether the part before the first slash names a registry (`splitDockerDomain`): no repository begins with a capital letter.
+fn is_domain(first: &str) -> bool {
+    first.contains(['.', ':']) || first == "localhost" || first.chars().any(char::is_uppercase)
 }
 
 /// A host name or address with an optional port.
@@ -129,6 +160,7 @@ mod tests {
             ("index.docker.io/a/b", "docker.io/a/b:latest"),
             ("registry.k8s.io/pause:3.10.2", "registry.k8s.io/pause:3.10.2"),
             ("localhost/x", "localhost/x:latest"),
+            ("BUILD/x", "BUILD/x:latest"),
             ("host:5000/a__b/c-d.e:T_1", "host:5000/a__b/c-d.e:T_1"),
             ("[::1]:5000/x", "[::1]:5000/x:latest"),
             (&format!("nginx@{digest}"), &format!("docker.io/library/nginx@{digest}")),
@@ -161,7 +193,19 @@ mod tests {
             &long,
         ] {
             let error = Reference::parse(text).unwrap_err();
-            assert!(error.to_string().ends_with("invalid reference format"), "{text}");
+            assert!(error.to_string().contains("invalid reference format"), "{text}");
+        }
+        for (text, why) in [
+            ("a//b", "invalid reference format".to_owned()),
+            ("UPPER:v1", "invalid reference format: repository name (library/UPPER) must be lowercase".to_owned()),
+            ("x.io/a/B:v1", "invalid reference format: repository name (a/B) must be lowercase".to_owned()),
+            (
+                &"a".repeat(64),
+                format!("invalid repository name ({}), cannot specify 64-byte hexadecimal strings", "a".repeat(64)),
+            ),
+        ] {
+            let error = Reference::parse(text).unwrap_err();
+            assert_eq!(error.to_string(), format!("couldn't parse image name {text:?}: {why}"));
         }
     }
 }

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use crate::admission::Ledger;
 use crate::events::{About, Recorder};
 use crate::eviction::{self, Conditions};
-use crate::image_gc::{ImageCollector, ImagePolicy};
+use crate::image_gc::ImageCollector;
 use crate::images::ImageSource;
 use crate::measured::{self, Measured};
 use crate::node_api::LocalNode;
@@ -100,7 +100,7 @@ impl Agent {
             host_netns: config.host_netns.clone(),
         })
         .await?;
-        let image_collector = ImageCollector::new(ImagePolicy::default(), tasks.clock().now());
+        let image_collector = ImageCollector::new(config.images, tasks.clock().now());
         let shared = Arc::new(Shared {
             events: Recorder::start(api.clone(), &tasks, &config.node_name),
             sources: SourceCache::new(api.clone(), &config.node_name, tasks.clone()),

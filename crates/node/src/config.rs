@@ -49,6 +49,10 @@ pub struct Config {
     pub shutdown: corten_podplan::shutdown::Periods,
     /// When the node evicts pods.
     pub eviction: corten_podplan::eviction::Settings,
+    /// Processes and threads that a pod may have (the kubelet's `podPidsLimit`); `None`: what the machine allows.
+    pub pod_pids_max: Option<i64>,
+    /// When images go that nothing uses.
+    pub images: crate::ImagePolicy,
 }
 
 impl Config {

@@ -87,7 +87,7 @@ pub async fn run(shared: Arc<Shared>, pods: PodTable) -> Result<(), String> {
         shared.events.record(about_node(&shared), true, "EvictionThresholdMet", message);
         let with_disk = !matches!(first.signal, Signal::Memory | Signal::Pid);
         if with_disk {
-            // Images that nothing uses go before pods do.
+            // Images that nothing uses go before pods do (`reclaimNodeLevelResources`).
             if let Err(error) = shared.image_collector.collect(&shared, true).await {
                 tracing::warn!(error, "images cannot be removed to reclaim space");
             }
@@ -95,10 +95,6 @@ pub async fn run(shared: Arc<Shared>, pods: PodTable) -> Result<(), String> {
             if pressure.note(settings, &readings, shared.clock.now()).is_empty() {
                 continue;
             }
-        }
-        // Images that nothing uses go before pods (`reclaimNodeLevelResources`); whether that was enough, the next look tells.
-        if with_disk && shared.image_collector.collect(&shared, true).await.unwrap_or(0) > 0 {
-            continue;
         }
         let used = measure(&shared, &active, with_disk).await?;
         let candidates: Vec<(&Pod, Option<&PodUse>)> = active.iter().map(|p| &**p).zip(used.iter().map(Some)).collect();

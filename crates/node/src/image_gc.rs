@@ -12,9 +12,6 @@ use crate::events::About;
 use crate::images::StoredImage;
 use crate::shared::Shared;
 
-/// Pause between two looks (`ImageGCPeriod`).
-const PERIOD: Duration = Duration::from_secs(300);
-
 /// When images go. The defaults are the kubelet's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ImagePolicy {
@@ -26,11 +23,13 @@ pub struct ImagePolicy {
     pub age_seconds_min: i64,
     /// Those that have not been used for longer go whatever the disk says, in seconds; zero: never.
     pub age_seconds_max: i64,
+    /// Pause between two looks, in seconds (`ImageGCPeriod`).
+    pub period_seconds: u64,
 }
 
 impl Default for ImagePolicy {
     fn default() -> ImagePolicy {
-        ImagePolicy { high_percent: 85, low_percent: 80, age_seconds_min: 120, age_seconds_max: 0 }
+        ImagePolicy { high_percent: 85, low_percent: 80, age_seconds_min: 120, age_seconds_max: 0, period_seconds: 300 }
     }
 }
 
@@ -137,13 +136,17 @@ impl ImageCollector {
         ImageCollector { state: Mutex::new(Collector { began: now, seen: HashMap::new() }), policy }
     }
 
-    /// Looks every five minutes. Runs until it is dropped.
+    /// Looks now and then. Runs until it is dropped. A threshold of 100 percent without a greatest age means: never
+    /// (`StartGarbageCollection`).
     pub async fn run(&self, shared: Arc<Shared>) {
+        if self.policy.high_percent >= 100 && self.policy.age_seconds_max == 0 {
+            return;
+        }
         loop {
             if let Err(error) = self.collect(&shared, false).await {
                 tracing::warn!(error, "image garbage collection failed");
             }
-            shared.clock.sleep(PERIOD).await;
+            shared.clock.sleep(Duration::from_secs(self.policy.period_seconds)).await;
         }
     }
 

@@ -45,6 +45,7 @@ pub use agent::{Agent, AgentError, Apis};
 pub use config::{Config, NETWORK_DIR, RUNTIME_DIR};
 pub use corten_podplan::eviction::Settings as EvictionSettings;
 pub use corten_podplan::shutdown::{Period as ShutdownPeriod, Periods as ShutdownPeriods};
+pub use image_gc::ImagePolicy;
 pub use image_store::StoreImages;
 pub use images::{
     DirectoryImages, ImageConfig, ImageFailure, ImageSource, PreparedImage, PullRequest, PullSecret, Pulled,

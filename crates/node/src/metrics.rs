@@ -9,7 +9,7 @@ use corten_podplan::ProbeKind;
 use corten_views::Pod;
 
 use crate::shared::Shared;
-use crate::usage::{self, ANSWER_AGE_MAX, Usage, Used};
+use crate::usage::{self, ANSWER_AGE_MAX, FsUse, Usage, Used};
 
 /// Results that are counted; those of further containers are not.
 const PROBES_MAX: usize = 16_384;
@@ -26,6 +26,32 @@ pub fn kubelet(usage: &Usage) -> String {
         usage.sandboxes,
         usage.containers.len()
     )
+}
+
+/// What `/metrics` says of claims' volumes, each once however many pods use it (`volume_stats.go`).
+pub fn volume_stats(shared: &Shared, pods: &[Arc<Object>]) -> String {
+    let mut claims = BTreeMap::new();
+    for pod in pods.iter().filter_map(|o| o.view::<Pod>().ok()) {
+        let namespace = &pod.metadata.namespace;
+        claims.extend(usage::claims(shared, &pod).into_iter().map(|c| ((namespace.clone(), c.claim), c.fs)));
+    }
+    let values: [(&str, fn(&FsUse) -> u64); 6] = [
+        ("capacity_bytes", |fs| fs.capacity),
+        ("available_bytes", |fs| fs.available),
+        ("used_bytes", |fs| fs.used),
+        ("inodes", |fs| fs.inodes),
+        ("inodes_free", |fs| fs.inodes_free),
+        ("inodes_used", |fs| fs.inodes_used),
+    ];
+    let mut out = String::new();
+    for (name, value) in values.into_iter().filter(|_| !claims.is_empty()) {
+        let _ = writeln!(out, "# TYPE kubelet_volume_stats_{name} gauge");
+        for ((namespace, claim), fs) in &claims {
+            let labels = format!("namespace=\"{namespace}\",persistentvolumeclaim=\"{claim}\"");
+            let _ = writeln!(out, "kubelet_volume_stats_{name}{{{labels}}} {}", value(fs));
+        }
+    }
+    out
 }
 
 /// One metric with a value for each container.

@@ -41,7 +41,12 @@ pub async fn answer(node: &LocalNode, request: NodeRequest) -> Result<NodeAnswer
         ["pods"] => NodeAnswer::whole(200, JSON, pods(node, false)),
         ["runningpods"] => NodeAnswer::whole(200, JSON, pods(node, true)),
         ["configz"] => NodeAnswer::whole(200, JSON, configz(&node.shared)),
-        ["metrics"] => NodeAnswer::whole(200, METRICS, metrics::kubelet(&observe(&node.shared).await?)),
+        ["metrics"] => {
+            let (mut all, pods) = (metrics::kubelet(&observe(&node.shared).await?), node.pods.all());
+            let of_claims = node.shared.blocking(move |s| metrics::volume_stats(s, &pods)).await;
+            all.push_str(&of_claims.map_err(Status::internal)?);
+            NodeAnswer::whole(200, METRICS, all)
+        }
         ["metrics", "cadvisor"] => {
             let (usage, pods) = (observe(&node.shared).await?, node.pods.all());
             let made = node.shared.blocking(move |s| metrics::cadvisor(s, &usage, &pods)).await;

@@ -136,6 +136,13 @@ fn pod(shared: &Shared, of_pod: &[Used], view: Option<&Pod>) -> Option<Tree> {
             volume.insert("name", name);
             volumes.push(volume);
         }
+        for claim in usage::claims(shared, view) {
+            let mut volume = fs(at, &claim.fs);
+            volume.insert("name", claim.volume);
+            let (name, namespace) = (claim.claim.as_str(), first.namespace.as_str());
+            volume.insert("pvcRef", tree!({"name": name, "namespace": namespace}));
+            volumes.push(volume);
+        }
         out.insert("volume", Tree::List(volumes));
         out.insert("ephemeral-storage", fs(at, &disk));
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use corten_object::{Object, Status};
 use corten_podplan::eviction::{ContainerUse, PodUse, Reading, Readings, Signal};
+use corten_podplan::volumes::{VolumeKind, kind};
 use corten_runtime::{Container, ContainerStatus, Stats};
 use corten_views::Pod;
 
@@ -231,11 +232,35 @@ pub fn container_disk(shared: &Shared, pod: &Pod, container: &str, age_max: Dura
     (part(shared, &root, age_max), part(shared, &log, age_max))
 }
 
-/// A pod's local volumes that are there: name, whether it is in memory, and what it takes.
+/// A claim's volume that a pod uses.
+pub struct ClaimUse {
+    /// The volume's name in the pod.
+    pub volume: String,
+    /// The claim's name.
+    pub claim: String,
+    /// Its file system as a whole, as for all local volumes (`NewMetricsStatFS`).
+    pub fs: FsUse,
+}
+
+/// A pod's claims whose volumes are local and mounted. Nothing is measured of `hostPath` volumes (`MetricsNil`).
+pub fn claims(shared: &Shared, pod: &Pod) -> Vec<ClaimUse> {
+    let dir = shared.config.pod_dir(&pod.metadata.uid);
+    let one = |volume: &corten_views::volume::Volume| {
+        let Ok(VolumeKind::Claim { name, .. }) = kind(pod, volume) else { return None };
+        let fs = file_system(&crate::volumes::claim_path(&dir, &volume.name)?)?;
+        Some(ClaimUse { volume: volume.name.clone(), claim: name, fs })
+    };
+    pod.spec.volumes.iter().filter_map(one).collect()
+}
+
+/// A pod's local volumes that are there, but for images, of which nothing is measured (`MetricsNil`): name, whether it is in memory, and what it takes.
 pub fn volumes(shared: &Shared, pod: &Pod, age_max: Duration) -> Vec<(String, bool, FsUse)> {
     let root = shared.config.pod_dir(&pod.metadata.uid).join("volumes");
     let one = |volume: &corten_views::volume::Volume| {
         let path = root.join(&volume.name);
+        if volume.image.is_some() {
+            return None;
+        }
         let in_memory = volume.empty_dir.as_ref().is_some_and(|v| !v.medium.is_empty());
         let measured = path.is_dir().then(|| part(shared, &path, age_max))?;
         Some((volume.name.clone(), in_memory, measured))

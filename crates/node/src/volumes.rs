@@ -23,6 +23,8 @@ pub struct Mounted {
     pub read_only: bool,
     /// Whether `path` is a block device.
     pub block: bool,
+    /// Whether an image is mounted there.
+    pub image: bool,
 }
 
 /// Which volume could not be had, and why.
@@ -83,14 +85,14 @@ async fn one(ctx: &PodContext, volume: &Volume, sources: &Sources) -> Result<Mou
                 corten_volumes::empty_dir(&path, medium, fs_group(&pod))
             })
             .await?;
-            Ok(Mounted { path: root, read_only: false, block: false })
+            Ok(Mounted { path: root, read_only: false, block: false, image: false })
         }
         // Its image is brought when a container starts that mounts it.
-        VolumeKind::Image { .. } => Ok(Mounted { path: root, read_only: true, block: false }),
+        VolumeKind::Image { .. } => Ok(Mounted { path: root, read_only: true, block: false, image: true }),
         VolumeKind::HostPath { path, check } => {
             let checked = PathBuf::from(&path);
             run(ctx, move || corten_volumes::host_path(&checked, HostPathType::parse(&check)?)).await?;
-            Ok(Mounted { path: path.into(), read_only: false, block: false })
+            Ok(Mounted { path: path.into(), read_only: false, block: false, image: false })
         }
         VolumeKind::Files => {
             let files = files(&pod, volume, sources)?;
@@ -100,7 +102,7 @@ async fn one(ctx: &PodContext, volume: &Volume, sources: &Sources) -> Result<Mou
                 write_files(&pod, &path, files)
             })
             .await?;
-            Ok(Mounted { path: root, read_only: true, block: false })
+            Ok(Mounted { path: root, read_only: true, block: false, image: false })
         }
         VolumeKind::Claim { name, read_only } => {
             let (path, block) = claim(ctx, &name, &volume.name).await?;
@@ -113,7 +115,7 @@ async fn one(ctx: &PodContext, volume: &Volume, sources: &Sources) -> Result<Mou
                 };
                 run(ctx, move || corten_volumes::give_to_group(&path, group, read_only, policy)).await?;
             }
-            Ok(Mounted { path, read_only, block })
+            Ok(Mounted { path, read_only, block, image: false })
         }
     }
 }
@@ -205,7 +207,12 @@ async fn claim(ctx: &PodContext, name: &str, used_as: &str) -> Result<(PathBuf, 
             made.await??;
         }
         let checked = path.clone();
-        run(ctx, move || corten_volumes::host_path(&checked, HostPathType::Directory)).await?;
+        let link = ctx.dir().join(CLAIMS).join(used_as);
+        run(ctx, move || {
+            corten_volumes::host_path(&checked, HostPathType::Directory)?;
+            note_claim(&checked, &link)
+        })
+        .await?;
         return Ok((path, false));
     }
     if let Some(csi) = &volume.spec.csi {
@@ -225,6 +232,27 @@ async fn claim(ctx: &PodContext, name: &str, used_as: &str) -> Result<(PathBuf, 
 fn capacity(volume: &PersistentVolume) -> u64 {
     let bytes = volume.spec.capacity.get("storage").map_or(0, corten_views::Quantity::value);
     u64::try_from(bytes).unwrap_or(0)
+}
+
+/// Below a pod's directory: links to the directories of its claims' local volumes, for who measures them.
+const CLAIMS: &str = "volume-claims";
+
+fn note_claim(path: &Path, link: &Path) -> Result<(), VolumeError> {
+    if std::fs::read_link(link).is_ok_and(|known| known == path) {
+        return Ok(());
+    }
+    make_parent(link)?;
+    let failed = |source| VolumeError::Io { doing: "link", path: link.to_owned(), source };
+    match std::fs::remove_file(link) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    std::os::unix::fs::symlink(path, link).map_err(failed)
+}
+
+/// Where the local volume of a pod's claim is; `None` if it is none, or has not been mounted.
+pub fn claim_path(pod_dir: &Path, volume: &str) -> Option<PathBuf> {
+    std::fs::read_link(pod_dir.join(CLAIMS).join(volume)).ok()
 }
 
 /// Below a pod's directory: links to the files that loop devices show for it.
@@ -296,7 +324,7 @@ pub async fn remove(ctx: &PodContext) -> Result<(), String> {
     let pods = dir.parent().unwrap_or(&dir).to_owned();
     run(ctx, move || {
         free_devices(&pods, &dir)?;
-        ["volume-subpaths", "volumes", "containers"]
+        ["volume-subpaths", "volumes", "containers", CLAIMS]
             .iter()
             .try_for_each(|name| corten_volumes::remove_dir(&dir.join(name)))
     })

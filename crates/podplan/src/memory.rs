@@ -156,6 +156,24 @@ impl Memory {
         self.progress.remove(container);
     }
 
+    /// Forgets the back-offs of containers whose image or resources are others than before: their keys in the kubelet's back-offs
+    /// have these in them (`GetBackoffKey`, `pullImage`).
+    pub fn note_changed(&mut self, before: &Pod, now: &Pod) {
+        let all = |pod: &'_ Pod| {
+            let spec = &pod.spec;
+            let all = spec.init_containers.iter().chain(&spec.containers).chain(&spec.ephemeral_containers);
+            all.cloned().collect::<Vec<_>>()
+        };
+        for (old, new) in all(before).iter().zip(&all(now)) {
+            let same = old.image == new.image && old.resources == new.resources;
+            if old.name == new.name && !same {
+                self.waiting.remove(&new.name);
+                self.pulls.remove(&new.name);
+                self.restarts.remove(&new.name);
+            }
+        }
+    }
+
     /// Notes how far a container's image has come.
     pub fn note_progress(&mut self, container: &str, text: String) {
         self.progress.insert(container.into(), text);
@@ -317,6 +335,32 @@ pub(crate) fn after(at: Timestamp, seconds: i64) -> Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn another_image_or_other_resources_end_the_back_off() {
+        let pod = |image: &str, cpu: &str| -> Pod {
+            let spec = serde_json::json!({"spec": {"containers": [
+                {"name": "c", "image": image, "resources": {"requests": {"cpu": cpu}}}, {"name": "d", "image": "i"}]}});
+            serde_json::from_value(spec).unwrap()
+        };
+        let start = Timestamp::UNIX_EPOCH;
+        let failed = || {
+            let mut memory = Memory::default();
+            for container in ["c", "d"] {
+                let failure = StartFailure { reason: "ErrImagePull", message: "no".into(), image: "i".into() };
+                memory.note_start_failure(container, failure, start);
+                memory.back_off(container, start, start);
+            }
+            memory
+        };
+        for (other, ends) in [(pod("i", "1"), false), (pod("j", "1"), true), (pod("i", "2"), true)] {
+            let mut memory = failed();
+            memory.note_changed(&pod("i", "1"), &other);
+            assert_eq!(memory.blocked_until("c", start).is_none(), ends);
+            assert_eq!(memory.back_off("c", start, start).is_none(), ends);
+            assert!(memory.blocked_until("d", start).is_some());
+        }
+    }
 
     #[test]
     fn the_first_restart_is_at_once_and_then_waits_double() {

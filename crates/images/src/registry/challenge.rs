@@ -1,5 +1,7 @@
 //! What a registry demands with 401, and what its token server is asked (the `distribution` project's token specification).
 
+use corten_client::query_escape;
+
 /// How to prove oneself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Challenge {
@@ -28,6 +30,13 @@ pub(crate) fn parse(headers: &[&str]) -> Option<Challenge> {
         }
     }
     basic
+}
+
+/// What a header says is wrong with the proof that it was given; only bearer challenges say that.
+pub(crate) fn error(headers: &[&str]) -> Option<String> {
+    let all = headers.iter().filter(|h| h.len() <= HEADER_MAX).flat_map(|header| challenges(header));
+    let mut errors = all.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).flat_map(|(_, found)| found);
+    errors.find(|(key, value)| key.eq_ignore_ascii_case("error") && !value.is_empty()).map(|(_, value)| value)
 }
 
 type Parameters = Vec<(String, String)>;
@@ -90,24 +99,12 @@ pub(crate) fn token_url(realm: &str, service: &str, scope: &str, needs_tls: bool
     }
     let mut query = Vec::new();
     if !service.is_empty() {
-        query.push(format!("service={}", escape(service)));
+        query.push(format!("service={}", query_escape(service)));
     }
-    query.extend(scope.split(' ').filter(|s| !s.is_empty()).map(|s| format!("scope={}", escape(s))));
+    query.extend(scope.split(' ').filter(|s| !s.is_empty()).map(|s| format!("scope={}", query_escape(s))));
     let first = if uri.query().is_some() { '&' } else { '?' };
     let query = if query.is_empty() { String::new() } else { format!("{first}{}", query.join("&")) };
     Ok(format!("{realm}{query}"))
-}
-
-/// For a query or a form.
-pub(crate) fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(byte.into()),
-            _ => out.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    out
 }
 
 #[cfg(test)]
@@ -135,6 +132,8 @@ mod tests {
         ] {
             assert_eq!(parse(&[header]), expected, "{header}");
         }
+        assert_eq!(error(&["bearer realm=https://a/t, error=\"invalid_token\""]).as_deref(), Some("invalid_token"));
+        assert_eq!(error(&["Basic realm=\"x\", error=\"y\"", "Bearer realm=\"x\""]), None);
     }
 
     #[test]

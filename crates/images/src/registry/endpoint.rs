@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use corten_base::Clock;
-use corten_client::Trust;
+use corten_client::{Trust, query_escape};
 use corten_webhook::{Connections, Destination, body};
 use futures::future::{Either, select};
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -26,8 +26,6 @@ const ANSWER_MAX: Duration = Duration::from_secs(60);
 const REDIRECTS_MAX: usize = 10;
 /// Largest answer of a token server, in bytes.
 const TOKEN_BYTES_MAX: usize = 1 << 20;
-/// Largest error document that is looked into, in bytes.
-const ERROR_BYTES_MAX: usize = 64 << 10;
 
 /// One host that serves one repository.
 pub(crate) struct Endpoint {
@@ -60,24 +58,10 @@ struct Token {
     access_token: String,
 }
 
-#[derive(Deserialize)]
-struct Errors {
-    #[serde(default)]
-    errors: Vec<OneError>,
-}
-
-#[derive(Deserialize)]
-struct OneError {
-    #[serde(default)]
-    code: String,
-    #[serde(default)]
-    message: String,
-}
-
 impl Endpoint {
     /// The answer to a request, if it is a success; challenges are met and redirects followed.
     pub(crate) async fn ask(&self, ask: Ask<'_>) -> Result<Response<Incoming>, PullError> {
-        let mirror = self.host.namespace.as_ref().map(|registry| format!("?ns={}", challenge::escape(registry)));
+        let mirror = self.host.namespace.as_ref().map(|registry| format!("?ns={}", query_escape(registry)));
         let url = format!("{}/{}/{}{}", self.host.base(), self.repository, ask.path, mirror.unwrap_or_default());
         let mut proven = false;
         loop {
@@ -86,16 +70,20 @@ impl Endpoint {
             if (200..300).contains(&code) {
                 return Ok(answer);
             }
-            if code == 401 && !proven {
+            if code == 401 {
                 let headers = answer.headers().get_all(WWW_AUTHENTICATE).iter().filter_map(|v| v.to_str().ok());
                 let headers: Vec<&str> = headers.collect();
-                let found = challenge::parse(&headers);
-                let authorization = self.prove(found).await?;
+                if proven {
+                    let error = challenge::error(&headers);
+                    let denied = error.map(|e| PullError::Denied(format!("server message: {e}: authorization failed")));
+                    return Err(denied.unwrap_or_else(|| refused(&answer, ask.method, &url)));
+                }
+                let authorization = self.prove(challenge::parse(&headers)).await?;
                 *self.authorization.lock().unwrap_or_else(PoisonError::into_inner) = Some(authorization);
                 proven = true;
                 continue;
             }
-            return Err(refused(answer, ask.method, &url).await);
+            return Err(refused(&answer, ask.method, &url));
         }
     }
 
@@ -197,7 +185,7 @@ impl Endpoint {
                     ("scope", scope),
                     ("refresh_token", &login.identity_token),
                 ];
-                let form = form.map(|(key, value)| format!("{key}={}", challenge::escape(value))).join("&");
+                let form = form.map(|(key, value)| format!("{key}={}", query_escape(value))).join("&");
                 content = Bytes::from(form);
                 request = request.method(Method::POST).header(CONTENT_TYPE, "application/x-www-form-urlencoded");
             }
@@ -260,22 +248,15 @@ fn next(at: &Uri, to: &str) -> Option<Uri> {
     next.host().is_some_and(|host| !host.is_empty()).then_some(next)
 }
 
-async fn refused(answer: Response<Incoming>, method: &Method, url: &str) -> PullError {
+/// An answer that is no success, in containerd's words.
+fn refused(answer: &Response<Incoming>, method: &Method, url: &str) -> PullError {
     let code = answer.status();
-    let body = Limited::new(answer.into_body(), ERROR_BYTES_MAX).collect().await;
-    let body = body.map(|b| b.to_bytes()).unwrap_or_default();
-    let told = serde_json::from_slice::<Errors>(&body).ok().and_then(|e| e.errors.into_iter().next());
     match code.as_u16() {
         404 => PullError::NotFound,
-        401 | 403 => PullError::Denied(match told {
-            Some(error) if code == 401 && error.code == "UNAUTHORIZED" => {
-                "server message: insufficient_scope: authorization failed".into()
-            }
-            Some(error) => format!("server message: {}: authorization failed", error.message),
-            None => "authorization failed".into(),
-        }),
-        429 => PullError::Status(format!("unexpected status from {method} request to {url}: {code}"), true),
-        number => PullError::Status(format!("unexpected status from {method} request to {url}: {code}"), number >= 500),
+        number => {
+            let may_pass = number == 429 || number >= 500;
+            PullError::Status(format!("unexpected status from {method} request to {url}: {code}"), may_pass)
+        }
     }
 }
 

@@ -145,14 +145,12 @@ impl Registry {
             (None, tag) => tag.clone().unwrap_or_default(),
         };
         let path = format!("manifests/{wanted}");
-        if let Some(known) = known {
-            // A question that costs the registry nothing, and does not count as a pull.
-            let ask = Ask { method: &Method::HEAD, path: &path, accept: ACCEPT_MANIFESTS, from: 0 };
-            let answer = endpoint.ask(ask).await?;
-            let digest = answer.headers().get("docker-content-digest").and_then(|v| v.to_str().ok());
-            if digest.and_then(Digest::parse).as_ref() == Some(known) {
-                return Ok(Resolved::Unchanged(known.clone()));
-            }
+        // A question that costs the registry nothing, and does not count as a pull; containerd asks it first, too.
+        let ask = Ask { method: &Method::HEAD, path: &path, accept: ACCEPT_MANIFESTS, from: 0 };
+        let answer = endpoint.ask(ask).await?;
+        let digest = answer.headers().get("docker-content-digest").and_then(|v| v.to_str().ok());
+        if let Some(known) = known.filter(|known| digest.and_then(Digest::parse).as_ref() == Some(*known)) {
+            return Ok(Resolved::Unchanged(known.clone()));
         }
         let document = document(endpoint, &path, reference.digest.as_ref(), MANIFEST_BYTES_MAX).await?;
         Ok(Resolved::Document(document))

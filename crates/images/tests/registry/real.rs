@@ -80,7 +80,7 @@ async fn what_is_not_there_is_said_in_containerds_words() {
     let error = p.fails(&format!("{at}/foreign:v1")).await;
     assert!(error.contains("no match for platform in manifest") && error.ends_with(": not found"), "{error}");
     let error = p.fails("127.0.0.1:1/x:v1").await;
-    let expected = "failed to do request: Get \"http://127.0.0.1:1/v2/x/manifests/v1\": dial tcp 127.0.0.1:1: connect: connection refused";
+    let expected = "failed to do request: Head \"http://127.0.0.1:1/v2/x/manifests/v1\": dial tcp 127.0.0.1:1: connect: connection refused";
     assert!(error.ends_with(expected), "{error}");
     assert_eq!(crate::files_in(&p.path("images/tmp")), 0);
     assert!(p.store.list().unwrap().is_empty());

@@ -13,10 +13,25 @@ use crate::images::{ImageFailure, PreparedImage, PullRequest, Pulled};
 /// Pause between two notes of a pull's progress; one that is over sooner is not shown.
 const PROGRESS_PAUSE: Duration = Duration::from_secs(2);
 
-/// Makes an image ready, pulling it if its policy asks for that. `container` is whom events are about, or whose status shows the
-/// progress; empty for a volume, whose pod they are about then.
-pub async fn ready(ctx: &PodContext, container: &str, request: PullRequest) -> Result<PreparedImage, StartFailure> {
+/// What an image is for: whom its events are about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// A container's root file system: about the container.
+    Root,
+    /// A volume: about the pod.
+    Volume,
+}
+
+/// Makes an image ready, pulling it if its policy asks for that. `container` is the one that waits for it: its status shows the
+/// progress.
+pub async fn ready(
+    ctx: &PodContext,
+    container: &str,
+    used_as: Use,
+    request: PullRequest,
+) -> Result<PreparedImage, StartFailure> {
     let name = request.image.clone();
+    let about = if used_as == Use::Root { container } else { "" };
     let refuse = |failed: ImageFailure| {
         let (reason, message) = (failed.reason, failed.message);
         let told = match reason {
@@ -25,7 +40,7 @@ pub async fn ready(ctx: &PodContext, container: &str, request: PullRequest) -> R
             _ => None,
         };
         if let Some(event) = told {
-            ctx.event(container, true, event, &message);
+            ctx.event(about, true, event, &message);
         }
         ctx.event(container, true, "Failed", format!("Error: {reason}"));
         StartFailure { reason, message, image: name.clone() }
@@ -33,12 +48,12 @@ pub async fn ready(ctx: &PodContext, container: &str, request: PullRequest) -> R
     let images = &ctx.shared.images;
     if images.usable(request.clone()).await.map_err(refuse)? {
         let message = format!("Container image {name:?} already present on machine and can be accessed by the pod");
-        ctx.event(container, false, "Pulled", message);
+        ctx.event(about, false, "Pulled", message);
     } else {
-        ctx.event(container, false, "Pulling", format!("Pulling image {name:?}"));
+        ctx.event(about, false, "Pulling", format!("Pulling image {name:?}"));
         let began = ctx.shared.clock.now();
         let Pulled { size, took } = pull(ctx, container, &request).await.map_err(|failed| {
-            ctx.event(container, true, "Failed", format!("Failed to pull image {name:?}: {}", failed.message));
+            ctx.event(about, true, "Failed", format!("Failed to pull image {name:?}: {}", failed.message));
             refuse(failed)
         })?;
         let all = ctx.shared.clock.now().duration_since(began).unsigned_abs();
@@ -46,7 +61,7 @@ pub async fn ready(ctx: &PodContext, container: &str, request: PullRequest) -> R
         let message = format!(
             "Successfully pulled image {name:?} in {took} ({all} including waiting). Image size: {size} bytes."
         );
-        ctx.event(container, false, "Pulled", message);
+        ctx.event(about, false, "Pulled", message);
     }
     images.prepare(request).await.map_err(refuse)
 }
@@ -59,7 +74,7 @@ async fn pull(ctx: &PodContext, container: &str, request: &PullRequest) -> Resul
             progress.moved().await;
             let (done, total) = progress.bytes();
             let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-            if total > 0 && !container.is_empty() {
+            if total > 0 {
                 let text = format!("Pulling image {:?}: {:.1} of {:.1} MiB", request.image, mib(done), mib(total));
                 ctx.tell(Message::Progress(container.to_owned(), text)).await;
             }

@@ -136,7 +136,11 @@ fn spec(ctx: &PodContext, attempt: u32, users: Option<IdRange>) -> Result<Sandbo
         shared_pid: pod.spec.share_process_namespace == Some(true),
         sysctls,
         cgroup: cgroup(pod),
-        resources: Resources { huge_pages: Some(huge_pages::of_pod(pod)), ..super::resize::resources(&values) },
+        resources: Resources {
+            pids_max: ctx.shared.config.pod_pids_max,
+            huge_pages: Some(huge_pages::of_pod(pod)),
+            ..super::resize::resources(&values)
+        },
     })
 }
 

@@ -13,7 +13,7 @@ use corten_runtime::{
 use corten_views::container::{VolumeDevice, VolumeMount};
 
 use super::PodContext;
-use super::start::StartJob;
+use super::start::{IMAGE_VOLUME_MOUNT_FAILED, StartJob};
 use crate::images::PreparedImage;
 use crate::labels;
 use crate::volumes::Mounted;
@@ -42,9 +42,6 @@ pub fn build(inputs: Inputs<'_>) -> Result<ContainerSpec, String> {
     let mut env = base_env(&inputs, &rootfs, &user);
     env.extend(inputs.environment.iter().cloned());
     let args = env::command_line(container, &inputs.environment, &image.config.entrypoint, &image.config.cmd);
-    if args.is_empty() {
-        return Err("no command specified".into());
-    }
     let message_file = dir.join(format!("{}.message", job.attempt));
     std::fs::write(&message_file, "").map_err(|e| format!("{}: {e}", message_file.display()))?;
     open_to_all(&message_file);
@@ -240,7 +237,10 @@ fn volume_mount(inputs: &Inputs<'_>, mount: &VolumeMount, n: usize) -> Result<Mo
         "" => volume.path.clone(),
         sub => {
             let target = crate::volumes::sub_path(inputs.ctx, &mount.name, &inputs.job.container.name, n);
-            corten_volumes::bind_sub_path(&volume.path, sub, &target).map_err(|e| e.to_string())?;
+            corten_volumes::bind_sub_path(&volume.path, sub, &target).map_err(|error| match volume.image {
+                true => format!("{IMAGE_VOLUME_MOUNT_FAILED}: {error}"),
+                false => error.to_string(),
+            })?;
             target
         }
     };

@@ -7,9 +7,13 @@ use corten_runtime::ContainerStatus;
 use corten_views::Container;
 
 use super::{Message, PodContext, hooks, image, kill, observe, spec};
-use crate::images::{PreparedImage, PullRequest, volume_lease};
+use crate::images::{PreparedImage, PullRequest, PullSecret, volume_lease};
 use crate::sources::Reader;
 use crate::volumes;
+
+/// How the message begins when an image volume, or its part that a container wants, cannot be mounted (`ErrImageVolumeMountFailed` of
+/// the container runtime's interface, which the kubelet knows by its text).
+pub const IMAGE_VOLUME_MOUNT_FAILED: &str = "ImageVolumeMountFailed";
 
 /// What a start needs beside the pod.
 pub struct StartJob {
@@ -43,11 +47,11 @@ pub async fn run(ctx: PodContext, job: StartJob) {
 async fn start(ctx: &PodContext, job: &StartJob) -> Result<(), StartFailure> {
     let shared = &ctx.shared;
     let id = shared.entropy.uid().replace('-', "") + &shared.entropy.uid().replace('-', "");
-    let prepared = container_image(ctx, job, &id).await?;
-    let outcome = match image_volumes(ctx, job).await {
-        Ok(()) => create_and_start(ctx, job, &prepared, &id).await,
-        failed => failed,
-    };
+    // As `SyncPod`: the images of volumes come before the container's own.
+    let secrets = pull_secrets(ctx, job);
+    image_volumes(ctx, job, &secrets).await?;
+    let prepared = container_image(ctx, job, secrets, &id).await?;
+    let outcome = create_and_start(ctx, job, &prepared, &id).await;
     if outcome.is_err() {
         let look = id.clone();
         let known = shared.blocking(move |s| s.runtime.container(&look).is_ok()).await;
@@ -80,7 +84,15 @@ async fn create_and_start(
     }
     let environment = env::environment(&ctx.pod, container, &sources).map_err(|e| config(e.to_string()))?;
     let inputs = spec::Inputs { ctx, job, image, environment, mounted: &mounted, id };
-    let runtime_spec = spec::build(inputs).map_err(config)?;
+    let runtime_spec = spec::build(inputs).map_err(|message| match message.starts_with(IMAGE_VOLUME_MOUNT_FAILED) {
+        true => failure("CreateContainerError", message),
+        false => config(message),
+    })?;
+    if runtime_spec.args.is_empty() {
+        let message =
+            format!("failed to generate container {id:?} spec: failed to generate spec: no command specified");
+        return Err(failure("CreateContainerError", message));
+    }
     let made = shared.blocking(move |s| s.runtime.create_container(&runtime_spec)).await;
     let made = made.map_err(|e| failure("CreateContainerError", e))?;
     made.map_err(|e| failure("CreateContainerError", e.to_string()))?;
@@ -114,7 +126,7 @@ async fn create_and_start(
     Ok(())
 }
 
-async fn container_image(ctx: &PodContext, job: &StartJob, lease: &str) -> Result<PreparedImage, StartFailure> {
+fn pull_secrets(ctx: &PodContext, job: &StartJob) -> Vec<PullSecret> {
     let (secrets, missing) = job.reader.pull_secrets(&ctx.pod);
     if !missing.is_empty() {
         let message = format!(
@@ -123,28 +135,37 @@ async fn container_image(ctx: &PodContext, job: &StartJob, lease: &str) -> Resul
         );
         ctx.event("", true, "FailedToRetrieveImagePullSecret", message);
     }
+    secrets
+}
+
+async fn container_image(
+    ctx: &PodContext,
+    job: &StartJob,
+    secrets: Vec<PullSecret>,
+    lease: &str,
+) -> Result<PreparedImage, StartFailure> {
     let request = PullRequest {
         image: job.container.image.clone(),
         policy: job.container.image_pull_policy.clone(),
         secrets,
         lease: lease.to_owned(),
     };
-    image::ready(ctx, &job.container.name, request).await
+    image::ready(ctx, &job.container.name, image::Use::Root, request).await
 }
 
 /// Brings the images that the container mounts as volumes.
-async fn image_volumes(ctx: &PodContext, job: &StartJob) -> Result<(), StartFailure> {
+async fn image_volumes(ctx: &PodContext, job: &StartJob, secrets: &[PullSecret]) -> Result<(), StartFailure> {
     for volume in &ctx.pod.spec.volumes {
         let mounts = job.container.volume_mounts.iter().any(|mount| mount.name == volume.name);
         let Ok(VolumeKind::Image { reference, policy }) = kind(&ctx.pod, volume) else { continue };
         if !mounts {
             continue;
         }
-        let (secrets, _) = job.reader.pull_secrets(&ctx.pod);
-        let request = PullRequest { image: reference, policy, secrets, lease: volume_lease(ctx.uid(), &volume.name) };
-        let prepared = image::ready(ctx, "", request).await?;
+        let (secrets, lease) = (secrets.to_vec(), volume_lease(ctx.uid(), &volume.name));
+        let request = PullRequest { image: reference, policy, secrets, lease };
+        let prepared = image::ready(ctx, &job.container.name, image::Use::Volume, request).await?;
         let mounted = volumes::mount_image(ctx, volume, prepared.layers).await;
-        mounted.map_err(|error| failure("ImageVolumeMountFailed", error))?;
+        mounted.map_err(|error| failure("CreateContainerError", format!("{IMAGE_VOLUME_MOUNT_FAILED}: {error}")))?;
     }
     Ok(())
 }

@@ -557,6 +557,7 @@ impl Worker {
         // What downwardAPI volumes tell of.
         let (new, old) = (&pod.metadata, &self.ctx.pod.metadata);
         let told = new.labels == old.labels && new.annotations == old.annotations && new.generation == old.generation;
+        self.memory.note_changed(&self.desired, &pod);
         self.ctx.pod = Arc::new(self.memory.allocated(&pod));
         self.desired = pod;
         self.note_generation().await;

@@ -5,8 +5,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod bad_input;
 mod fake_api;
 mod hooks;
+mod image_volumes;
+mod pulls;
+mod registry;
 mod resize;
 mod shutdown;
 mod static_pods;
@@ -22,14 +26,23 @@ use std::time::Duration;
 use corten_base::Tasks;
 use corten_client::{ExecExit, ExecRequest, LogRequest, NodeApi, PodTarget, PortForwardRequest};
 use corten_kinds::id;
-use corten_node::{Agent, Apis, Config, DirectoryImages, EvictionSettings, ShutdownPeriods};
+use corten_node::{Agent, Apis, Config, DirectoryImages, EvictionSettings, ImagePolicy, ImageSource, ShutdownPeriods};
 use corten_object::ObjectKey;
 use corten_tree::Tree;
 use futures::{FutureExt, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use bad_input::{
+    a_full_disk, fork_bomb, hostile_layer, log_line_without_end, missing_mount_source, no_entrypoint,
+    probe_that_never_returns,
+};
 use fake_api::FakeApi;
 use hooks::hooks_and_stop_signal;
+use image_volumes::{eviction_takes_images_first, image_gc, image_volumes};
+use pulls::{
+    image_digests, image_mirrors, image_pull_back_off, image_pull_policies, image_pull_progress, image_pull_secrets,
+    image_pulls_resume,
+};
 use resize::resize_in_place;
 use shutdown::shutdown_ends_pods_by_priority;
 use static_pods::{static_pods_and_mirrors, static_pods_without_the_api};
@@ -92,7 +105,24 @@ fn main() -> ExitCode {
         huge_pages,
         static_pods_and_mirrors,
         static_pods_without_the_api,
-        shutdown_ends_pods_by_priority
+        shutdown_ends_pods_by_priority,
+        image_pull_back_off,
+        image_pull_secrets,
+        image_pull_policies,
+        image_pull_progress,
+        image_pulls_resume,
+        image_digests,
+        image_mirrors,
+        image_volumes,
+        image_gc,
+        eviction_takes_images_first,
+        hostile_layer,
+        no_entrypoint,
+        log_line_without_end,
+        fork_bomb,
+        a_full_disk,
+        missing_mount_source,
+        probe_that_never_returns
     ];
     if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -117,6 +147,7 @@ struct Cluster {
     api: Arc<FakeApi>,
     base: PathBuf,
     config: Config,
+    images: Arc<dyn ImageSource>,
     running: Option<(Agent, Tasks)>,
 }
 
@@ -155,15 +186,18 @@ impl Cluster {
             shutdown: ShutdownPeriods::of_totals(20, 10),
             // What the machine has left is not what is tested.
             eviction: EvictionSettings::parse("", "", "", "").unwrap(),
+            pod_pids_max: None,
+            images: ImagePolicy::default(),
         };
-        let mut cluster = Cluster { api: FakeApi::new(), base, config, running: None };
+        let images = Arc::new(DirectoryImages { root: base.join("rootfs") });
+        let mut cluster = Cluster { api: FakeApi::new(), base, config, images, running: None };
         cluster.start_agent().await;
         cluster
     }
 
     async fn start_agent(&mut self) {
         let tasks = Tasks::tokio();
-        let images = Arc::new(DirectoryImages { root: self.base.join("rootfs") });
+        let images = self.images.clone();
         let api = || self.api.clone();
         let apis = Apis { node: api(), services: api(), volumes: api() };
         let agent = Agent::start(self.config.clone(), apis, images, tasks.clone()).await.unwrap();

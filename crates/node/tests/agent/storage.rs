@@ -5,7 +5,6 @@ use corten_kinds::id;
 use corten_node::EvictionSettings;
 use corten_object::ObjectKey;
 use corten_tree::Tree;
-use futures::StreamExt as _;
 
 use crate::Cluster;
 use crate::fake_api::FakeApi;
@@ -71,23 +70,7 @@ pub async fn summary(cluster: Cluster) {
     );
     cluster.running("p").await;
     cluster.until_content("p", "/tmp/f", "").await;
-    let get = async |path: &str, query: &str| {
-        let request = corten_client::NodeRequest {
-            node: "n1".into(),
-            method: "GET".into(),
-            path: path.into(),
-            query: query.into(),
-            ..corten_client::NodeRequest::default()
-        };
-        let mut answer = cluster.node().http(request).await.unwrap();
-        assert_eq!(answer.code, 200);
-        let mut out = Vec::new();
-        while let Some(chunk) = answer.body.next().await {
-            out.extend_from_slice(&chunk.unwrap());
-        }
-        out
-    };
-    let summary = corten_tree::json::parse(&get("/stats/summary", "").await).unwrap();
+    let summary = corten_tree::json::parse(&cluster.get("/stats/summary", "").await).unwrap();
     for path in [
         "cpu.usageCoreNanoSeconds",
         "memory.availableBytes",
@@ -108,7 +91,7 @@ pub async fn summary(cluster: Cluster) {
     assert!(volume.i64_at("usedBytes").unwrap() >= 2 << 20, "{volume}");
     assert!(pod.i64_at("ephemeral-storage.usedBytes").unwrap() >= 2 << 20, "{pod}");
     assert_eq!(pod.list_at("network.interfaces").len(), 1, "{pod}");
-    let little = corten_tree::json::parse(&get("/stats/summary", "only_cpu_and_memory=true").await).unwrap();
+    let little = corten_tree::json::parse(&cluster.get("/stats/summary", "only_cpu_and_memory=true").await).unwrap();
     assert!(little.path("node.fs").is_none() && little.path("node.cpu").is_some(), "{little}");
     cluster.delete("p").await;
     cluster.end().await;
@@ -139,6 +122,18 @@ pub async fn local_volumes(cluster: Cluster) {
     );
     cluster.running("p").await;
     cluster.until_content("p", "/v/f", "kept\n").await;
+    let summary = corten_tree::json::parse(&cluster.get("/stats/summary", "").await).unwrap();
+    let volume_stats = &summary.list_at("pods")[0].list_at("volume")[0];
+    assert_eq!([volume_stats.str_at("name"), volume_stats.str_at("pvcRef.name")], ["v", "c"], "{summary}");
+    assert_eq!(volume_stats.str_at("pvcRef.namespace"), "default");
+    let capacity = volume_stats.i64_at("capacityBytes").unwrap();
+    assert!(volume_stats.i64_at("availableBytes").unwrap() < capacity, "{volume_stats}");
+    let metrics = String::from_utf8(cluster.get("/metrics", "").await).unwrap();
+    let labels = "namespace=\"default\",persistentvolumeclaim=\"c\"";
+    assert!(metrics.contains(&format!("kubelet_volume_stats_capacity_bytes{{{labels}}} {capacity}\n")), "{metrics}");
+    for name in ["available_bytes", "used_bytes", "inodes", "inodes_free", "inodes_used"] {
+        assert!(metrics.contains(&format!("kubelet_volume_stats_{name}{{{labels}}} ")), "{metrics}");
+    }
     cluster.delete("p").await;
     assert!(path.join("f").exists(), "the volume outlives its pod");
     // The claim is gone: the binder says so, and the node takes the directory away, then the volume.
