@@ -255,7 +255,8 @@ fn clear_orphans(shared: &Arc<Shared>, inventory: &mut HashMap<String, Inventory
             pod.metadata.name = labels::get(all, labels::POD_NAME).to_owned();
             pod.metadata.namespace = labels::get(all, labels::POD_NAMESPACE).to_owned();
             tracing::info!(pod = pod.metadata.name, "taking away what a deleted pod has left");
-            let ctx = PodContext { shared: shared.clone(), pod: Arc::new(pod), outbox: mpsc::channel(1).0 };
+            let (outbox, ending) = (mpsc::channel(1).0, watch::channel(true).1);
+            let ctx = PodContext { shared: shared.clone(), pod: Arc::new(pod), outbox, ending };
             match teardown::run(&ctx).await {
                 Ok(()) => teardown::purge(&ctx).await,
                 Err(error) => tracing::warn!(error, "a deleted pod's things cannot be taken away"),

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use corten_images::Progress;
 use corten_podplan::StartFailure;
-use futures::future::{Either, select};
 
 use super::{Message, PodContext};
 use crate::images::{ImageFailure, PreparedImage, PullRequest, Pulled};
@@ -80,10 +79,17 @@ async fn pull(ctx: &PodContext, container: &str, request: &PullRequest) -> Resul
             }
         }
     };
-    let (pull, show) = (ctx.shared.images.pull(request.clone(), progress.clone()), std::pin::pin!(show));
-    match select(pull, show).await {
-        Either::Left((outcome, _)) => outcome,
-        Either::Right((never, _)) => never,
+    let pull = ctx.shared.images.pull(request.clone(), progress.clone());
+    tokio::select! {
+        outcome = pull => outcome,
+        never = show => never,
+        () = ctx.ended() => {
+            let message = format!(
+                "rpc error: code = Canceled desc = failed to pull and unpack image {:?}: context canceled",
+                request.image
+            );
+            Err(ImageFailure { reason: "ErrImagePull", message })
+        }
     }
 }
 

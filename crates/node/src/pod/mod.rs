@@ -91,9 +91,18 @@ pub struct PodContext {
     pub shared: Arc<Shared>,
     pub pod: Arc<Pod>,
     pub outbox: tokio::sync::mpsc::Sender<Message>,
+    /// Whether the pod is being ended: what it waits for is of no use any more.
+    pub ending: tokio::sync::watch::Receiver<bool>,
 }
 
 impl PodContext {
+    /// Completes when the pod is being ended.
+    pub async fn ended(&self) {
+        if self.ending.clone().wait_for(|ending| *ending).await.is_err() {
+            std::future::pending().await
+        }
+    }
+
     pub fn uid(&self) -> &str {
         &self.pod.metadata.uid
     }

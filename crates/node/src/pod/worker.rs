@@ -74,6 +74,8 @@ pub struct Worker {
     freed: watch::Receiver<u64>,
     key: ObjectKey,
     updates: watch::Receiver<Update>,
+    /// Tells jobs that the pod is being ended.
+    ending: watch::Sender<bool>,
     inbox: mpsc::Receiver<Message>,
     gone: bool,
     /// Uid of the object that has the status in the API; `None`: a static pod without a mirror.
@@ -105,13 +107,15 @@ impl Worker {
         let first = updates.borrow().clone();
         let pod = view(&first);
         let (outbox, inbox) = mpsc::channel(INBOX_MAX);
+        let ending = watch::Sender::new(false);
         let stored = first.in_api().map(|object| stored(object));
         Worker {
             key: first.object.key(),
             previous: pod.status.clone(),
             freed: shared.ledger.freed(),
             desired: pod.clone(),
-            ctx: PodContext { shared, pod, outbox },
+            ctx: PodContext { shared, pod, outbox, ending: ending.subscribe() },
+            ending,
             updates,
             inbox,
             gone: first.gone,
@@ -309,6 +313,9 @@ impl Worker {
                 Action::Delete => delete = true,
                 other => self.execute(other),
             }
+        }
+        if self.memory.lifecycle() > Lifecycle::Syncing {
+            self.ending.send_replace(true);
         }
         self.keep_probes(probes);
         if self.memory.lifecycle() >= Lifecycle::Terminated {

@@ -238,12 +238,12 @@ pub async fn missing_mount_source(cluster: Cluster) {
         )
     };
     cluster.create("p", &pod("Directory"));
-    let begins = format!("MountVolume.SetUp failed for volume \"h\" : hostPath type check failed");
+    let begins = "MountVolume.SetUp failed for volume \"h\" : hostPath type check failed";
     let told = cluster.api.until("FailedMount", |_| {
         cluster.events_of("p").into_iter().find(|e| e[1] == "FailedMount").map(|e| e[3].clone())
     });
     let told = told.await;
-    assert!(told.starts_with(&begins) && told.contains(path), "{told}");
+    assert!(told.starts_with(begins) && told.contains(path), "{told}");
     let found = cluster.api.find(&Cluster::key("p")).unwrap().to_tree();
     let state = found.list_at("status.containerStatuses")[0].str_at("state.waiting.reason").to_owned();
     assert_eq!([found.str_at("status.phase"), state.as_str()], ["Pending", "ContainerCreating"]);

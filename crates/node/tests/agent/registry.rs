@@ -172,7 +172,9 @@ pub fn shell(script: &str) -> ImageConfig {
 
 /// Carries one connection until either side ends it or the line breaks.
 fn carry(line: &Line, client: TcpStream, to: &str) {
-    if !line.may_pass(0) || *line.mood.lock().unwrap() == Mood::BreakAfter(0) {
+    // Of a broken line not even a connection comes through.
+    if *line.mood.lock().unwrap() == Mood::BreakAfter(0) {
+        line.passed.lock().unwrap().1 += 1;
         return;
     }
     let Ok(server) = TcpStream::connect(to) else { return };
@@ -216,6 +218,19 @@ impl Cluster {
             out.extend_from_slice(&chunk.unwrap());
         }
         out
+    }
+
+    /// Waits until a pod's log is so.
+    pub async fn until_log(&self, pod: &str, wanted: &str) {
+        let mut seen = String::new();
+        for _ in 0..200 {
+            seen = self.log(pod, false).await;
+            if seen == wanted {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        assert_eq!(seen, wanted);
     }
 
     /// Waits until the node's images are so: their ids.
