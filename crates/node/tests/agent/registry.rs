@@ -329,6 +329,17 @@ impl Disk {
         100 - found.f_bavail * 100 / found.f_blocks
     }
 
+    /// Waits until less is used.
+    pub async fn until_below(&self, percent: u64) {
+        for _ in 0..200 {
+            if self.used_percent() < percent {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        panic!("{} percent are still used", self.used_percent());
+    }
+
     /// Fills it until so much is used.
     pub fn fill(&self, percent: u64) {
         use std::os::unix::fs::OpenOptionsExt as _;
