@@ -46,6 +46,10 @@ pub fn host_path(path: &Path, expected: HostPathType) -> Result<()> {
     let found = fs::metadata(path);
     let absent = found.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
     let what = match expected {
+        // The kubelet looks at nothing then, and containerd makes what is missing (`WithMounts`).
+        HostPathType::Unset if absent => {
+            return fs::DirBuilder::new().recursive(true).mode(0o755).create(path).at("create", path);
+        }
         HostPathType::Unset => return Ok(()),
         HostPathType::DirectoryOrCreate if absent => {
             fs::DirBuilder::new().recursive(true).mode(0o755).create(path).at("create", path)?;

@@ -104,16 +104,19 @@ fn host_paths_are_what_they_should_be() {
         (&plain, &["", "File", "FileOrCreate"]),
         (&socket, &["", "Socket"]),
         (Path::new("/dev/null"), &["", "CharDevice"]),
-        (&p.path("absent"), &[""]),
+        (&p.path("absent"), &[]),
     ] {
         let all = ["", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket", "CharDevice", "BlockDevice"];
         for kind in all {
-            if path.ends_with("absent") && kind.ends_with("OrCreate") {
+            if path.ends_with("absent") && (kind.is_empty() || kind.ends_with("OrCreate")) {
                 continue;
             }
             assert_eq!(fits(path, kind).is_ok(), kinds.contains(&kind), "{} {kind}", path.display());
         }
     }
+    // Without a type nothing is checked, and what is missing is made.
+    fits(&p.path("made/by/it"), "").unwrap();
+    assert_eq!(mode(&p.path("made/by/it")), 0o755);
     let error = fits(&plain, "Directory").unwrap_err().to_string();
     assert_eq!(error, format!("hostPath type check failed: {} is not a directory, it's a File", plain.display()));
     let error = fits(&p.path("absent"), "File").unwrap_err().to_string();

@@ -8,6 +8,7 @@ mod crash;
 mod drain;
 mod faults;
 mod helm;
+mod images;
 mod kills;
 mod kubectl;
 mod node;
@@ -47,6 +48,8 @@ const CASES: &[Case] = &[
     ("pod_features", workloads::pod_features),
     ("refused_manifests", faults::refused_manifests),
     ("failing_pods", faults::failing_pods),
+    ("service_account_pull_secrets", images::service_account_pull_secrets),
+    ("preloaded_archives", images::preloaded_archives),
     ("rolling_update_drops_nothing", traffic::rolling_update_drops_nothing),
     ("postgres_keeps_its_data", postgres::keeps_its_data),
     ("shutdown_delay", drain::shutdown_delay),
