@@ -14,8 +14,9 @@ use serde::{Deserialize, Serialize};
 
 /// Users and groups of a pod (`userNsUnitLength`, the default of `userNamespaces.idsPerPod`).
 const IDS_PER_POD: u32 = 1 << 16;
-/// Ranges that there are: the first numbers are the host's own.
-const RANGES: u32 = (1 << 16) - 1;
+/// Ranges that there are: the first numbers are the host's own, and older kernels read the groups of a devpts as signed
+/// numbers.
+const RANGES: u32 = (1 << 15) - 1;
 /// In a pod's directory (`mappingsFile`).
 const FILE: &str = "userns";
 
@@ -116,6 +117,7 @@ mod tests {
             fs::create_dir_all(pods.join(&uid)).unwrap();
             let ids = ranges.of(&pods, &uid).unwrap();
             assert!(ids.first >= IDS_PER_POD && ids.first.is_multiple_of(IDS_PER_POD) && ids.count == IDS_PER_POD);
+            assert!(i32::try_from(ids.first + ids.count - 1).is_ok(), "{ids:?}");
             assert!(seen.insert(ids.first), "{ids:?} was given twice");
             assert_eq!(ranges.of(&pods, &uid).unwrap(), ids);
             // A new agent knows it from the directory.

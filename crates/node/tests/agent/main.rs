@@ -47,7 +47,7 @@ use resize::resize_in_place;
 use shutdown::shutdown_ends_pods_by_priority;
 use static_pods::{static_pods_and_mirrors, static_pods_without_the_api};
 use storage::{evicts, local_volumes, mount_modes, summary};
-use users::{app_armor, host_users, huge_pages};
+use users::{app_armor, host_users, host_users_have_bounds, huge_pages};
 
 const BUSYBOX: &str = "/bin/busybox";
 
@@ -101,6 +101,7 @@ fn main() -> ExitCode {
         mount_modes,
         hooks_and_stop_signal,
         host_users,
+        host_users_have_bounds,
         app_armor,
         huge_pages,
         static_pods_and_mirrors,
