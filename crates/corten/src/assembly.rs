@@ -65,6 +65,8 @@ pub struct Plan {
     pub audit: corten_apiserver::AuditOptions,
     /// How much the API server does at once, and for how long.
     pub flow: corten_apiserver::FlowLimits,
+    /// Soft and hard limit of open files that containers get.
+    pub open_files: (u64, u64),
     /// How pods end when the machine goes down.
     pub shutdown: corten_node::ShutdownPeriods,
     /// Manifests of static pods.
@@ -400,6 +402,7 @@ async fn start_agent(plan: &Plan, ranges: &Ranges, name: &str, apis: Apis, tasks
         labels: Vec::new(),
         host_netns: None,
         shutdown: plan.shutdown.clone(),
+        open_files: Some(plan.open_files),
         eviction: plan.eviction.clone(),
         pod_manifest_path: plan.pod_manifest_path.clone(),
         images: plan.images,

@@ -121,6 +121,18 @@ pub fn check_disk(data: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Lets this process open as many files as it ever may: a node holds some for each of its containers, and the usual 1,024 are too few
+/// for hundreds. Returns the soft and hard limit that were, for those who must not see the difference (as Go's runtime does it for
+/// the kubelet and its children).
+pub fn raise_open_files() -> (u64, u64) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let was = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: was.maximum, maximum: was.maximum }) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+    (was.current.unwrap_or(u64::MAX), was.maximum.unwrap_or(u64::MAX))
+}
+
 /// The node's default name: the host's name in lower case, as the kubelet takes it.
 pub fn node_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().to_lowercase()

@@ -49,6 +49,7 @@ pub fn run(args: ServerArgs) -> Result<u8> {
         audit: args.api.audit(),
         flow: args.api.flow()?,
         shutdown: args.api.shutdown()?,
+        open_files: host::raise_open_files(),
         eviction: args.api.eviction()?,
         pod_manifest_path: args.api.pod_manifest_path()?,
         images: args.api.images()?,

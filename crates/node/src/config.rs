@@ -47,6 +47,8 @@ pub struct Config {
     pub pod_manifest_path: Option<PathBuf>,
     /// How long pods have to end when the machine goes down.
     pub shutdown: corten_podplan::shutdown::Periods,
+    /// Soft and hard limit of open files that containers get; `None`: those of the server.
+    pub open_files: Option<(u64, u64)>,
     /// When the node evicts pods.
     pub eviction: corten_podplan::eviction::Settings,
     /// Processes and threads that a pod may have (the kubelet's `podPidsLimit`); `None`: what the machine allows.

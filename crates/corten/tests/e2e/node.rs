@@ -66,7 +66,7 @@ pub(crate) fn graceful_node_shutdown(cluster: &mut Cluster) -> Result<()> {
     std::fs::create_dir(&dir)?;
     let pod = |name: &str, more: &str| {
         format!(
-            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n{more}  containers:\n  - name: main\n    image: \
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n{more}  terminationGracePeriodSeconds: 6\n  containers:\n  - name: main\n    image: \
              corten.dev/toolbox:latest\n    lifecycle: {{preStop: {{sleep: {{seconds: 4}}}}}}\n"
         )
     };

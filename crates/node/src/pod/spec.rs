@@ -7,8 +7,8 @@ use corten_podplan::resources::{container_cgroup, oom_score_adj};
 use corten_podplan::security::{self, AppArmor, SeccompProfile, Security};
 use corten_podplan::{ContainerKind, env, hosts, huge_pages};
 use corten_runtime::{
-    CapSet, ContainerSpec, Device, Log, Mount, MountSource, PidNamespace, Propagation, ReadOnly, Resources, Rootfs,
-    Seccomp, User, defaults, user,
+    CapSet, ContainerSpec, Device, Log, Mount, MountSource, PidNamespace, Propagation, ReadOnly, Resources, Rlimit,
+    Rootfs, Seccomp, User, defaults, user,
 };
 use corten_views::container::{VolumeDevice, VolumeMount};
 
@@ -81,7 +81,7 @@ pub fn build(inputs: Inputs<'_>) -> Result<ContainerSpec, String> {
         masked_paths: paths(&security, defaults::MASKED_PATHS),
         readonly_paths: paths(&security, defaults::READONLY_PATHS),
         devices: devices(&inputs)?,
-        rlimits: Vec::new(),
+        rlimits: ctx.shared.config.open_files.map(open_files).into_iter().collect(),
         oom_score_adj: oom_score_adj(pod, container, ctx.shared.facts.memory),
         resources: Resources {
             huge_pages: Some(huge_pages::of_container(pod, container)),
@@ -95,6 +95,10 @@ pub fn build(inputs: Inputs<'_>) -> Result<ContainerSpec, String> {
         env,
         rootfs,
     })
+}
+
+fn open_files((soft, hard): (u64, u64)) -> Rlimit {
+    Rlimit { resource: "RLIMIT_NOFILE".into(), soft, hard }
 }
 
 fn paths(security: &Security, all: &[&str]) -> Vec<String> {

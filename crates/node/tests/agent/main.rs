@@ -185,6 +185,7 @@ impl Cluster {
             host_netns: None,
             pod_manifest_path: Some(base.join("manifests")),
             shutdown: ShutdownPeriods::of_totals(20, 10),
+            open_files: Some((600, 700)),
             // What the machine has left is not what is tested.
             eviction: EvictionSettings::parse("", "", "", "").unwrap(),
             pod_pids_max: None,
@@ -324,6 +325,8 @@ async fn runs_and_is_deleted(cluster: Cluster) {
         .await;
     let (code, out) = cluster.exec("p", &["sh", "-c", "cat; echo $HOSTNAME; exit 3"], "input\n").await;
     assert_eq!((code, out.as_str()), (3, "input\np\n"));
+    let (_, limits) = cluster.exec("p", &["sh", "-c", "ulimit -n; ulimit -Hn"], "").await;
+    assert_eq!(limits, "600\n700\n");
     let (code, _) = cluster.exec("p", &["nothing-like-this"], "").await;
     assert_eq!(code, 127);
     cluster.create("cat", r#""containers":[{"name":"c","image":"i","command":["cat"],"stdin":true,"stdinOnce":true}]"#);
