@@ -12,6 +12,8 @@ use crate::users::Users;
 
 /// How long nothing must have changed for a cluster to count as settled.
 const QUIET: Duration = Duration::from_secs(300);
+/// The same while jobs are not finished: their next pods wait for up to ten minutes when many have failed.
+const QUIET_WITH_JOBS: Duration = Duration::from_secs(660);
 /// How long a cluster may take to settle.
 const SETTLE_MAX: Duration = Duration::from_secs(4 * 3600);
 /// How long what was cut off may take to come back.
@@ -182,7 +184,7 @@ impl Run {
         const STEP: Duration = Duration::from_secs(30);
         while self.cluster.sim.now() < limit {
             quiet = if self.pass(STEP) { Duration::ZERO } else { quiet + STEP };
-            if quiet >= QUIET {
+            if quiet >= if self.checker.jobs_go_on() { QUIET_WITH_JOBS } else { QUIET } {
                 return true;
             }
         }

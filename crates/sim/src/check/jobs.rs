@@ -75,6 +75,12 @@ impl Seen {
 pub(super) struct Jobs(pub HashMap<Istr, Seen>);
 
 impl Checker {
+    /// Whether there are jobs that have not finished.
+    pub fn jobs_go_on(&self) -> bool {
+        let jobs = self.objects.list_in(id::JOB, crate::users::NAMESPACE);
+        jobs.filter_map(|o| o.view::<Job>().ok()).any(|job| job.finished().is_none())
+    }
+
     /// Takes over a job as it is.
     pub(super) fn job_known(&mut self, object: &Arc<Object>) {
         let Ok(job) = object.view::<Job>() else { return };
