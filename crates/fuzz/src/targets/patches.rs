@@ -161,6 +161,11 @@ pub(super) fn apply(input: &[u8]) -> Class {
             let again = again.unwrap_or_else(|_| panic!("what was applied is not applied again"));
             let again = canonical(&again.tree).expect("what was stored is of the kind");
             let (one, two) = (stored.to_json_string(), again.to_json_string());
+            // A key that is null is one of its own, upstream too (`keyedAssociativeListItemToPathElement`), and becomes another with
+            // the object's types; validation keeps such objects out.
+            if one.contains(r#"\":null"#) {
+                return class("applied", "a key that is null");
+            }
             assert!(again.semantically_equal(&stored), "applied again it is another:\n{one}\n{two}");
             class("applied", &first.tree.list_at("metadata.managedFields").len().to_string())
         }
