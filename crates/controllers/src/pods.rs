@@ -1,6 +1,7 @@
 //! What the controllers of pods share: making them from templates, counting, choosing which go first.
 
-use std::cmp::{Ordering, Reverse};
+use std::cmp::Reverse;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -77,62 +78,49 @@ pub fn next_available(pods: &[Typed<Pod>], min_ready_seconds: i64, now: Timestam
 
 /// The `count` pods that go first when there are too many; `related` are pods of the same family, that a pod shares its node with.
 /// (`ActivePodsWithRanks` in `pkg/controller/controller_utils.go`)
+///
+/// Ages of the same size are equal, so that it is not always the youngest that goes; upstream then takes the uid at once, which is
+/// no order of more than two pods, and here comes last.
 pub fn choose_victims(pods: &[Typed<Pod>], related: &[Typed<Pod>], count: usize, now: Timestamp) -> Vec<Typed<Pod>> {
-    let together =
-        |pod: &Pod| related.iter().filter(|r| r.is_active() && r.spec.node_name == pod.spec.node_name).count();
-    let mut ranked: Vec<(usize, &Typed<Pod>)> = pods.iter().map(|p| (together(p), p)).collect();
-    if count < ranked.len() {
-        ranked.sort_by(|(a_rank, a), (b_rank, b)| {
-            let by_age = |x, y| age_bucket(x, now).cmp(&age_bucket(y, now)).then_with(|| a.uid().cmp(b.uid()));
-            compare(a, (deletion_cost(a), *a_rank), b, (deletion_cost(b), *b_rank), by_age)
-        });
+    if count >= pods.len() {
+        return pods.to_vec();
     }
-    ranked.into_iter().take(count).map(|(_, p)| p.clone()).collect()
+    let mut together: HashMap<&str, usize> = HashMap::new();
+    for pod in related.iter().filter(|r| r.is_active()) {
+        *together.entry(&pod.spec.node_name).or_default() += 1;
+    }
+    let mut sorted: Vec<&Typed<Pod>> = pods.iter().collect();
+    sorted.sort_by_cached_key(|pod| {
+        let company = together.get(pod.spec.node_name.as_str()).copied().unwrap_or(0);
+        progress(pod, (deletion_cost(pod), company), &|since| age_bucket(since, now))
+    });
+    sorted.into_iter().take(count).cloned().collect()
 }
 
 /// The `count` pods that have got the least far, without regard to cost or company (`ActivePods`).
 pub fn choose_newest(pods: &[Typed<Pod>], count: usize) -> Vec<Typed<Pod>> {
     let mut sorted: Vec<&Typed<Pod>> = pods.iter().collect();
-    sorted.sort_by(|a, b| compare(a, (0, 0), b, (0, 0), |x, y| y.cmp(&x)));
+    sorted.sort_by_cached_key(|pod| progress(pod, (0, 0), &Reverse));
     sorted.into_iter().take(count).cloned().collect()
 }
 
-/// Which of two pods goes first: each with its cost and rank, `by_age` compares times that differ.
-fn compare(
-    a: &Typed<Pod>,
-    a_rank: (i32, usize),
-    b: &Typed<Pod>,
-    b_rank: (i32, usize),
-    by_age: impl Fn(Timestamp, Timestamp) -> Ordering,
-) -> Ordering {
-    let phase = |p: &Pod| match p.status.phase.as_str() {
+/// How far a pod has got, as something to sort by: who has got the least far goes first. `age` sorts times, the younger first.
+fn progress<'p, A: Ord>(
+    pod: &'p Typed<Pod>,
+    (cost, company): (i32, usize),
+    age: &dyn Fn(Timestamp) -> A,
+) -> impl Ord + use<'p, A> {
+    let phase = match pod.status.phase.as_str() {
         "Unknown" => 1,
         "Running" => 2,
         _ => 0,
     };
-    let first = |p: &Typed<Pod>, (cost, rank)| (p.is_scheduled(), phase(p), p.is_ready(), cost, Reverse(rank));
-    let order = first(a, a_rank).cmp(&first(b, b_rank));
-    if order != Ordering::Equal {
-        return order;
-    }
-    let ready_since = |p: &Pod| p.ready_condition().filter(|c| c.is_true()).and_then(|c| c.last_transition_time);
-    let by_time = |x: Option<Timestamp>, y: Option<Timestamp>| match (x, y) {
-        (x, y) if x == y => None,
-        (None, _) => Some(Ordering::Less),
-        (_, None) => Some(Ordering::Greater),
-        (Some(x), Some(y)) => Some(by_age(x, y)),
-    };
-    if a.is_ready()
-        && let Some(order) = by_time(ready_since(a), ready_since(b))
-    {
-        return order;
-    }
-    let restarts = |p: &Pod| p.status.container_statuses.iter().map(|c| c.restart_count).max().unwrap_or(0);
-    let order = restarts(b).cmp(&restarts(a));
-    if order != Ordering::Equal {
-        return order;
-    }
-    by_time(a.head().created, b.head().created).unwrap_or(Ordering::Equal)
+    let ready_since = pod.ready_condition().filter(|c| c.is_true()).and_then(|c| c.last_transition_time);
+    let restarts = pod.status.container_statuses.iter().map(|c| c.restart_count).max().unwrap_or(0);
+    (
+        (pod.is_scheduled(), phase, pod.is_ready(), cost, Reverse(company)),
+        (ready_since.map(age), Reverse(restarts), pod.head().created.map(age), pod.uid()),
+    )
 }
 
 /// The power of two of an age: younger first, but ages of the same size are equal.
@@ -143,4 +131,40 @@ fn age_bucket(since: Timestamp, now: Timestamp) -> i32 {
 
 fn deletion_cost(pod: &Pod) -> i32 {
     pod.metadata.annotations.get(names::POD_DELETION_COST).and_then(|c| c.parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use corten_base::Revision;
+
+    use super::*;
+
+    fn pod(number: u32, ready_at: &str, restarts: u32) -> Typed<Pod> {
+        let tree = tree!({"apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": (format!("p{number}")), "namespace": "n", "creationTimestamp": "2026-01-01T00:00:00Z",
+                "uid": (format!("{:08x}", number.wrapping_mul(2_654_435_761)))},
+            "spec": {"nodeName": "a"},
+            "status": {"phase": "Running", "containerStatuses": [{"name": "c", "restartCount": (i64::from(restarts))}],
+                "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": ready_at}]}});
+        let object = Object::parse(id::POD, tree.to_json_string().into(), Revision(1), &[""; 0]).unwrap();
+        Typed::read(&Arc::new(object)).unwrap()
+    }
+
+    /// Five hundred pods that got ready within three seconds, some of which have restarted: the order is one of all of them, so that
+    /// sorting goes through, whatever their order was, and those that restarted go first.
+    #[test]
+    fn victims_are_in_one_order_when_ages_are_alike() {
+        let times = ["2026-01-01T00:00:33Z", "2026-01-01T00:00:34Z", "2026-01-01T00:00:35Z"];
+        let mut pods: Vec<_> = (0..500).map(|n| pod(n, times[n as usize * 7 % 3], n % 5)).collect();
+        let now: Timestamp = "2026-01-01T00:01:30Z".parse().unwrap();
+        let names = |pods: &[Typed<Pod>]| -> Vec<String> {
+            choose_victims(pods, pods, 300, now).iter().map(|p| p.name().to_owned()).collect()
+        };
+        let victims = names(&pods);
+        assert!(victims[..100].iter().all(|name| name[1..].parse::<u32>().unwrap() % 5 == 4), "{:?}", &victims[..100]);
+        pods.reverse();
+        assert_eq!(names(&pods), victims);
+        pods.rotate_left(123);
+        assert_eq!(names(&pods), victims);
+    }
 }
