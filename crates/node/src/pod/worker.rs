@@ -174,7 +174,26 @@ impl Worker {
             if seen.is_running() {
                 self.watch_exit(&seen.id).await;
             }
+            if matches!(seen.run, Run::Created) && self.forget_unstarted(&seen.id).await {
+                continue;
+            }
             self.containers.insert(seen.id.clone(), seen);
+        }
+    }
+
+    /// Removes a container that an agent made and died before it could start it: nothing of it has run, so it counts as no restart.
+    async fn forget_unstarted(&self, id: &str) -> bool {
+        let owned = id.to_owned();
+        match self.ctx.shared.blocking(move |s| s.runtime.delete_container(&owned)).await {
+            Ok(Ok(())) => {
+                self.ctx.shared.images.release(id.to_owned()).await;
+                true
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(container = id, %error, "a container that was never started cannot be removed");
+                false
+            }
+            Err(_) => false,
         }
     }
 
