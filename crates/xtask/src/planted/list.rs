@@ -71,9 +71,9 @@ pub(super) const BUGS: &[Bug] = &[
     bug(
         "the best pods go first",
         "pods.rs",
-        "let order = first(a, a_rank).cmp(&first(b, b_rank));",
-        "first(a, a_rank).cmp(&first(b, b_rank))",
-        "first(b, b_rank).cmp(&first(a, a_rank))",
+        "(pod.is_scheduled(), phase, pod.is_ready(), cost, Reverse(company)),",
+        "pod.is_ready()",
+        "!pod.is_ready()",
     ),
     bug(
         "pods that go still count",
