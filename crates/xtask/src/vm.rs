@@ -26,7 +26,7 @@ pub struct VmArgs {
     #[arg(long, default_value_t = 2)]
     cpus: u32,
     /// Give up after so many seconds.
-    #[arg(long, default_value_t = 900)]
+    #[arg(long, default_value_t = 1800)]
     timeout_seconds: u64,
     /// Take a file or directory of this machine along, as HOST or HOST:GUEST.
     #[arg(long = "file")]
@@ -82,6 +82,9 @@ pub fn run(args: &VmArgs) -> Result<u8> {
     let commands = if args.command.is_empty() {
         // A disk with quotas is made of it.
         files.push(format!("{}:/bin/mkfs.ext4", program("mkfs.ext4", "e2fsprogs")?.display()));
+        // Where the tests of images look for it: the machine has no packages.
+        let registry = corten_testkit::root().join("target/testkit/docker-registry/usr/bin/docker-registry");
+        files.push(format!("{}:{}", corten_testkit::registry::program()?.display(), registry.display()));
         tests()?
     } else {
         vec![args.command.clone()]
