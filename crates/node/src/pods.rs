@@ -1,6 +1,7 @@
 //! The node's pods: one worker each, found by uid.
 
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use corten_base::OnStop;
@@ -236,25 +237,41 @@ async fn observe(shared: &Arc<Shared>) -> Result<HashMap<String, Inventory>, Str
         let uid = labels::get(&sandbox.labels, labels::POD_UID).to_owned();
         out.entry(uid).or_default().sandboxes.push(sandbox);
     }
+    // Directories outlive all else: an agent may have died when the pod had gone and they had not.
+    let pods = shared.config.data_dir.join("pods");
+    let logs = pods.join("logs");
+    let (dirs, logs) = shared.blocking(move |_| (names_in(&pods), names_in(&logs))).await?;
+    for uid in dirs.into_iter().filter(|name| name != "logs") {
+        out.entry(uid).or_default();
+    }
+    for name in logs {
+        if let [namespace, pod, uid] = name.split('_').collect::<Vec<_>>()[..] {
+            out.entry(uid.to_owned()).or_default().logs_of = Some((namespace.to_owned(), pod.to_owned()));
+        }
+    }
     Ok(out)
+}
+
+fn names_in(dir: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
 /// Takes away what belongs to no pod of the API any more, and network allocations without a sandbox.
 fn clear_orphans(shared: &Arc<Shared>, inventory: &mut HashMap<String, Inventory>) {
-    let orphans: Vec<Inventory> = inventory.drain().map(|(_, left)| left).collect();
+    let orphans: Vec<(String, Inventory)> = inventory.drain().collect();
     let shared = shared.clone();
     shared.tasks.clone().spawn("pod-orphans", OnStop::Abort, async move {
-        for orphan in orphans {
-            let Some(all) =
-                orphan.sandboxes.first().map(|s| &s.labels).or(orphan.containers.first().map(|c| &c.labels))
-            else {
-                continue;
-            };
+        for (uid, orphan) in orphans {
+            let labels = orphan.sandboxes.first().map(|s| &s.labels).or(orphan.containers.first().map(|c| &c.labels));
+            let named = labels.map(|all| {
+                let label = |key| labels::get(all, key).to_owned();
+                (label(labels::POD_NAMESPACE), label(labels::POD_NAME))
+            });
             let mut pod = corten_views::Pod::default();
-            pod.metadata.uid = labels::get(all, labels::POD_UID).to_owned();
-            pod.metadata.name = labels::get(all, labels::POD_NAME).to_owned();
-            pod.metadata.namespace = labels::get(all, labels::POD_NAMESPACE).to_owned();
-            tracing::info!(pod = pod.metadata.name, "taking away what a deleted pod has left");
+            pod.metadata.uid = uid;
+            (pod.metadata.namespace, pod.metadata.name) = named.or(orphan.logs_of).unwrap_or_default();
+            tracing::info!(pod = pod.metadata.name, uid = pod.metadata.uid, "taking away what a deleted pod has left");
             let (outbox, ending) = (mpsc::channel(1).0, watch::channel(true).1);
             let ctx = PodContext { shared: shared.clone(), pod: Arc::new(pod), outbox, ending };
             match teardown::run(&ctx).await {

@@ -262,6 +262,8 @@ impl Kept {
         }
         list(&data, &mut seen);
         list(&data.join("logs"), &mut seen);
+        // The place of all logs stays.
+        seen.remove(&format!("state {}", data.join("logs").display()));
         let ours = [run.to_string_lossy().into_owned(), cluster.data().to_string_lossy().into_owned()];
         for line in std::fs::read_to_string("/proc/self/mountinfo")?.lines() {
             let target = line.split(' ').nth(4).unwrap_or_default();

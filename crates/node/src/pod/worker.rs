@@ -62,6 +62,8 @@ impl Update {
 pub struct Inventory {
     pub containers: Vec<corten_runtime::Container>,
     pub sandboxes: Vec<corten_runtime::Sandbox>,
+    /// Namespace and name of the pod, if its logs are there.
+    pub logs_of: Option<(String, String)>,
 }
 
 /// The worker of one pod.
