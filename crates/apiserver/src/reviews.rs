@@ -14,7 +14,7 @@ use corten_schema::internal;
 use corten_tree::{FieldPath, Tree, tree};
 
 use crate::core::{Core, attributes};
-use crate::pipeline::{Answer, Body, Request};
+use crate::pipeline::{Answer, Body, Request, check_namespace};
 
 /// The life of a token that says nothing, in seconds.
 const TOKEN_SECONDS: i64 = 3600;
@@ -61,11 +61,8 @@ impl Core {
                 if tree.str_at("metadata.namespace").is_empty() {
                     tree.set("metadata.namespace", request.namespace);
                 }
+                check_namespace(&request, &tree)?;
                 let namespace = tree.str_at("metadata.namespace");
-                if namespace != request.namespace {
-                    let why = "the namespace of the provided object does not match the namespace sent on the request";
-                    return Err(Status::bad_request(why));
-                }
                 reviewable(&tree, false, Some(namespace))?;
                 self.access(&subject(&tree), &tree).await
             }

@@ -484,7 +484,7 @@ async fn bodies_without_the_name_are_refused() {
     let (code, status) = caller.put(MAP, &tree!({"data": {"k": "2"}})).await;
     assert_eq!((code, status.str_at("message")), (400, message));
     let (code, status) = caller.put(MAP, &tree!({"metadata": {"name": "c", "namespace": "other"}})).await;
-    let message = "the namespace of the object (other) does not match the namespace on the request (default)";
+    let message = "the namespace of the provided object does not match the namespace sent on the request";
     assert_eq!((code, status.str_at("message")), (400, message));
 }
 

@@ -54,13 +54,9 @@ pub(super) fn match_request(request: &Request<'_>, kind: &Kind, tree: &mut Tree)
     if !kind.namespaced() {
         tree.remove("metadata.namespace");
     } else {
-        let found = tree.str_at("metadata.namespace");
-        if found.is_empty() {
+        check_namespace(request, tree)?;
+        if tree.str_at("metadata.namespace").is_empty() {
             tree.set("metadata.namespace", request.namespace);
-        } else if found != request.namespace {
-            return Err(Status::bad_request(
-                "the namespace of the provided object does not match the namespace sent on the request",
-            ));
         }
     }
     if request.name.is_empty() {
@@ -79,8 +75,8 @@ pub(super) fn match_request(request: &Request<'_>, kind: &Kind, tree: &mut Tree)
     Ok(())
 }
 
-/// The body of an update has the request's namespace, or none (`handlers/update.go`, `EnsureObjectNamespaceMatchesRequestNamespace`).
-pub(super) fn check_namespace(request: &Request<'_>, tree: &Tree) -> Result<(), Status> {
+/// A body has the request's namespace, or none (`registry/rest/meta.go`, `EnsureObjectNamespaceMatchesRequestNamespace`).
+pub(crate) fn check_namespace(request: &Request<'_>, tree: &Tree) -> Result<(), Status> {
     let namespace = tree.str_at("metadata.namespace");
     if request.namespace.is_empty() || namespace.is_empty() || namespace == request.namespace {
         return Ok(());

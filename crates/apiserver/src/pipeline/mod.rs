@@ -34,6 +34,7 @@ pub(crate) use commit::{Commit, CommitError};
 pub(crate) use convert::is_by_webhook;
 pub(crate) use decode::Body;
 pub(crate) use delete::{check_preconditions, parameters_of};
+pub(crate) use metadata::check_namespace;
 pub(crate) use read::{ListRequest, Listed, RevisionMatch, parse_continue};
 pub(crate) use replace::PatchBody;
 pub(crate) use watch::{WatchItem, WatchRequest, WatchStart, Watching};
