@@ -307,6 +307,13 @@ impl Cluster {
         };
         self.api.all(id::EVENT).into_iter().map(one).collect()
     }
+
+    /// What an event with this reason says; waits for it: events are told after the status that they go with.
+    async fn event(&self, reason: &str) -> String {
+        let all = |api: &FakeApi| api.all(id::EVENT).into_iter().map(|event| event.to_tree()).collect::<Vec<_>>();
+        let found = |api: &FakeApi| all(api).into_iter().find(|event| event.str_at("reason") == reason);
+        self.api.until(reason, found).await.str_at("message").to_owned()
+    }
 }
 
 fn container_id(pod: &Tree) -> String {
@@ -448,17 +455,8 @@ async fn volumes_and_environment(cluster: Cluster) {
         {"name":"t","projected":{"sources":[{"serviceAccountToken":{"path":"token","expirationSeconds":3607}}]}},
         {"name":"s","projected":{"sources":[{"serviceAccountToken":{"path":"token","expirationSeconds":5}}]}}]"#,
     );
-    cluster
-        .api
-        .until("mount failure", |api| {
-            let failed = |o: &Arc<corten_object::Object>| o.to_tree().str_at("reason") == "FailedMount";
-            api.all(id::EVENT).iter().any(failed).then_some(())
-        })
-        .await;
-    assert_eq!(
-        cluster.events()["FailedMount"],
-        "MountVolume.SetUp failed for volume \"c\" : configmap \"m\" not found"
-    );
+    let why = cluster.event("FailedMount").await;
+    assert_eq!(why, "MountVolume.SetUp failed for volume \"c\" : configmap \"m\" not found");
     cluster.api.put(&map_key, map.clone());
     cluster.running("p").await;
     let (_, out) = cluster.exec("p", &["sh", "-c", "touch /sub/f; ls /shared/a/b; touch /mem/x; id -u"], "").await;
