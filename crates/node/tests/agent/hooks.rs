@@ -26,7 +26,7 @@ pub(crate) async fn hooks_and_stop_signal(cluster: Cluster) {
             pod.list_at("status.containerStatuses").first().is_some_and(|c| c.path("lastState.terminated").is_some())
         })
         .await;
-    cluster.event("FailedPostStartHook").await;
+    cluster.first_event("FailedPostStartHook").await;
     cluster.delete("bad").await;
     cluster.create(
         "quick",

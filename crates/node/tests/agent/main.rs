@@ -309,7 +309,7 @@ impl Cluster {
     }
 
     /// What an event with this reason says; waits for it: events are told after the status that they go with.
-    async fn event(&self, reason: &str) -> String {
+    async fn first_event(&self, reason: &str) -> String {
         let all = |api: &FakeApi| api.all(id::EVENT).into_iter().map(|event| event.to_tree()).collect::<Vec<_>>();
         let found = |api: &FakeApi| all(api).into_iter().find(|event| event.str_at("reason") == reason);
         self.api.until(reason, found).await.str_at("message").to_owned()
@@ -455,7 +455,7 @@ async fn volumes_and_environment(cluster: Cluster) {
         {"name":"t","projected":{"sources":[{"serviceAccountToken":{"path":"token","expirationSeconds":3607}}]}},
         {"name":"s","projected":{"sources":[{"serviceAccountToken":{"path":"token","expirationSeconds":5}}]}}]"#,
     );
-    let why = cluster.event("FailedMount").await;
+    let why = cluster.first_event("FailedMount").await;
     assert_eq!(why, "MountVolume.SetUp failed for volume \"c\" : configmap \"m\" not found");
     cluster.api.put(&map_key, map.clone());
     cluster.running("p").await;

@@ -91,7 +91,7 @@ pub async fn resize_in_place(mut cluster: Cluster) {
     let pod = settled(&cluster, generation).await;
     assert_eq!(pod.list_at("status.containerStatuses")[0].i64_at("restartCount"), Some(0));
     assert_eq!(pod.list_at("status.containerStatuses")[1].str_at("resources.limits.memory"), "32Mi");
-    assert_eq!(cluster.event("ResizeError").await.split(':').next(), Some("Pod resize error"));
+    assert_eq!(cluster.first_event("ResizeError").await.split(':').next(), Some("Pod resize error"));
 
     // More than the node has is deferred until there is room.
     let much = r#"{"requests":{"cpu":"4000","memory":"96Mi"},"limits":{"cpu":"4000","memory":"128Mi"}}"#;

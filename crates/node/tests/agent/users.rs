@@ -126,7 +126,7 @@ pub async fn app_armor(cluster: Cluster) {
         assert_eq!(pod.str_at("status.reason"), "AppArmor");
         let why = "Cannot enforce AppArmor: AppArmor is not enabled on the host";
         assert_eq!(pod.str_at("status.message"), format!("Pod was rejected: {why}"));
-        assert_eq!(cluster.event("AppArmor").await, why);
+        assert_eq!(cluster.first_event("AppArmor").await, why);
     }
     cluster.create(
         "q",
