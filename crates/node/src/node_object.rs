@@ -9,6 +9,7 @@ use corten_client::Failure;
 use corten_kinds::id;
 use corten_object::{ObjectKey, time};
 use corten_tree::{Tree, tree};
+use corten_views::Node;
 use jiff::SignedDuration;
 
 use crate::shared::Shared;
@@ -87,12 +88,8 @@ pub async fn write_status(shared: &Arc<Shared>) -> Result<bool, String> {
     let before = before.to_tree();
     let now = shared.clock.now();
     let mut status = Tree::map();
-    let amounts = amounts(shared);
-    status.insert("capacity", amounts.clone());
-    let mut allocatable = amounts;
-    allocatable.insert("memory", format!("{}Ki", shared.allocatable_memory().max(0) / 1024));
-    allocatable.insert("ephemeral-storage", shared.allocatable_storage().max(0).to_string());
-    status.insert("allocatable", allocatable);
+    status.insert("capacity", amounts(shared));
+    status.insert("allocatable", allocatable(shared));
     let short = shared.conditions.get();
     status.insert(
         "conditions",
@@ -120,6 +117,28 @@ pub async fn write_status(shared: &Arc<Shared>) -> Result<bool, String> {
     body.insert("status", status);
     write::merge_status(&shared.api, key, body).await.map_err(text)?;
     Ok(!is_ready(before.list_at("status.conditions")))
+}
+
+/// What pods may have of the node's capacity.
+fn allocatable(shared: &Shared) -> Tree {
+    let mut allocatable = amounts(shared);
+    allocatable.insert("memory", format!("{}Ki", shared.allocatable_memory().max(0) / 1024));
+    allocatable.insert("ephemeral-storage", shared.allocatable_storage().max(0).to_string());
+    allocatable
+}
+
+/// The node as pods are admitted to it. Before its first status is in the API, static pods may begin: what it is going to say
+/// counts then.
+pub async fn admitting(shared: &Shared) -> Result<Arc<Node>, String> {
+    let key = ObjectKey::new(id::NODE, "", &shared.config.node_name);
+    let object = shared.api.get(&key).await.map_err(|status| status.to_string())?;
+    let told = object.view::<Node>().map_err(|error| error.to_string())?;
+    if !told.status.allocatable.is_empty() {
+        return Ok(told);
+    }
+    let mut tree = object.to_tree();
+    tree.set("status.allocatable", allocatable(shared));
+    serde_json::from_str(&tree.to_json_string()).map(Arc::new).map_err(|error| error.to_string())
 }
 
 async fn images(shared: &Arc<Shared>) -> Tree {

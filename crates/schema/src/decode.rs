@@ -255,7 +255,13 @@ impl<'a, I: Input<'a>> Decoder<'_, I> {
             }
             if self.input.peek()? == Kind::Null {
                 self.input.null()?;
-                let field = schema.member(&def.members[usize::from(at)]);
+                let member = &def.members[usize::from(at)];
+                let field = schema.member(member);
+                if matches!(field.ty, FieldType::Scalar(Scalar::Duration)) {
+                    // Go's reader takes null for an empty text here, which is no duration.
+                    let none = wrong_form("time: invalid duration \"\"".to_owned());
+                    return none.map_err(|fail: Box<Fail>| fail.in_field(def, &member.via, field));
+                }
                 let typed = |ty: &FieldType| ty.as_struct().is_some_and(|ty| !schema.def(ty).custom);
                 if def.custom && !typed(&field.ty) {
                     self.slots.push((at, field.name.clone(), Tree::Null));

@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::{Result, bail};
 use corten_testkit::{cache_dir, root};
 
-const VERSION: &str = "0.19";
+const VERSION: &str = "^0.19";
 
 /// Runs cargo-deny on licences, bans and sources, installing it first if it is missing.
 pub(crate) fn run() -> Result<()> {

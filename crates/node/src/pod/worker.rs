@@ -4,7 +4,6 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use corten_base::{Istr, OnStop, Timestamp};
-use corten_kinds::id;
 use corten_object::{Object, ObjectKey, Revision};
 use corten_podplan::{
     Action, Lifecycle, Memory, NodeFacts, Observed, ObservedContainer, ObservedSandbox, Plan, ProbeKind, Run,
@@ -12,7 +11,7 @@ use corten_podplan::{
 };
 use corten_scheduler::Rejection;
 use corten_tree::Tree;
-use corten_views::{Node, Pod, PodStatus};
+use corten_views::{Pod, PodStatus};
 use jiff::SignedDuration;
 use tokio::sync::{mpsc, watch};
 
@@ -282,12 +281,7 @@ impl Worker {
         if let Some(message) = corten_podplan::eviction::refuses(&shared.conditions.get(), &self.ctx.pod) {
             return Err(Rejection { reason: corten_podplan::eviction::REASON.into(), message });
         }
-        let key = ObjectKey::new(id::NODE, "", &shared.config.node_name);
-        let node = match shared.api.get(&key).await {
-            Ok(node) => node.view::<Node>().map_err(|error| error.to_string()),
-            Err(status) => Err(status.to_string()),
-        };
-        match node {
+        match crate::node_object::admitting(shared).await {
             Ok(node) => shared.ledger.admit(&node, &self.ctx.pod),
             Err(error) => {
                 tracing::warn!(error, "the node's object cannot be read: a pod is taken unseen");
