@@ -33,6 +33,8 @@ struct OfKind {
     bytes: usize,
     /// One per indexed fact: its place in the head, and the objects by value. The empty value is not indexed.
     facts: Vec<(usize, HashMap<Istr, Index>)>,
+    /// Those that no controller manages, if the kind's are adopted.
+    unmanaged: Option<Index>,
 }
 
 type Index = BTreeMap<ObjectKey, Arc<Object>>;
@@ -155,12 +157,32 @@ impl Objects {
             .take_while(move |object| object.kind == kind)
     }
 
+    /// The objects of a kind in a namespace that no controller manages, in order.
+    pub fn unmanaged<'a: 'n, 'n>(
+        &'a self,
+        kind: KindId,
+        namespace: &'n str,
+    ) -> Box<dyn Iterator<Item = &'a Arc<Object>> + 'n> {
+        let Some(index) = self.of(kind).and_then(|of| of.unmanaged.as_ref()) else {
+            return Box::new(self.list_in(kind, namespace).filter(|object| object.head.controller().is_none()));
+        };
+        let first = ObjectKey { kind, namespace: namespace.into(), name: Istr::default() };
+        let in_it = move |object: &&'a Arc<Object>| namespace.is_empty() || object.head.namespace == *namespace;
+        Box::new(index.range(first..).map(|(_, object)| object).take_while(in_it))
+    }
+
     /// The objects of a kind whose indexed fact `path` is `value`; none if the kind's row declares no such index.
     pub fn by_index(&self, kind: KindId, path: &str, value: &str) -> impl Iterator<Item = &Arc<Object>> {
         let place = self.registry.get(kind).fact_index(path);
         let of = self.of(kind);
         let index = of.and_then(|of| of.facts.iter().find(|(at, _)| Some(*at) == place));
         index.and_then(|(_, index)| index.get(value)).into_iter().flat_map(BTreeMap::values)
+    }
+
+    /// An object's fact `path`, without decoding the object; empty if the kind's row has no such fact.
+    pub fn fact<'o>(&self, object: &'o Object, path: &str) -> &'o str {
+        let place = self.registry.get(object.kind).fact_index(path);
+        place.and_then(|place| object.head.facts.get(place)).map_or("", Istr::as_str)
     }
 
     /// How many objects of a kind there are.
@@ -191,6 +213,15 @@ impl Objects {
             }
             if let Some(value) = value.filter(|value| !value.is_empty()) {
                 index.entry(value.clone()).or_default().insert(key.clone(), object.clone());
+            }
+        }
+        if let Some(unmanaged) = &mut of.unmanaged {
+            match head.controller() {
+                None => drop(unmanaged.insert(key.clone(), object.clone())),
+                Some(_) if old.as_ref().is_some_and(|old| old.head.controller().is_none()) => {
+                    unmanaged.remove(&key);
+                }
+                Some(_) => {}
             }
         }
         let old_owners = old.iter().flat_map(|old| old.head.owners.iter());
@@ -227,6 +258,9 @@ impl Objects {
                 take_out(index, value, key);
             }
         }
+        if let Some(unmanaged) = &mut of.unmanaged {
+            unmanaged.remove(key);
+        }
         for owner in &old.head.owners {
             take_out(&mut self.by_owner, &owner.uid, key);
         }
@@ -242,7 +276,11 @@ impl Objects {
 impl OfKind {
     fn new(kind: &Kind) -> OfKind {
         let indexed = kind.facts.iter().enumerate().filter(|(_, fact)| fact.indexed);
-        OfKind { facts: indexed.map(|(place, _)| (place, HashMap::new())).collect(), ..OfKind::default() }
+        OfKind {
+            facts: indexed.map(|(place, _)| (place, HashMap::new())).collect(),
+            unmanaged: kind.spec.is_some_and(|spec| spec.adopted).then(Index::new),
+            ..OfKind::default()
+        }
     }
 }
 

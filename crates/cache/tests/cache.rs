@@ -51,7 +51,11 @@ impl Cluster {
         let owner = if pod.owner.is_empty() {
             String::new()
         } else {
-            format!(r#","ownerReferences":[{{"apiVersion":"v1","kind":"X","name":"x","uid":"{}"}}]"#, pod.owner)
+            format!(
+                r#","ownerReferences":[{{"apiVersion":"v1","kind":"X","name":"x","uid":"{}","controller":{}}}]"#,
+                pod.owner,
+                pod.owner == "o1"
+            )
         };
         let json = format!(
             r#"{{"kind":"Pod","metadata":{{"name":"{name}","namespace":"{namespace}","uid":"{namespace}.{name}","labels":{{"l":"{}"}}{owner}}},"spec":{{"nodeName":"{}"}}}}"#,
@@ -488,7 +492,14 @@ fn compare(c: &Cluster, model: &BTreeMap<(String, String), Pod>) {
         assert_eq!(found, expected(&|pod| pod.owner == owner));
         assert_eq!(world.owned(owner, id::POD).count(), found.len());
     }
+    let mut found = names(&mut world.unmanaged(id::POD, "").map(|o| o.key().to_string()));
+    found.sort();
+    assert_eq!(found, expected(&|pod| pod.owner != "o1"));
     for (ns, name) in model.keys() {
+        let pod = model.get(&(ns.clone(), name.clone())).unwrap();
+        let namespace = ns.split('/').rev().find(|part| !part.is_empty()).unwrap_or_default();
+        let here = world.unmanaged(id::POD, namespace).any(|o| o.head.name == name.as_str());
+        assert_eq!(here, pod.owner != "o1");
         assert_eq!(world.by_uid(&format!("{}.{name}", ns.trim_end_matches('/'))).unwrap().head.name, name.as_str());
     }
 }

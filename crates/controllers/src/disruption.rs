@@ -75,8 +75,7 @@ impl Controller for DisruptionController {
         }
         let Some(budget) = world.get::<PodDisruptionBudget>(key) else { return Plan::empty() };
         let selector = compile(budget.spec.selector.as_ref());
-        let mut pods = world.list::<Pod>(id::POD, budget.namespace());
-        pods.retain(|p| selector.matches(&p.head().labels));
+        let pods = world.list_where::<Pod>(id::POD, budget.namespace(), |pod| selector.matches(&pod.head.labels));
         let mut plan = Plan::empty();
         let before = status::of(&budget.tree());
         let after = match expected(world, &budget, &pods) {

@@ -16,11 +16,14 @@ pub struct Owned<'o> {
     pub selector: &'o LabelSelector,
     /// The finalizer that comes with adoption and goes with release.
     pub finalizer: &'static str,
+    /// Of which of its objects nothing is decided any more: they are its own, but not among those that are answered, and are not
+    /// decoded.
+    pub settled: &'o dyn Fn(&Object) -> bool,
 }
 
 /// What an owner owns.
 pub struct Claimed<V> {
-    /// Its objects: they have its reference and match its selector.
+    /// Its objects: they have its reference and match its selector. Without those that are settled.
     pub owned: Vec<Typed<V>>,
     /// Adoptions and releases to do before anything else is decided; the next reconcile sees them done.
     pub actions: Vec<Action>,
@@ -77,7 +80,7 @@ pub fn claim<V: View>(
     selector: &LabelSelector,
     adoptable: impl Fn(&Typed<V>) -> bool,
 ) -> Claimed<V> {
-    claim_owned(world, owner, &Owned { kind, selector, finalizer: "" }, adoptable)
+    claim_owned(world, owner, &Owned { kind, selector, finalizer: "", settled: &|_| false }, adoptable)
 }
 
 /// Like [`claim`]; the finalizer is part of being owned.
@@ -87,12 +90,14 @@ pub fn claim_owned<V: View>(
     owned: &Owned<'_>,
     adoptable: impl Fn(&Typed<V>) -> bool,
 ) -> Claimed<V> {
-    let Owned { kind, selector, finalizer } = *owned;
+    let Owned { kind, selector, finalizer, settled } = *owned;
     let namespace = &owner.head.namespace;
     let mut claimed = Claimed { owned: Vec::new(), actions: Vec::new() };
     for object in controlled(world.state, kind, namespace, &owner.head.uid) {
         if selector.matches(&object.head.labels) {
-            claimed.owned.extend(Typed::read(object));
+            if !settled(object) {
+                claimed.owned.extend(Typed::read(object));
+            }
         } else if !owner.head.is_deleting() && !object.head.is_deleting() {
             claimed.actions.push(release(owner, object, finalizer));
         }

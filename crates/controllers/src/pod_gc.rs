@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use corten_base::Timestamp;
 use corten_kinds::id;
-use corten_object::ObjectKey;
+use corten_object::{Object, ObjectKey};
 use corten_tree::Tree;
 use corten_views::{Node, Pod};
 
@@ -97,12 +97,17 @@ impl Controller for PodGc {
 
 impl PodGc {
     fn too_many(&self, world: &World<'_>) -> Plan {
-        let mut ended: Vec<_> = world.list::<Pod>(id::POD, "");
-        ended.retain(|p| p.is_terminal() && !p.is_terminating());
-        let surplus = ended.len().saturating_sub(self.terminated_max);
+        if world.state.count(id::POD) <= self.terminated_max {
+            return Plan::empty();
+        }
+        let ended = |pod: &Object| {
+            matches!(world.state.fact(pod, "status.phase"), "Failed" | "Succeeded") && !pod.head.is_deleting()
+        };
+        let surplus = world.state.list(id::POD).filter(|pod| ended(pod)).count().saturating_sub(self.terminated_max);
         if surplus == 0 {
             return Plan::empty();
         }
+        let mut ended = world.list_where::<Pod>(id::POD, "", ended);
         ended.sort_by_key(|p| (p.status.reason != "Evicted", p.head().created, p.name().to_owned()));
         Plan::of(ended.iter().take(surplus).map(force).collect())
     }

@@ -13,7 +13,7 @@ use crate::{Kept, Outcome};
 /// The objects of a kind in a namespace whose managing controller has this uid; with an empty uid those that have none.
 pub fn controlled<'o>(objects: &'o Objects, kind: KindId, namespace: &str, uid: &str) -> Vec<&'o Arc<Object>> {
     if uid.is_empty() {
-        return objects.list_in(kind, namespace).filter(|o| o.head.controller().is_none()).collect();
+        return objects.unmanaged(kind, namespace).collect();
     }
     let own =
         |o: &&Arc<Object>| o.head.namespace == *namespace && o.head.controller().is_some_and(|owner| owner.uid == *uid);
@@ -49,6 +49,17 @@ impl<'w> World<'w> {
     /// The objects of a kind in a namespace (empty: in all) with their views.
     pub fn list<V: View>(&self, kind: KindId, namespace: &str) -> Vec<Typed<V>> {
         read(self.state.list_in(kind, namespace))
+    }
+
+    /// Those objects of a kind in a namespace (empty: in all) of which the function says so by what is not their view, with their
+    /// views: no more are decoded than are wanted.
+    pub fn list_where<V: View>(
+        &self,
+        kind: KindId,
+        namespace: &str,
+        wanted: impl Fn(&Object) -> bool,
+    ) -> Vec<Typed<V>> {
+        read(self.state.list_in(kind, namespace).filter(|object| wanted(object)))
     }
 
     /// The objects of a kind that the object with this uid controls.

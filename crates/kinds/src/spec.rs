@@ -379,6 +379,8 @@ pub struct KindSpec {
     pub defines_kinds: bool,
     /// Whether a delete that removes the object answers with it, not with a Status (upstream's `ReturnDeletedObject`).
     pub returns_deleted: bool,
+    /// Whether controllers adopt objects of the kind by their labels: the cache then finds those without a controller at once.
+    pub adopted: bool,
     /// Whether objects are sealed at rest.
     pub sealed: bool,
     /// Where a pod's spec stands in the kind's objects, as a dotted path; empty if there is none.
@@ -421,6 +423,7 @@ impl KindSpec {
         status_on_create: false,
         defines_kinds: false,
         returns_deleted: false,
+        adopted: false,
         sealed: false,
         pod_spec: "",
         ttl_seconds: None,

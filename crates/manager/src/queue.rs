@@ -1,6 +1,6 @@
 //! Which keys are to be reconciled, and when.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::hash::Hash;
 use std::time::{Duration, Instant};
 
@@ -11,8 +11,14 @@ use corten_base::workqueue::QueueMetrics;
 /// Upstream's `DefaultTypedControllerRateLimiter`.
 const BACKOFF_MIN: Duration = Duration::from_millis(5);
 const BACKOFF_MAX: Duration = Duration::from_secs(1000);
+/// The longest that a key rests between two runs.
+const REST_MAX: Duration = Duration::from_millis(50);
 
 /// A queue in which a key waits at most once, and is with one worker at a time. Bounded by the number of objects.
+///
+/// A key that is wanted again while it runs rests for as long as the run took: the first change is answered at once, and a storm of
+/// them (the thousand pods of a job) costs at most half of a worker, which then sees many changes in one run. (Upstream's job
+/// controller looks at a job at most once a second.)
 pub(crate) struct Queue<K> {
     metrics: QueueMetrics,
     ready: VecDeque<K>,
@@ -23,12 +29,15 @@ pub(crate) struct Queue<K> {
     timers: BTreeMap<(Timestamp, u64), K>,
     timer_of: HashMap<K, (Timestamp, u64)>,
     timers_made: u64,
+    /// Keys whose timer is the end of their rest.
+    resting: HashSet<K>,
     backoff: Backoff<K>,
 }
 
 /// A key that is being worked on.
 struct Run {
     begun: Instant,
+    since: Timestamp,
     /// It was added again while it ran.
     again: bool,
 }
@@ -43,6 +52,7 @@ impl<K: Hash + Eq + Clone> Queue<K> {
             timers: BTreeMap::new(),
             timer_of: HashMap::new(),
             timers_made: 0,
+            resting: HashSet::new(),
             backoff: Backoff::new(BACKOFF_MIN, BACKOFF_MAX),
         }
     }
@@ -51,7 +61,7 @@ impl<K: Hash + Eq + Clone> Queue<K> {
     pub fn add(&mut self, key: K) {
         if let Some(run) = self.running.get_mut(&key) {
             run.again = true;
-        } else if !self.waiting.contains_key(&key) {
+        } else if !self.waiting.contains_key(&key) && !self.resting.contains(&key) {
             self.metrics.added();
             self.waiting.insert(key.clone(), Instant::now());
             self.ready.push_back(key);
@@ -85,15 +95,16 @@ impl<K: Hash + Eq + Clone> Queue<K> {
             }
             let key = first.remove();
             self.timer_of.remove(&key);
+            self.resting.remove(&key);
             self.add(key);
         }
     }
 
     /// The next key; it is running until [`Queue::done`].
-    pub fn take(&mut self) -> Option<K> {
+    pub fn take(&mut self, now: Timestamp) -> Option<K> {
         let key = self.ready.pop_front()?;
         let since = self.waiting.remove(&key).unwrap_or_else(Instant::now);
-        self.running.insert(key.clone(), Run { begun: self.metrics.taken(since), again: false });
+        self.running.insert(key.clone(), Run { begun: self.metrics.taken(since), since: now, again: false });
         Some(key)
     }
 
@@ -106,7 +117,7 @@ impl<K: Hash + Eq + Clone> Queue<K> {
         if let Some(at) = requeue.and_then(|delay| now.checked_add(delay).ok()) {
             self.add_at(key.clone(), at);
         }
-        self.done(key);
+        self.done(key, now);
     }
 
     /// A key's run is over and has failed: it comes back after a growing wait.
@@ -116,14 +127,22 @@ impl<K: Hash + Eq + Clone> Queue<K> {
         if let Ok(at) = now.checked_add(wait) {
             self.add_at(key.clone(), at);
         }
-        self.done(key);
+        self.done(key, now);
     }
 
-    fn done(&mut self, key: K) {
+    fn done(&mut self, key: K, now: Timestamp) {
         let Some(run) = self.running.remove(&key) else { return };
         self.metrics.done(run.begun);
-        if run.again {
-            self.add(key);
+        if !run.again {
+            return;
+        }
+        let rest = Duration::try_from(now.duration_since(run.since)).unwrap_or_default().min(REST_MAX);
+        match now.checked_add(rest) {
+            Ok(at) if !rest.is_zero() => {
+                self.resting.insert(key.clone());
+                self.add_at(key, at);
+            }
+            _ => self.add(key),
         }
     }
 
@@ -147,17 +166,39 @@ mod tests {
         q.add("a");
         q.add("a");
         q.add("b");
-        assert_eq!(q.take(), Some("a"));
+        assert_eq!(q.take(at(0)), Some("a"));
         q.add("a");
-        assert_eq!((q.take(), q.take()), (Some("b"), None));
+        assert_eq!((q.take(at(0)), q.take(at(0))), (Some("b"), None));
         q.succeeded("a", None, at(0));
         q.succeeded("b", Some(Duration::from_secs(5)), at(0));
-        assert_eq!((q.take(), q.take()), (Some("a"), None));
+        assert_eq!((q.take(at(0)), q.take(at(0))), (Some("a"), None));
         assert_eq!(q.next_timer(), Some(at(5)));
         q.fire(at(4));
-        assert_eq!(q.take(), None);
+        assert_eq!(q.take(at(0)), None);
         q.fire(at(5));
-        assert_eq!(q.take(), Some("b"));
+        assert_eq!(q.take(at(0)), Some("b"));
+    }
+
+    #[test]
+    fn a_key_that_is_wanted_while_it_runs_rests_for_as_long_as_it_ran() {
+        let after = |ms: i64| Timestamp::from_millisecond(ms).unwrap();
+        let mut q = Queue::new(QueueMetrics::default());
+        q.add("a");
+        assert_eq!(q.take(after(100)), Some("a"));
+        q.add("a");
+        q.succeeded("a", None, after(103));
+        q.add("a");
+        assert_eq!((q.take(after(103)), q.next_timer()), (None, Some(after(106))));
+        q.fire(after(106));
+        assert_eq!((q.take(after(106)), q.take(after(106))), (Some("a"), None), "all that came meanwhile is one");
+        q.add("a");
+        q.succeeded("a", None, after(10_000));
+        assert_eq!(q.next_timer(), Some(after(10_050)), "a long run does not mean a long rest");
+        q.fire(after(10_050));
+        q.take(after(10_050));
+        q.succeeded("a", None, after(10_060));
+        q.add("a");
+        assert_eq!(q.take(after(10_060)), Some("a"), "who has rested, or was not wanted, is taken at once");
     }
 
     #[test]
@@ -166,7 +207,7 @@ mod tests {
         let mut waits = Vec::new();
         for _ in 0..4 {
             q.add("a");
-            q.take();
+            q.take(at(0));
             q.failed("a", at(0));
             waits.push(q.next_timer().unwrap().as_millisecond());
             q.fire(at(100_000));

@@ -116,7 +116,7 @@ impl Runner {
     /// Reconciles waiting keys and begins to execute their plans.
     fn start(&mut self, runs: &mut Runs) {
         while self.queue.running() < PARALLEL_MAX {
-            let Some(key) = self.queue.take() else { return };
+            let Some(key) = self.queue.take(self.clock.now()) else { return };
             let plan = self.reconcile(&key);
             for note in &plan.events {
                 self.context.recorder.record(note.clone());

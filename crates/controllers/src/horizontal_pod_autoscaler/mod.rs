@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use corten_kinds::id;
-use corten_object::{LabelSelector, ObjectKey, time};
+use corten_object::{LabelSelector, Object, ObjectKey, time};
 use corten_tree::{Tree, tree};
 use corten_views::{HorizontalPodAutoscaler, Pod};
 
@@ -318,8 +318,8 @@ impl Sync<'_> {
             self.condition("ScalingActive", false, "InvalidSelector", message.as_str());
             message
         })?;
-        let mut pods = self.world.list::<Pod>(id::POD, self.hpa.namespace());
-        pods.retain(|p| selector.matches(&p.head().labels));
+        let selected = |pod: &Object| selector.matches(&pod.head.labels);
+        let pods = self.world.list_where::<Pod>(id::POD, self.hpa.namespace(), selected);
         if let Some(other) = self.rival(&pods) {
             let (name, namespace) = (self.hpa.name(), self.hpa.namespace());
             let named = format!("[{{{name} {namespace}}} {{{other} {namespace}}}]");

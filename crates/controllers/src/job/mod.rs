@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use corten_kinds::id;
-use corten_object::{OwnerReference, time};
+use corten_object::{Object, OwnerReference, time};
 use corten_tree::Tree;
 use corten_views::meta::compile;
 use corten_views::{Job, Pod};
@@ -22,7 +22,7 @@ use corten_views::{Job, Pod};
 use crate::{Action, Changed, Controller, EventNote, Key, Plan, Typed, Watch, World, owners, status};
 use corten_object::conditions::{self, NewCondition};
 use indexes::{FAILURES, IGNORED, Indexes, index_of, number};
-use pods::{finished_at, is_tracked, untrack};
+use pods::{finished_at, is_held, is_tracked, untrack};
 pub use ttl::TtlController;
 
 /// The finalizer of pods that are not counted yet.
@@ -42,7 +42,7 @@ const WATCHES: &[Watch] = &[
 /// A pod without a controller wakes the jobs that could adopt it; one whose job is gone is looked after itself.
 fn orphan(change: &Changed<'_>, out: &mut Vec<Key>) {
     let (Some(pod), object) = (change.new, change.object()) else { return };
-    let tracked = object.head.finalizers.iter().any(|f| *f == *TRACKING);
+    let tracked = is_held(object);
     match pod.head.controller() {
         Some(owner) if tracked && is_job(owner) && change.state.by_uid(&owner.uid).is_none() => out.push(pod.key()),
         None if change.selection_changed() => {
@@ -100,7 +100,9 @@ impl Controller for JobController {
             // Pods of such a template would never be the job's own.
             return Plan::empty();
         }
-        let owned = owners::Owned { kind: id::POD, selector: &selector, finalizer: TRACKING };
+        // Most pods of a large job are counted successes: only what failed since the last of them asks for them again.
+        let settled = |pod: &Object| !is_held(pod) && world.state.fact(pod, "status.phase") == "Succeeded";
+        let owned = owners::Owned { kind: id::POD, selector: &selector, finalizer: TRACKING, settled: &settled };
         let claimed = owners::claim_owned::<Pod>(world, &job.object, &owned, |_| true);
         if !claimed.actions.is_empty() {
             return Plan::of(claimed.actions);
@@ -133,6 +135,7 @@ struct Sync<'s> {
     world: &'s World<'s>,
     job: Typed<Job>,
     tree: Tree,
+    /// All but the successes that are counted.
     pods: Vec<Typed<Pod>>,
     active: Vec<Typed<Pod>>,
     terminating: i64,
@@ -355,7 +358,9 @@ impl<'s> Sync<'s> {
                 plan.events.extend(self.suspension());
             }
         }
-        self.counters();
+        // Pods first, so that the status counts them already; unless that has just failed, for nothing follows a failure.
+        let pods_first = self.world.last.is_none_or(|last| last.failures.is_empty());
+        self.counters(if pods_first { wanted.create.len() } else { 0 });
         let mut release = self.track(ending.as_ref());
         let mut finished = ending.map_or(Vec::new(), |e| self.finish(e, release.is_empty()));
         let write = status::write(&self.job.object, &self.before, &self.status);
@@ -364,14 +369,17 @@ impl<'s> Sync<'s> {
             None => w,
         });
         plan.events.extend(finished);
-        plan.stage(write);
+        let (first, second) = match pods_first {
+            true => (wanted.create, Vec::from_iter(write)),
+            false => (Vec::from_iter(write), wanted.create),
+        };
+        plan.stage(first);
+        plan.stage(second);
         release.extend(wanted.surplus.iter().filter(|p| is_tracked(p)).map(untrack));
         deletions.extend(wanted.surplus.iter().map(|p| crate::pods::delete(&self.job.object, p)));
-        let create_first = wanted.surplus.is_empty();
-        if create_first {
+        if wanted.surplus.is_empty() {
             release.append(&mut deletions);
         }
-        release.append(&mut wanted.create);
         plan.stage(release);
         plan.stage(deletions);
         if let Some(left) = self.deadline().filter(|left| !left.is_zero()) {

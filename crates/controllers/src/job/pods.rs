@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use corten_base::{Timestamp, backoff};
+use corten_kinds::id;
+use corten_object::Object;
 use corten_tree::{Tree, tree};
 use corten_views::Pod;
 
@@ -19,7 +21,12 @@ const INDEX_ENV: &str = "JOB_COMPLETION_INDEX";
 
 /// Whether a pod is still to be counted.
 pub(super) fn is_tracked(pod: &Typed<Pod>) -> bool {
-    pod.head().finalizers.iter().any(|f| *f == *TRACKING)
+    is_held(&pod.object)
+}
+
+/// As [`is_tracked`], for a pod that need not be decoded.
+pub(super) fn is_held(pod: &Object) -> bool {
+    pod.head.finalizers.iter().any(|f| *f == *TRACKING)
 }
 
 /// The write that ends the counting of a pod.
@@ -114,13 +121,18 @@ impl Sync<'_> {
     /// How long to wait because pods failed in a row since the last success. Upstream remembers the failures; here the failed
     /// pods themselves tell.
     fn back_off(&self) -> Option<Duration> {
-        let ends = |phase: fn(&Self, &Typed<Pod>) -> bool| -> Vec<Timestamp> {
-            self.pods.iter().filter(|p| phase(self, p)).filter_map(finished_at).collect()
-        };
-        let last_success = ends(|_, p| p.status.phase == "Succeeded").into_iter().max();
-        let failures: Vec<Timestamp> =
-            ends(|s, p| s.is_failed(p)).into_iter().filter(|at| last_success.is_none_or(|s| *at > s)).collect();
-        self.remaining(failures.len(), *failures.iter().max()?)
+        let mut failures: Vec<Timestamp> =
+            self.pods.iter().filter(|p| self.is_failed(p)).filter_map(finished_at).collect();
+        let last = *failures.iter().max()?;
+        let last_success = self.last_success();
+        failures.retain(|at| last_success.is_none_or(|success| *at > success));
+        if failures.is_empty() { None } else { self.remaining(failures.len(), last) }
+    }
+
+    /// When a pod succeeded last, of the counted ones, too.
+    fn last_success(&self) -> Option<Timestamp> {
+        let all = self.world.controlled::<Pod>(id::POD, self.job.namespace(), self.job.uid());
+        all.iter().filter(|p| p.status.phase == "Succeeded").filter_map(finished_at).max()
     }
 
     fn remaining(&self, failures: usize, last: Timestamp) -> Option<Duration> {

@@ -14,10 +14,10 @@ use corten_object::conditions::{self, NewCondition};
 const UNCOUNTED_MAX: usize = 500;
 
 impl Sync<'_> {
-    /// The counters of what runs.
-    pub(super) fn counters(&mut self) {
+    /// The counters of what runs, once `created` more pods are made.
+    pub(super) fn counters(&mut self, created: usize) {
         let ready = self.active.iter().filter(|p| p.is_ready()).count() as i64;
-        status::count(&mut self.status, "active", self.active.len() as i64);
+        status::count(&mut self.status, "active", (self.active.len() + created) as i64);
         self.status.insert("ready", ready);
         self.status.insert("terminating", self.terminating);
     }

@@ -12,6 +12,7 @@ use crate::{Column, Number, Of, RowContext, column};
 pub(crate) const CONTROLLER_REVISION: KindSpec = KindSpec {
     group: "apps",
     kind: "ControllerRevision",
+    adopted: true,
     plural: "controllerrevisions",
     columns: &[
         Column::NAME,

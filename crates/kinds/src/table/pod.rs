@@ -18,6 +18,7 @@ use crate::{DeleteRequest, Errors, Graceful, WriteContext};
 pub(crate) const POD: KindSpec = KindSpec {
     kind: "Pod",
     returns_deleted: true,
+    adopted: true,
     plural: "pods",
     short: &["po"],
     categories: &["all"],

@@ -12,6 +12,7 @@ use crate::{Errors, warnings};
 pub(crate) const REPLICA_SET: KindSpec = KindSpec {
     group: "apps",
     kind: "ReplicaSet",
+    adopted: true,
     plural: "replicasets",
     short: &["rs"],
     categories: &["all"],
