@@ -1,7 +1,8 @@
 //! Worlds and the plans that controllers make of them, as text: `scenarios/*.scenario`.
 //!
 //! A scenario names the controller and the key, lists the objects as JSON (one per line), and after `plan:` what must come out.
-//! `waited:` gives the plan what the same world made the controller remember so many seconds before.
+//! `waited:` gives the plan what the same world made the controller remember so many seconds before; objects after `was:` were
+//! there then, in the place of those of the same name.
 //! What a plan asks to read is answered by `answer:` lines, in order; then the plan after the answers is shown.
 //! `UPDATE_EXPECT=1 cargo test` writes what does come out.
 #![expect(clippy::unwrap_used, reason = "writing to a String cannot fail")]
@@ -117,7 +118,9 @@ fn plan_of(head: &str) -> String {
     // What was remembered so many seconds ago, when the world was the same.
     let kept = field("waited:").map(|s| s.parse().expect("seconds")).and_then(|seconds| {
         let now = now - jiff::SignedDuration::from_secs(seconds);
-        controller.reconcile(&World { now, ..world }, &key).keep
+        let was: Vec<&str> = head.lines().filter_map(|l| l.strip_prefix("was: ")).collect();
+        let earlier = read(&registry, &[lines.as_slice(), was.as_slice()].concat());
+        controller.reconcile(&World { state: &earlier, now, ..world }, &key).keep
     });
     let world = World { kept: kept.as_ref(), ..world };
     let plan = controller.reconcile(&world, &key);

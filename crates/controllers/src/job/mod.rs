@@ -4,6 +4,7 @@
 //! `status.uncountedTerminatedPods`, then the finalizer goes, then the counter moves. One plan does the first two, as
 //! stages; the next one, which sees the finalizers gone, does the third.
 
+mod back_off;
 mod indexes;
 mod pods;
 mod policy;
@@ -11,6 +12,7 @@ mod track;
 mod ttl;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use corten_kinds::id;
@@ -20,6 +22,7 @@ use corten_views::meta::compile;
 use corten_views::{Job, Pod};
 
 use crate::{Action, Changed, Controller, EventNote, Key, Plan, Typed, Watch, World, owners, status};
+use back_off::BackOff;
 use corten_object::conditions::{self, NewCondition};
 use indexes::{FAILURES, IGNORED, Indexes, index_of, number};
 use pods::{finished_at, is_held, is_tracked, untrack};
@@ -105,7 +108,7 @@ impl Controller for JobController {
         let owned = owners::Owned { kind: id::POD, selector: &selector, finalizer: TRACKING, settled: &settled };
         let claimed = owners::claim_owned::<Pod>(world, &job.object, &owned, |_| true);
         if !claimed.actions.is_empty() {
-            return Plan::of(claimed.actions);
+            return Plan { keep: world.kept.cloned(), ..Plan::of(claimed.actions) };
         }
         Sync::new(world, job, claimed.owned).plan()
     }
@@ -146,6 +149,7 @@ struct Sync<'s> {
     failed_indexes: Option<Indexes>,
     /// By index: the failed pod that keeps the count of failures until its successor is there.
     delayed: BTreeMap<i64, Typed<Pod>>,
+    back_off: BackOff,
     before: Tree,
     status: Tree,
 }
@@ -185,11 +189,15 @@ impl<'s> Sync<'s> {
             succeeded_indexes: Indexes::default(),
             failed_indexes: None,
             delayed: BTreeMap::new(),
+            back_off: BackOff::default(),
             before: status.clone(),
             status,
             job,
         };
         sync.count();
+        if sync.job.spec.backoff_limit_per_index.is_none() {
+            sync.back_off = BackOff::observe(world.kept(), &sync);
+        }
         sync
     }
 
@@ -387,6 +395,9 @@ impl<'s> Sync<'s> {
         }
         if let Some(wait) = wanted.wait {
             plan.requeue_after(wait);
+        }
+        if !self.back_off.is_empty() {
+            plan.keep = Some(Arc::new(self.back_off));
         }
         plan
     }

@@ -3,20 +3,18 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use corten_base::{Timestamp, backoff};
+use corten_base::Timestamp;
 use corten_kinds::id;
 use corten_object::Object;
 use corten_tree::{Tree, tree};
 use corten_views::Pod;
 
 use super::indexes::{self, FAILURES, IGNORED, INDEX, Indexes, index_of};
-use super::{Sync, TRACKING, policy};
+use super::{Sync, TRACKING, back_off, policy};
 use crate::{Action, Typed, owners, pods};
 
 /// The most pods made or deleted in one plan.
 const BURST: usize = 500;
-const BACKOFF_MIN: Duration = Duration::from_secs(10);
-const BACKOFF_MAX: Duration = Duration::from_secs(600);
 const INDEX_ENV: &str = "JOB_COMPLETION_INDEX";
 
 /// Whether a pod is still to be counted.
@@ -86,7 +84,7 @@ impl Sync<'_> {
             return Wanted::default();
         }
         if self.job.spec.backoff_limit_per_index.is_none()
-            && let Some(wait) = self.back_off()
+            && let Some(wait) = self.back_off.remaining(self.world)
         {
             return Wanted { wait: Some(wait), ..Wanted::default() };
         }
@@ -118,29 +116,11 @@ impl Sync<'_> {
         out
     }
 
-    /// How long to wait because pods failed in a row since the last success. Upstream remembers the failures; here the failed
-    /// pods themselves tell.
-    fn back_off(&self) -> Option<Duration> {
-        let mut failures: Vec<Timestamp> =
-            self.pods.iter().filter(|p| self.is_failed(p)).filter_map(finished_at).collect();
-        let last = *failures.iter().max()?;
-        let last_success = self.last_success();
-        failures.retain(|at| last_success.is_none_or(|success| *at > success));
-        if failures.is_empty() { None } else { self.remaining(failures.len(), last) }
-    }
-
     /// When a pod succeeded last, of the counted ones, too.
-    fn last_success(&self) -> Option<Timestamp> {
+    pub(super) fn last_success(&self) -> Option<Timestamp> {
         let all = self.world.controlled::<Pod>(id::POD, self.job.namespace(), self.job.uid());
         all.iter().filter(|p| p.status.phase == "Succeeded").filter_map(finished_at).max()
     }
-
-    fn remaining(&self, failures: usize, last: Timestamp) -> Option<Duration> {
-        let wait = backoff::delay(BACKOFF_MIN, BACKOFF_MAX, u32::try_from(failures).unwrap_or(u32::MAX));
-        let passed = Duration::try_from(self.world.now.duration_since(last)).unwrap_or(Duration::ZERO);
-        wait.checked_sub(passed).filter(|d| !d.is_zero())
-    }
-
     fn template(&self) -> Tree {
         let mut template = self.tree.path("spec.template").cloned().unwrap_or_else(Tree::map);
         let mut finalizers = template.list_at("metadata.finalizers").to_vec();
@@ -180,7 +160,7 @@ impl Sync<'_> {
 
     fn index_back_off(&self, failed: &Typed<Pod>) -> Option<Duration> {
         let failures = indexes::number(failed, FAILURES) + indexes::number(failed, IGNORED) + 1;
-        self.remaining(usize::try_from(failures).unwrap_or(0), finished_at(failed)?)
+        back_off::remaining(self.world, usize::try_from(failures).unwrap_or(0), finished_at(failed)?)
     }
 
     fn create_index(&self, template: &Tree, index: i64, replaced: Option<&Typed<Pod>>) -> Action {

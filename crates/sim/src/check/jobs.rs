@@ -16,6 +16,8 @@ const TRACKING: &str = "batch.kubernetes.io/job-tracking";
 const INDEX: &str = "batch.kubernetes.io/job-completion-index";
 /// How soon after a failure was seen no successor may come: ten seconds after it happened, and it may be told late.
 const BACKOFF_MIN: Duration = Duration::from_secs(2);
+/// The same when the failure happened just then; times are told in whole seconds.
+const BACKOFF_KNOWN: Duration = Duration::from_secs(8);
 
 /// Pods of one outcome that a job has noted to be counted (`status.uncountedTerminatedPods`).
 #[derive(Default)]
@@ -50,7 +52,8 @@ pub(super) struct Seen {
     /// Pods that were there.
     made: HashSet<Istr>,
     failed: HashSet<Istr>,
-    failed_at: Option<Timestamp>,
+    /// No pod is to come before.
+    waits_until: Option<Timestamp>,
     suspended_since: Option<Timestamp>,
     resumed_at: Option<Timestamp>,
 }
@@ -100,8 +103,11 @@ impl Checker {
         if tracked && view.status.phase == "Succeeded" && seen.succeeded.insert(pod.head.uid.clone()) {
             seen.indexes.extend(view.metadata.annotations.get(INDEX).cloned());
         }
-        if view.status.phase == "Failed" && seen.failed.insert(pod.head.uid.clone()) {
-            seen.failed_at = Some(self.sim.now());
+        // One that somebody deletes while it counts has failed, too, and its end is known at once.
+        let deleted = tracked && pod.head.is_deleting() && !view.is_terminal();
+        if (deleted || view.status.phase == "Failed") && seen.failed.insert(pod.head.uid.clone()) {
+            let wait = if deleted && view.is_ready() { BACKOFF_KNOWN } else { BACKOFF_MIN };
+            seen.waits_until = self.sim.now().checked_add(wait).ok();
         }
     }
 
@@ -135,7 +141,7 @@ impl Checker {
                 faults.push(("each index once", format!("{name} is made for an index that has or had its pod")));
             }
         }
-        let soon = seen.failed_at.is_some_and(|at| now.duration_since(at).unsigned_abs() < BACKOFF_MIN);
+        let soon = seen.waits_until.is_some_and(|until| now < until);
         if calm && soon && parallelism == 1 {
             faults.push(("failures are waited out", format!("{name} comes at once after a failure")));
         }

@@ -162,8 +162,8 @@ pub(super) const BUGS: &[Bug] = &[
     bug(
         "a job does not wait after a failure",
         "job/pods.rs",
-        "let Some(wait) = self.back_off()",
-        "self.back_off()",
+        "let Some(wait) = self.back_off.remaining(self.world)",
+        "self.back_off.remaining(self.world)",
         "None",
     ),
     bug(
