@@ -1,13 +1,16 @@
 //! Endpoints of services with a selector, for clients that do not know slices (`pkg/controller/endpoint`).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use corten_kinds::id;
-use corten_object::ObjectKey;
+use corten_object::{Object, ObjectKey};
 use corten_tree::{Tree, tree};
 use corten_views::{Pod, Service};
 
-use crate::service_pods::{hostname, ips, pod_changed, pods_of, ports_on, target_ref};
+use crate::service_pods::{
+    LAST_CHANGE, TriggerTimes, hostname, ips, is_listed, pod_changed, pods_of, ports_on, target_ref,
+};
 use crate::{Action, Changed, Controller, Key, Plan, Typed, Watch, World, status};
 
 /// The controller.
@@ -53,40 +56,62 @@ impl Controller for EndpointsController {
         if !managed || service.head().is_deleting() {
             return Plan::empty();
         }
-        let (subsets, over) = subsets(&service, &pods_of(world, &service));
-        let labels = labels(&service);
-        let Some(existing) = existing else {
-            let mut metadata = tree!({"labels": (labels)});
-            if over {
-                metadata.set("annotations", annotation(Tree::from("truncated")));
-            }
-            let body = tree!({"apiVersion": "v1", "kind": "Endpoints", "metadata": (metadata), "subsets": (subsets)});
-            return Plan::of(vec![Action::create(endpoints_key, body).while_alive(&service.object)]);
+        let pods = pods_of(world, &service);
+        let (triggers, trigger) = TriggerTimes::observe(world.kept(), &service, &pods);
+        let after = Desired::new(&service, &pods, trigger);
+        let write = match existing {
+            Some(existing) => after.update(existing),
+            None => Some(after.create(endpoints_key, &service)),
         };
-        let before = existing.to_tree();
-        let mut patch = Tree::map();
-        if !Tree::List(before.list_at("subsets").to_vec()).semantically_equal(&subsets) {
-            patch.insert("subsets", subsets);
-        }
-        if let Some(labels) = status::diff(&before.path("metadata.labels").cloned().unwrap_or_default(), &labels) {
-            patch.set("metadata.labels", labels);
-        }
-        let marked = before.at(&["metadata", "annotations", OVER_CAPACITY]).is_some();
-        if marked != over {
-            let mark = if over { Tree::from("truncated") } else { Tree::Null };
-            patch.set("metadata.annotations", annotation(mark));
-        }
-        if patch.as_map().is_none_or(corten_tree::Map::is_empty) {
-            return Plan::empty();
-        }
-        Plan::of(vec![Action::patch(existing, patch)])
+        Plan { keep: Some(Arc::new(triggers)), ..Plan::of(write.into_iter().collect()) }
     }
 }
 
-fn annotation(value: Tree) -> Tree {
-    let mut annotations = Tree::map();
-    annotations.insert(OVER_CAPACITY, value);
-    annotations
+/// What a service's endpoints are to be.
+struct Desired {
+    subsets: Tree,
+    labels: Tree,
+    /// The annotations that are the controller's; null where there is to be none.
+    annotations: [(&'static str, Tree); 2],
+}
+
+impl Desired {
+    fn new(service: &Typed<Service>, pods: &[Typed<Pod>], trigger: Option<String>) -> Desired {
+        let (subsets, over) = subsets(service, pods);
+        let over = if over { Tree::from("truncated") } else { Tree::Null };
+        let annotations = [(LAST_CHANGE, trigger.map_or(Tree::Null, Tree::from)), (OVER_CAPACITY, over)];
+        Desired { subsets, labels: labels(service), annotations }
+    }
+
+    fn create(self, key: ObjectKey, service: &Typed<Service>) -> Action {
+        let mut metadata = tree!({"labels": (self.labels)});
+        for (name, value) in self.annotations.into_iter().filter(|(_, value)| !value.is_null()) {
+            metadata.make_map_at("annotations").insert(name, value);
+        }
+        let body = tree!({"apiVersion": "v1", "kind": "Endpoints", "metadata": (metadata), "subsets": (self.subsets)});
+        Action::create(key, body).while_alive(&service.object)
+    }
+
+    fn update(self, existing: &Arc<Object>) -> Option<Action> {
+        let before = existing.to_tree();
+        let had = |name: &str| before.at(&["metadata", "annotations", name]).unwrap_or(&Tree::Null);
+        let mut patch = Tree::map();
+        if !Tree::List(before.list_at("subsets").to_vec()).semantically_equal(&self.subsets) {
+            patch.insert("subsets", self.subsets);
+        }
+        if let Some(labels) = status::diff(&before.path("metadata.labels").cloned().unwrap_or_default(), &self.labels) {
+            patch.set("metadata.labels", labels);
+        }
+        let [_, (_, over)] = &self.annotations;
+        // When something changed is no change by itself.
+        if patch.fields().is_empty() && had(OVER_CAPACITY) == over {
+            return None;
+        }
+        for (name, value) in self.annotations.into_iter().filter(|(name, value)| had(name) != value) {
+            patch.make_map_at("metadata.annotations").insert(name, value);
+        }
+        Some(Action::patch(existing, patch))
+    }
 }
 
 fn labels(service: &Typed<Service>) -> Tree {
@@ -109,7 +134,7 @@ fn subsets(service: &Typed<Service>, pods: &[Typed<Pod>]) -> (Tree, bool) {
     let publish = service.spec.publish_not_ready_addresses;
     let mut groups: BTreeMap<String, (Tree, Vec<Tree>, Vec<Tree>)> = BTreeMap::new();
     let mut count = 0;
-    for pod in pods {
+    for pod in pods.iter().filter(|p| is_listed(p)) {
         if pod.is_terminating() && !publish {
             continue;
         }

@@ -1,9 +1,11 @@
 //! What EndpointSlices and Endpoints have in common: a service's pods and their ports.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use corten_base::{Istr, Timestamp};
 use corten_kinds::id;
-use corten_object::{Labels, Object};
+use corten_object::{Labels, Object, time};
 use corten_tree::{Tree, tree};
 use corten_views::{IntOrString, Pod, Service};
 
@@ -59,11 +61,49 @@ pub(crate) fn ips(pod: &Pod) -> Vec<String> {
     all
 }
 
-/// The service's pods that have an address and have not ended, by name.
+/// The pods that a service selects, by name.
 pub(crate) fn pods_of(world: &World<'_>, service: &Typed<Service>) -> Vec<Typed<Pod>> {
     let selected = world.state.list_in(id::POD, service.namespace()).filter(|p| selects(service, &p.head.labels));
-    let pods = selected.filter_map(Typed::<Pod>::read);
-    pods.filter(|p| !p.is_terminal() && !ips(p).is_empty()).collect()
+    selected.filter_map(Typed::<Pod>::read).collect()
+}
+
+/// Whether endpoints show a pod at all: it has an address and has not ended (`ShouldPodBeInEndpoints`).
+pub(crate) fn is_listed(pod: &Pod) -> bool {
+    !pod.is_terminal() && !ips(pod).is_empty()
+}
+
+/// The annotation that says when what caused the last change of endpoints happened.
+pub(crate) const LAST_CHANGE: &str = "endpoints.kubernetes.io/last-change-trigger-time";
+
+/// When a service and its pods changed last as far as endpoints show it; remembered, so that what changed since can be told
+/// (`endpointslice/util/trigger_time_tracker.go`).
+#[derive(Debug, Default, Clone, PartialEq)]
+pub(crate) struct TriggerTimes {
+    service: Option<Timestamp>,
+    /// By name: since when a pod is ready, or is not.
+    pods: BTreeMap<Istr, Timestamp>,
+}
+
+impl TriggerTimes {
+    /// What to remember, and when the earliest of the changes since `known` happened, as the annotation says it; without any
+    /// memory that is when the service was made, as for upstream's controllers after a start.
+    pub fn observe(
+        known: Option<&TriggerTimes>,
+        service: &Typed<Service>,
+        pods: &[Typed<Pod>],
+    ) -> (TriggerTimes, Option<String>) {
+        let since = |p: &Typed<Pod>| Some((p.head().name.clone(), p.ready_condition()?.last_transition_time?));
+        let now = TriggerTimes { service: service.head().created, pods: pods.iter().filter_map(since).collect() };
+        let trigger = match known {
+            None => now.service,
+            Some(known) => {
+                let newer =
+                    |(name, at): (&Istr, &Timestamp)| known.pods.get(name).is_none_or(|old| at > old).then_some(*at);
+                now.pods.iter().filter_map(newer).chain(now.service.filter(|_| now.service > known.service)).min()
+            }
+        };
+        (now, trigger.map(time::format))
+    }
 }
 
 /// The ports of a service on a pod, as trees with name, port, protocol and appProtocol; those that the pod does not have are
