@@ -399,10 +399,13 @@ impl Daemons<'_> {
         create: &mut Vec<String>,
         delete: &mut Vec<Typed<Pod>>,
     ) {
-        let mut surging = 0;
-        let mut candidates = Vec::new();
+        let (mut surging, mut available) = (0, 0);
+        let (mut candidates, mut unwanted) = (Vec::new(), Vec::new());
         for (name, pods) in nodes {
-            match self.by_revision(pods) {
+            let on = self.by_revision(pods);
+            let serves = on.as_ref().and_then(|on| on.old.or(on.new)).is_some_and(|p| self.is_available(p));
+            available += usize::from(serves);
+            match on {
                 None => surging += 1,
                 Some(OnNode { old: None, .. }) => {}
                 Some(OnNode { new: None, old: Some(old) }) => {
@@ -411,7 +414,7 @@ impl Daemons<'_> {
                         (true, true) => candidates.push(name.to_owned()),
                         (true, false) => create.push(name.to_owned()),
                         (false, false) => delete.push(old.clone()),
-                        (false, true) => {}
+                        (false, true) => unwanted.push(old.clone()),
                     }
                 }
                 Some(OnNode { new: Some(new), old: Some(old) }) => {
@@ -423,6 +426,8 @@ impl Daemons<'_> {
                 }
             }
         }
+        // What serves on a node where it may only stay goes once as many as are wanted serve without it.
+        delete.extend(unwanted.into_iter().take(available.saturating_sub(wanted.len())));
         let room = usize::try_from(max_surge - surging).unwrap_or(0);
         create.extend(candidates.into_iter().take(room));
     }

@@ -116,10 +116,20 @@ fn progress<'p, A: Ord>(
         _ => 0,
     };
     let ready_since = pod.ready_condition().filter(|c| c.is_true()).and_then(|c| c.last_transition_time);
-    let restarts = pod.status.container_statuses.iter().map(|c| c.restart_count).max().unwrap_or(0);
     (
         (pod.is_scheduled(), phase, pod.is_ready(), cost, Reverse(company)),
-        (ready_since.map(age), Reverse(restarts), pod.head().created.map(age), pod.uid()),
+        (ready_since.map(age), Reverse(restarts(pod)), pod.head().created.map(age), pod.uid()),
+    )
+}
+
+/// How often a pod's containers have been restarted at most, and then how often its sidecars (`maxContainerRestarts`).
+fn restarts(pod: &Pod) -> (i32, i32) {
+    let is_sidecar = |name: &str| pod.spec.init_containers.iter().any(|c| c.name == name && c.is_sidecar());
+    let sidecars = pod.status.init_container_statuses.iter().filter(|c| is_sidecar(&c.name));
+    let most = |counts: &mut dyn Iterator<Item = i32>| counts.max().unwrap_or(0);
+    (
+        most(&mut pod.status.container_statuses.iter().map(|c| c.restart_count)),
+        most(&mut sidecars.map(|c| c.restart_count)),
     )
 }
 

@@ -262,18 +262,23 @@ fn lost(claim: &Typed<PersistentVolumeClaim>, message: &str) -> Plan {
     Plan::of(phase(&claim.object, "Lost").map(|a| a.on_success(note)).into_iter().collect())
 }
 
+/// How a volume names the claim that it is for.
+fn claim_reference(claim: &Typed<PersistentVolumeClaim>) -> Tree {
+    tree!({
+        "kind": "PersistentVolumeClaim",
+        "apiVersion": "v1",
+        "namespace": (claim.namespace()),
+        "name": (claim.name()),
+        "uid": (claim.uid()),
+        "resourceVersion": (claim.head().revision.to_string())
+    })
+}
+
 /// The four writes of a binding, each only if it is not done yet: volume, its phase, claim, its phase.
 fn bind(claim: &Typed<PersistentVolumeClaim>, volume: &Typed<PersistentVolume>) -> Plan {
     let reference = volume.spec.claim_ref.as_ref();
     if reference.is_none_or(|r| r.uid != claim.uid()) {
-        let mut patch = tree!({"spec": {"claimRef": {
-            "kind": "PersistentVolumeClaim",
-            "apiVersion": "v1",
-            "namespace": (claim.namespace()),
-            "name": (claim.name()),
-            "uid": (claim.uid()),
-            "resourceVersion": (claim.head().revision.to_string())
-        }}});
+        let mut patch = tree!({"spec": {"claimRef": (claim_reference(claim))}});
         if reference.is_none() {
             patch.make_map_at("metadata.annotations").insert(BOUND_BY_CONTROLLER, "yes");
         }
@@ -372,14 +377,7 @@ impl VolumeBinder {
                 "capacity": {"storage": (size)},
                 "local": {"path": (path)},
                 "accessModes": (tree.path("spec.accessModes").cloned().unwrap_or_default()),
-                "claimRef": {
-                    "kind": "PersistentVolumeClaim",
-                    "apiVersion": "v1",
-                    "namespace": (claim.namespace()),
-                    "name": (claim.name()),
-                    "uid": (claim.uid()),
-                    "resourceVersion": (claim.head().revision.to_string())
-                },
+                "claimRef": (claim_reference(claim)),
                 "persistentVolumeReclaimPolicy": (class.reclaim_policy.as_deref().unwrap_or("Delete")),
                 "storageClassName": (class.name()),
                 "volumeMode": (claim.spec.volume_mode.as_deref().unwrap_or("Filesystem")),

@@ -253,7 +253,7 @@ impl<'u> Update<'u> {
         {
             self.claims.extend(missing);
         }
-        if pod.is_terminating() || !self.is_available(&pod) {
+        if pod.is_terminating() || (self.is_ordered() && !self.is_available(&pod)) {
             return Step::Wait;
         }
         if let Some(patch) = identity::repair(&pod, ordinal) {

@@ -4,6 +4,7 @@
 //! nothing may be left on the machine.
 
 mod apply;
+mod beyond;
 mod crash;
 mod drain;
 mod faults;
@@ -46,6 +47,9 @@ const CASES: &[Case] = &[
     ("helm_chart", helm::chart),
     ("examples", workloads::examples),
     ("pod_features", workloads::pod_features),
+    ("beyond_rollouts", beyond::rollouts),
+    ("beyond_repairs", beyond::repairs),
+    ("beyond_on_demand", beyond::on_demand),
     ("refused_manifests", faults::refused_manifests),
     ("failing_pods", faults::failing_pods),
     ("service_account_pull_secrets", images::service_account_pull_secrets),

@@ -99,8 +99,8 @@ pub(super) const BUGS: &[Bug] = &[
     bug(
         "a stateful set does not wait for its pods",
         "stateful_set/mod.rs",
-        "if pod.is_terminating() || !self.is_available(&pod) {",
-        "pod.is_terminating() || !self.is_available(&pod)",
+        "if pod.is_terminating() || (self.is_ordered() && !self.is_available(&pod)) {",
+        "pod.is_terminating() || (self.is_ordered() && !self.is_available(&pod))",
         "pod.is_terminating()",
     ),
     bug(
