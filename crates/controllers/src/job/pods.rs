@@ -121,6 +121,7 @@ impl Sync<'_> {
         let all = self.world.controlled::<Pod>(id::POD, self.job.namespace(), self.job.uid());
         all.iter().filter(|p| p.status.phase == "Succeeded").filter_map(finished_at).max()
     }
+
     fn template(&self) -> Tree {
         let mut template = self.tree.path("spec.template").cloned().unwrap_or_else(Tree::map);
         let mut finalizers = template.list_at("metadata.finalizers").to_vec();
