@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "in tests")]
 
+mod small_disk;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
@@ -10,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use corten_images::{BuildOptions, Builtin, BuiltinImage, Digest, ImageConfig, ImageError, ImageStore};
 use serde_json::{Value, json};
+use small_disk::Tmpfs;
 use tar::{EntryType, Header};
 
 /// A directory with a store in it and a place for what is imported.
@@ -580,25 +583,6 @@ fn what_a_crash_left_is_cleaned_up_at_the_next_start() {
     fs::create_dir_all(p.path("images/tmp/1-0/half/a/layer")).unwrap();
     ImageStore::open(p.dir.path()).unwrap();
     assert_eq!(fs::read_dir(p.path("images/tmp")).unwrap().count(), 0);
-}
-
-/// A small file system of its own, gone with the test.
-struct Tmpfs(PathBuf);
-
-impl Tmpfs {
-    fn mount(at: PathBuf, options: &str) -> Tmpfs {
-        fs::create_dir(&at).unwrap();
-        let options = std::ffi::CString::new(options).unwrap();
-        rustix::mount::mount("corten-test", &at, "tmpfs", rustix::mount::MountFlags::empty(), options.as_c_str())
-            .unwrap();
-        Tmpfs(at)
-    }
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
-    }
 }
 
 #[test]

@@ -337,6 +337,10 @@ impl Pull<'_> {
         let mut failures = 0;
         let mut host = 0;
         loop {
+            // Nobody takes the rest, as on a full disk: asking again would only bring the next piece to nobody, and so on to the end.
+            if pieces.is_closed() {
+                return Err(PullError::Transport("the layer cannot be kept".into()));
+            }
             let Some(endpoint) = self.sources.get(host) else { return Err(PullError::NotFound) };
             let before = at;
             let error = match self.stream(endpoint, &path, layer.size, &mut at, pieces).await {
@@ -352,7 +356,8 @@ impl Pull<'_> {
                 return Err(error);
             }
             if passes {
-                self.registry.clock.sleep(Duration::from_millis(250 << failures)).await;
+                let pause = self.registry.clock.sleep(Duration::from_millis(250 << failures));
+                select(Box::pin(pieces.closed()), pause).await;
             } else {
                 host += 1;
                 failures = 0;

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use corten_images::{Digest, Progress, Reference};
+use corten_images::{Digest, ImageStore, Progress, Reference};
 use serde_json::{Value, json};
 
 use crate::fake::{Answer, Fake, ok, status};
+use crate::small_disk::Tmpfs;
 use crate::{INDEX, Image, LAYER, MANIFEST, Place, describe, files_in, layer};
 
 fn serve(image: &Image) -> Fake {
@@ -155,6 +157,25 @@ async fn a_broken_transfer_is_taken_up_again() {
     assert_eq!(server.count(Digest::of(&image.layers[0]).as_str()), 3);
     let size = image.layers[0].len() as u64;
     assert_eq!(progress.bytes(), (size, size));
+}
+
+/// However much of the layer is still to come when the disk is full: more than what waits between network and disk.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_ends_a_pull_at_once() {
+    let p = Place::new();
+    let small = Tmpfs::mount(p.path("small"), "size=400k");
+    let store = ImageStore::open(&small.0).unwrap();
+    let content = vec![b'x'; 24 << 20];
+    let image = Image::new(&[(content.clone(), Digest::of(&content))], "amd64");
+    let server = serve(&image);
+    let name = format!("{}/x:v1", server.address);
+    let (reference, progress) = (Reference::parse(&name).unwrap(), Progress::default());
+    let pull = p.registry.pull(&store, &reference, &[], &progress);
+    let outcome = tokio::time::timeout(Duration::from_secs(20), pull).await;
+    let error = outcome.expect("it goes on asking").unwrap_err().to_string();
+    assert!(error.contains("no space left on device"), "{error}");
+    assert_eq!(server.count(Digest::of(&content).as_str()), 1);
+    assert_eq!(files_in(&small.0.join("images/tmp")), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,6 +6,8 @@ mod auth;
 mod fake;
 mod hostile;
 mod real;
+#[path = "../small_disk/mod.rs"]
+mod small_disk;
 
 use std::fs;
 use std::io::Write as _;
