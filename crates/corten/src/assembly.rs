@@ -405,6 +405,8 @@ async fn start_agent(plan: &Plan, ranges: &Ranges, name: &str, apis: Apis, tasks
         open_files: Some(plan.open_files),
         eviction: plan.eviction.clone(),
         pod_manifest_path: plan.pod_manifest_path.clone(),
+        // The kubelet's default.
+        file_check: Duration::from_secs(20),
         images: plan.images,
         pod_pids_max: plan.pod_pids_max,
     };

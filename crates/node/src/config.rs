@@ -45,6 +45,8 @@ pub struct Config {
     pub host_netns: Option<PathBuf>,
     /// A directory of manifests of static pods, or one such file.
     pub pod_manifest_path: Option<PathBuf>,
+    /// How long a manifest that has got wrong keeps its pod (the kubelet's `fileCheckFrequency`, 20 s).
+    pub file_check: std::time::Duration,
     /// How long pods have to end when the machine goes down.
     pub shutdown: corten_podplan::shutdown::Periods,
     /// Soft and hard limit of open files that containers get; `None`: those of the server.

@@ -3,18 +3,22 @@
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use corten_base::BoxFuture;
 use corten_client::{
     ByteStream, ExecRequest, ExecSession, LogRequest, NodeAnswer, NodeApi, NodeRequest, PodTarget, PortForwardRequest,
 };
-use corten_object::{Object, Status};
+use corten_object::{Object, Reason, Status};
 use corten_runtime::{Container, ContainerStatus, Sandbox};
 use corten_views::Pod;
 
 use crate::pods::PodTable;
 use crate::shared::Shared;
 use crate::{exec, forward, labels, logs, server};
+
+/// How long a question about a pod that is not known waits for the first list of the pods, after a start.
+const FIRST_LIST_MAX: Duration = Duration::from_secs(10);
 
 /// Answers for the pods of this node.
 pub struct LocalNode {
@@ -31,14 +35,25 @@ struct Found {
 }
 
 impl LocalNode {
-    fn pod(&self, namespace: &str, name: &str) -> Result<(Arc<Object>, Arc<Pod>), Status> {
-        let object = self.pods.find(namespace, name).ok_or_else(|| Status::not_found("", "pods", name))?;
+    /// A pod. Just after the start a pod that runs here may not be known yet: then this waits for the list.
+    async fn pod(&self, namespace: &str, name: &str) -> Result<(Arc<Object>, Arc<Pod>), Status> {
+        let mut found = self.pods.find(namespace, name);
+        if found.is_none() {
+            tokio::select! {
+                () = self.pods.listed() => found = self.pods.find(namespace, name),
+                () = self.shared.clock.sleep(FIRST_LIST_MAX) => {
+                    let message = "the node has just started and does not know its pods yet";
+                    return Err(Status::new(Reason::ServiceUnavailable, message));
+                }
+            }
+        }
+        let object = found.ok_or_else(|| Status::not_found("", "pods", name))?;
         let view = object.view::<Pod>().map_err(Status::internal)?;
         Ok((object, view))
     }
 
     async fn find(&self, target: &PodTarget) -> Result<Found, Status> {
-        let (_, pod) = self.pod(&target.namespace, &target.pod)?;
+        let (_, pod) = self.pod(&target.namespace, &target.pod).await?;
         let name = default_container(&pod, &target.container)?;
         let (uid, wanted) = (pod.metadata.uid.clone(), name.clone());
         let listed = self.shared.blocking(move |s| {
@@ -100,7 +115,7 @@ impl LocalNode {
     }
 
     async fn netns(&self, namespace: &str, name: &str) -> Result<Option<PathBuf>, Status> {
-        let (object, pod) = self.pod(namespace, name)?;
+        let (object, pod) = self.pod(namespace, name).await?;
         if pod.spec.host_network {
             return Ok(None);
         }

@@ -24,11 +24,13 @@ pub struct PodTable {
     pods: Arc<Mutex<HashMap<String, Arc<Object>>>>,
     /// Counts changes.
     changes: watch::Sender<u64>,
+    /// Whether the API's pods have been listed once.
+    listed: watch::Sender<bool>,
 }
 
 impl Default for PodTable {
     fn default() -> PodTable {
-        PodTable { pods: Arc::default(), changes: watch::channel(0).0 }
+        PodTable { pods: Arc::default(), changes: watch::channel(0).0, listed: watch::channel(false).0 }
     }
 }
 
@@ -64,6 +66,12 @@ impl PodTable {
     fn remove(&self, uid: &str) {
         self.pods.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
         self.changes.send_modify(|n| *n += 1);
+    }
+
+    /// Ends when the API's pods have been listed once: until then, a pod that is not here may still be one of this node's.
+    pub async fn listed(&self) {
+        // The sender is in this table: it does not go meanwhile.
+        let _ = self.listed.subscribe().wait_for(|listed| *listed).await;
     }
 
     /// Changes with each pod.
@@ -147,6 +155,7 @@ impl Keeper {
                         worker.send_modify(|update| update.gone = true);
                     }
                 }
+                self.table.listed.send_replace(true);
                 clear_orphans(&self.shared, &mut self.inventory);
             }
         }

@@ -2,6 +2,7 @@
 //!
 //! Everything is fetched through package registries and kept below `target/`, so that a second run needs no network.
 
+pub mod choice;
 pub mod cluster;
 pub mod debian;
 pub mod leftovers;

@@ -1,7 +1,8 @@
 //! `docs/checklist.md`: which test proves which feature. Each row's test must exist and say the row's word, so that the page
-//! cannot rot; what has no test points to a row of `docs/compatibility.md`.
+//! cannot rot; what has no test points to a row of `docs/compatibility.md`. `docs/security-regressions.md` likewise: each of its
+//! tests must be there and run by default.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::Path;
 
@@ -54,11 +55,48 @@ pub(crate) fn check(findings: &mut Vec<String>) -> Result<()> {
     Ok(())
 }
 
+const SECURITY: &str = "docs/security-regressions.md";
+/// Weaknesses that the page names at least.
+const WEAKNESSES_MIN: usize = 30;
+
+/// Checks every row of the page of published weaknesses.
+pub(crate) fn check_security(findings: &mut Vec<String>) -> Result<()> {
+    let page = fs::read_to_string(root().join(SECURITY)).context(SECURITY)?;
+    let mut files = HashMap::new();
+    let mut proven = BTreeSet::new();
+    for (i, line) in page.lines().enumerate() {
+        let Some(cells) = row(line) else { continue };
+        let [weaknesses, _, proof] = cells.as_slice() else { continue };
+        let at = format!("{SECURITY}:{}", i + 1);
+        let tests: Vec<String> = proof.split('`').skip(1).step_by(2).map(in_full).collect();
+        if tests.is_empty() {
+            findings.push(format!("{at}: no test"));
+        }
+        for test in &tests {
+            if let Err(why) = text_of(test, &mut files) {
+                findings.push(format!("{at}: {test}: {why}"));
+            }
+        }
+        proven.extend(weaknesses.split(", ").filter(|word| word.starts_with("CVE-")).map(str::to_owned));
+    }
+    if proven.len() < WEAKNESSES_MIN {
+        findings.push(format!("{SECURITY}: {} weaknesses with a test, not {WEAKNESSES_MIN}", proven.len()));
+    }
+    Ok(())
+}
+
+/// A test's path without the page's abbreviations.
+fn in_full(test: &str) -> String {
+    let short = [("R/", "crates/runtime/tests/containers/"), ("I/", "crates/images/tests/")];
+    let long = short.iter().find_map(|(short, long)| test.strip_prefix(short).map(|rest| format!("{long}{rest}")));
+    long.unwrap_or_else(|| test.to_owned())
+}
+
 /// The cells of a row of a table that is neither a head nor a rule.
 fn row(line: &str) -> Option<Vec<&str>> {
     let inner = line.strip_prefix("| ")?.strip_suffix(" |")?;
     let cells: Vec<&str> = inner.split(" | ").map(str::trim).collect();
-    let head = ["feature", "what"].contains(cells.first()?) || cells[0].starts_with("--");
+    let head = ["feature", "what", "CVE"].contains(cells.first()?) || cells[0].starts_with("--");
     (!head).then_some(cells)
 }
 
@@ -163,7 +201,8 @@ mod tests {
         let found = function(text, "b").unwrap();
         assert!(found.contains("two()") && found.contains("paused") && !found.contains("one()"), "{found}");
         assert_eq!(function(text, "d"), None);
-        assert_eq!([is_test(text, "a"), is_test(text, "b"), is_test(text, "c")], [true, true, false]);
+        assert_eq!(["a", "b", "c"].map(|name| is_test(text, name)), [true, true, false]);
+        assert_eq!(in_full("R/users.rs::x"), "crates/runtime/tests/containers/users.rs::x");
         assert_eq!(scenario("# x\nkey: 1\n\n# y\nkey: 2\n", "y"), Some("# y\nkey: 2\n".into()));
         assert_eq!(row("| a `x` | b | 0 | `c::d` |"), Some(vec!["a `x`", "b", "0", "`c::d`"]));
         assert_eq!((row("| feature | word | P | proof |"), row("|---|---|")), (None, None));

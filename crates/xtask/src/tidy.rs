@@ -140,6 +140,7 @@ pub(crate) fn run() -> Result<()> {
     }
     strays(&mut findings)?;
     crate::checklist::check(&mut findings)?;
+    crate::checklist::check_security(&mut findings)?;
     if findings.is_empty() {
         return Ok(());
     }

@@ -57,6 +57,7 @@ const CASES: &[Case] = &[
     ("rolling_update_drops_nothing", traffic::rolling_update_drops_nothing),
     ("postgres_keeps_its_data", postgres::keeps_its_data),
     ("shutdown_delay", drain::shutdown_delay),
+    ("host_users", node::host_users),
     ("static_pods", node::static_pods),
     ("graceful_node_shutdown", node::graceful_node_shutdown),
     ("containers_survive_the_server", crash::containers_survive_the_server),

@@ -1,11 +1,11 @@
 //! A node with settings of its own: manifests of static pods, and the machine's shutdown.
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use corten_testkit::cluster::Cluster;
 use rustix::process::Signal;
 
-use crate::contains;
 use crate::own_server::OwnServer;
+use crate::{contains, namespace};
 
 const NODE: &str = "e2e-node";
 const EVICTION: &str = "--eviction-hard=memory.available<50Mi,nodefs.available<1%";
@@ -115,4 +115,50 @@ pub(crate) fn graceful_node_shutdown(cluster: &mut Cluster) -> Result<()> {
     }
     wait(cluster, &server, "pod/fixed-e2e-node", "condition=Ready")?;
     server.down()
+}
+
+const MAPPED: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: mapped}\nspec:\n  hostUsers: false\n  terminationGracePeriodSeconds: 1\n  \
+     volumes:\n  - {name: data, emptyDir: {}}\n  - {name: told, downwardAPI: {items: [{path: name, fieldRef: {fieldPath: metadata.name}}]}}\n  \
+     containers:\n  - name: root\n    image: test.local/busybox:1\n    command: [sleep, \"1000\"]\n    \
+     volumeMounts: [{name: data, mountPath: /data}, {name: told, mountPath: /told}]\n  \
+     - name: user\n    image: test.local/busybox:1\n    command: [sleep, \"1000\"]\n    securityContext: {runAsUser: 1000}\n    \
+     volumeMounts: [{name: data, mountPath: /data}]\n";
+
+/// `hostUsers: false`: root in the pod is nobody outside, and the pod's volumes are its own users' all the same.
+pub(crate) fn host_users(cluster: &mut Cluster) -> Result<()> {
+    namespace(cluster, "users")?;
+    cluster.kubectl_with(&["-n", "users", "apply", "-f", "-"], MAPPED)?;
+    cluster.kubectl(&["-n", "users", "wait", "pod/mapped", "--for=condition=Ready", "--timeout=60s"])?;
+    let exec = |container: &str, script: &str| {
+        cluster.kubectl(&["-n", "users", "exec", "mapped", "-c", container, "--", "sh", "-c", script])
+    };
+    let map = exec("root", "cat /proc/self/uid_map")?;
+    let numbers: Vec<u32> = map.split_whitespace().map(str::parse).collect::<Result<_, _>>().context(map.clone())?;
+    let [0, first, 65536] = numbers[..] else { bail!("uid_map: {map}") };
+    ensure!(first >= 65536, "root is mapped to {first}");
+    ensure!(exec("user", "cat /proc/self/uid_map")? == map, "the containers of a pod have the same users");
+    let written =
+        exec("root", "id -u; cat /told/name; echo; echo one > /data/root && chmod 777 /data && stat -c %u /data/root")?;
+    ensure!(written == "0\nmapped\n0\n", "{written:?}");
+    let written = exec("user", "id -u; cat /data/root; echo two > /data/user && stat -c %u /data/user")?;
+    ensure!(written == "1000\none\n1000\n", "{written:?}");
+    let outside = owners_outside(first)?;
+    ensure!(outside == [first, first + 1000], "the pod's processes belong to {outside:?} of this machine");
+    cluster.kubectl(&["delete", "namespace", "users", "--timeout=60s"]).map(drop)
+}
+
+/// To whom the processes belong, as this machine sees it, whose users begin at `first`.
+fn owners_outside(first: u32) -> Result<Vec<u32>> {
+    let mut owners = std::collections::BTreeSet::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let dir = entry?.path();
+        // A process may have gone meanwhile, and what is no process has neither file.
+        let read = |file: &str| std::fs::read_to_string(dir.join(file)).unwrap_or_default();
+        if read("uid_map").split_whitespace().nth(1) == Some(&first.to_string()) {
+            let status = read("status");
+            let line = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+            owners.extend(line.and_then(|ids| ids.split_whitespace().next()).map(str::parse::<u32>).transpose()?);
+        }
+    }
+    Ok(owners.into_iter().collect())
 }

@@ -266,27 +266,30 @@ impl Worker {
         }
     }
 
-    /// Whether the node takes the pod. A pod that is going already gets nothing any more.
+    /// Whether the node takes the pod, asked in the kubelet's order (`NewMainKubelet`: eviction, room, AppArmor, shutdown): the first
+    /// that says no is the reason that everyone sees. A pod that is going already gets nothing any more.
     async fn admit(&self) -> Result<(), Rejection> {
         let shared = &self.ctx.shared;
         if self.ctx.pod.is_terminating() {
             return Ok(());
         }
-        if let Some(message) = corten_podplan::security::app_armor_refusal(&self.ctx.pod, shared.facts.app_armor) {
-            return Err(Rejection { reason: "AppArmor".into(), message });
-        }
-        if let Some(rejection) = shared.shutdown.refuses() {
-            return Err(rejection);
-        }
         if let Some(message) = corten_podplan::eviction::refuses(&shared.conditions.get(), &self.ctx.pod) {
             return Err(Rejection { reason: corten_podplan::eviction::REASON.into(), message });
         }
         match crate::node_object::admitting(shared).await {
-            Ok(node) => shared.ledger.admit(&node, &self.ctx.pod),
+            Ok(node) => shared.ledger.admit(&node, &self.ctx.pod)?,
             Err(error) => {
                 tracing::warn!(error, "the node's object cannot be read: a pod is taken unseen");
                 shared.ledger.adopt(&self.ctx.pod);
-                Ok(())
+            }
+        }
+        let app_armor = corten_podplan::security::app_armor_refusal(&self.ctx.pod, shared.facts.app_armor);
+        let app_armor = app_armor.map(|message| Rejection { reason: "AppArmor".into(), message });
+        match app_armor.or_else(|| shared.shutdown.refuses()) {
+            None => Ok(()),
+            Some(rejection) => {
+                shared.ledger.release(self.ctx.uid());
+                Err(rejection)
             }
         }
     }

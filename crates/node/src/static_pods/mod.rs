@@ -11,7 +11,9 @@ mod slots;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
+use corten_base::Timestamp;
 use corten_kinds::{Kind, Registry, id};
 use corten_object::{Object, time};
 use tokio::sync::watch;
@@ -28,10 +30,22 @@ pub type Wanted = watch::Sender<Option<Vec<Arc<Object>>>>;
 /// The row of Pod.
 static POD: LazyLock<Arc<Kind>> = LazyLock::new(|| Registry::builtin().get(id::POD).clone());
 
-/// What was last read of a file: its text or why it could not be read, and the pod that it last made.
+/// What was last read of a file.
 struct Known {
+    /// Its text, or why it could not be read.
     text: Result<String, String>,
+    /// The pod that it last made.
     pod: Option<Arc<Object>>,
+    /// Since when it makes none.
+    wrong_since: Option<Timestamp>,
+}
+
+impl Known {
+    /// When a file that has got wrong loses the pod that it made before.
+    fn loses_pod_at(&self, patience: Duration) -> Option<Timestamp> {
+        let since = self.wrong_since.filter(|_| self.pod.is_some())?;
+        since.checked_add(patience).ok()
+    }
 }
 
 /// Reads the manifests now and after each change. Ends when there is nothing to read.
@@ -50,63 +64,83 @@ pub async fn follow(shared: Arc<Shared>, wanted: Arc<Wanted>) -> Result<(), Stri
     let mut watched = directory::Directory::new(&path).map_err(said)?;
     loop {
         watched.watch().map_err(said)?;
-        take(&shared, &path, &mut known, &wanted).await?;
-        watched.changed().await.map_err(said)?;
+        let wake_at = take(&shared, &path, &mut known, &wanted).await?;
+        let patience = async {
+            match wake_at {
+                Some(at) => shared.clock.sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            changed = watched.changed() => changed.map_err(said)?,
+            () = patience => {}
+        }
     }
 }
 
-/// Reads the manifests and says which pods they ask for.
+/// Reads the manifests and says which pods they ask for. Gives when to look again though nothing changes.
 async fn take(
     shared: &Arc<Shared>,
     path: &Path,
     known: &mut BTreeMap<PathBuf, Known>,
     wanted: &Wanted,
-) -> Result<(), String> {
+) -> Result<Option<Timestamp>, String> {
     let place = path.to_owned();
     match shared.blocking(move |_| directory::read(&place)).await? {
         Ok(files) => {
             note(shared, known, files);
             let pods: Vec<Arc<Object>> = known.values().filter_map(|file| file.pod.clone()).collect();
             wanted.send_replace(Some(pods));
+            let patience = shared.config.file_check;
+            Ok(known.values().filter_map(|file| file.loses_pod_at(patience)).min())
         }
         Err(error) => {
             // Those that run stay; without any, the node goes on.
             tell(shared, path, &format!("{}: {error}", path.display()));
             wanted.send_if_modified(|now| now.is_none() && now.replace(Vec::new()).is_none());
+            Ok(None)
         }
     }
-    Ok(())
 }
 
-/// Takes files in as they are now. A file that is wrong keeps the pod that it made before.
+/// Takes files in as they are now. A file that gets wrong keeps the pod that it made before until upstream would have listed the files
+/// again (`consumeWatchEvent` passes over it, `listConfig` leaves its pod out); the other files go on.
 fn note(shared: &Shared, known: &mut BTreeMap<PathBuf, Known>, files: BTreeMap<PathBuf, std::io::Result<String>>) {
     known.retain(|path, _| files.contains_key(path));
-    let seen = time::format_micro(shared.clock.now());
+    let now = shared.clock.now();
     for (path, text) in files {
         let text = text.map_err(|error| format!("{}: {error}", path.display()));
-        let before = known.remove(&path);
-        if before.as_ref().is_some_and(|before| before.text == text) {
-            known.extend(before.map(|before| (path, before)));
-            continue;
-        }
-        let file = path.to_string_lossy();
-        let reading = manifest::Reading { kind: &POD, node: &shared.config.node_name, file: &file, seen: &seen };
-        let read = text.as_deref().map_err(Clone::clone).and_then(|text| manifest::read(text, &reading));
-        let before = before.and_then(|before| before.pod);
-        let pod = match read {
-            Ok(read) => {
-                for unknown in read.unknown {
-                    tracing::warn!(file = %path.display(), "static pod: {unknown}");
-                }
-                // The same pod stays as it was first seen.
-                Some(before.filter(|before| before.head.uid == read.pod.head.uid).unwrap_or(read.pod))
-            }
-            Err(error) => {
-                tell(shared, &path, &error);
-                before
-            }
+        let mut file = match known.remove(&path) {
+            Some(before) if before.text == text => before,
+            before => read(shared, &path, text, before, now),
         };
-        known.insert(path, Known { text, pod });
+        if file.loses_pod_at(shared.config.file_check).is_some_and(|at| now >= at) {
+            tracing::error!(file = %path.display(), "static pod: its manifest is still wrong, so it ends");
+            file.pod = None;
+        }
+        known.insert(path, file);
+    }
+}
+
+/// Reads a file that is not as it was before.
+fn read(shared: &Shared, path: &Path, text: Result<String, String>, before: Option<Known>, now: Timestamp) -> Known {
+    let (seen, file) = (time::format_micro(now), path.to_string_lossy());
+    let reading = manifest::Reading { kind: &POD, node: &shared.config.node_name, file: &file, seen: &seen };
+    let outcome = text.as_deref().map_err(Clone::clone).and_then(|text| manifest::read(text, &reading));
+    let (pod, wrong_since) = before.map(|before| (before.pod, before.wrong_since)).unwrap_or_default();
+    match outcome {
+        Ok(read) => {
+            for unknown in read.unknown {
+                tracing::warn!(file = %path.display(), "static pod: {unknown}");
+            }
+            // The same pod stays as it was first seen.
+            let pod = pod.filter(|pod| pod.head.uid == read.pod.head.uid).unwrap_or(read.pod);
+            Known { text, pod: Some(pod), wrong_since: None }
+        }
+        Err(error) => {
+            tell(shared, path, &error);
+            Known { text, pod, wrong_since: wrong_since.or(Some(now)) }
+        }
     }
 }
 

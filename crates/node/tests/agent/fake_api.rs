@@ -20,6 +20,8 @@ pub struct FakeApi {
     tokens: std::sync::atomic::AtomicU8,
     /// Nobody answers.
     pub away: std::sync::atomic::AtomicBool,
+    /// Nobody takes the status of a node.
+    pub no_node_status: std::sync::atomic::AtomicBool,
 }
 
 #[derive(Default)]
@@ -31,7 +33,14 @@ struct State {
 impl FakeApi {
     pub fn new() -> Arc<FakeApi> {
         let (registry, feed) = (Registry::builtin(), broadcast::channel(4096).0);
-        Arc::new(FakeApi { registry, state: Mutex::default(), feed, tokens: 0.into(), away: false.into() })
+        Arc::new(FakeApi {
+            registry,
+            state: Mutex::default(),
+            feed,
+            tokens: 0.into(),
+            away: false.into(),
+            no_node_status: false.into(),
+        })
     }
 
     pub fn put(&self, key: &ObjectKey, mut tree: Tree) -> Arc<Object> {
@@ -116,6 +125,13 @@ impl FakeApi {
                     return Err(Status::already_exists("", "things", &target.key.name));
                 }
                 Ok(self.written(Some(self.put(&target.key, body)), None))
+            }
+            Write::Patch { target, .. }
+                if target.key.kind == corten_kinds::id::NODE
+                    && target.subresource == "status"
+                    && self.no_node_status.load(std::sync::atomic::Ordering::SeqCst) =>
+            {
+                Err(Status::new(Reason::ServiceUnavailable, "nobody takes it"))
             }
             Write::Patch { target, body, .. } => {
                 let found = self.find(&target.key).ok_or_else(|| Status::not_found("", "things", &target.key.name))?;

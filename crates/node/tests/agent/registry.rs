@@ -9,8 +9,10 @@ use corten_base::SystemClock;
 use corten_images::{BuildOptions, Digest, Hosts, Image, ImageConfig, ImageStore, Registry};
 use corten_node::StoreImages;
 use corten_testkit::registry::{self as debian, Content, put_blob, put_manifest};
+use tokio::sync::watch;
 
 use crate::Cluster;
+use crate::watching::until_in;
 
 /// What the line does with what the registry says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +29,7 @@ struct Line {
     mood: Mutex<Mood>,
     changed: Condvar,
     /// Bytes that have passed towards the node, and connections that were broken.
-    passed: Mutex<(u64, u64)>,
+    passed: watch::Sender<(u64, u64)>,
 }
 
 impl Line {
@@ -48,12 +50,12 @@ impl Line {
                 Mood::StallAfter(_) => mood = self.changed.wait(mood).unwrap(),
                 Mood::BreakAfter(_) => {
                     *mood = Mood::BreakAfter(0);
-                    self.passed.lock().unwrap().1 += 1;
+                    self.passed.send_modify(|passed| passed.1 += 1);
                     return false;
                 }
             }
         }
-        self.passed.lock().unwrap().0 += bytes;
+        self.passed.send_modify(|passed| passed.0 += bytes);
         true
     }
 }
@@ -88,7 +90,11 @@ impl Shop {
         let server = debian::Registry::start(&dir.join("storage"), &[], auth).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let line = Arc::new(Line { mood: Mutex::new(Mood::Open), changed: Condvar::new(), passed: Mutex::new((0, 0)) });
+        let line = Arc::new(Line {
+            mood: Mutex::new(Mood::Open),
+            changed: Condvar::new(),
+            passed: watch::Sender::new((0, 0)),
+        });
         let (shared, to) = (line.clone(), server.address.clone());
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -106,7 +112,15 @@ impl Shop {
 
     /// Bytes that have passed towards the node, and connections that were broken.
     pub fn passed(&self) -> (u64, u64) {
-        *self.line.passed.lock().unwrap()
+        *self.line.passed.borrow()
+    }
+
+    /// Waits until so many connections were broken.
+    pub async fn until_broken(&self, count: u64) {
+        let mut passed = self.line.passed.subscribe();
+        let broken = passed.wait_for(|passed| passed.1 >= count);
+        let broken = tokio::time::timeout(std::time::Duration::from_secs(60), broken).await;
+        assert!(broken.is_ok(), "{:?}", self.passed());
     }
 
     fn storage(&self) -> PathBuf {
@@ -174,7 +188,7 @@ pub fn shell(script: &str) -> ImageConfig {
 fn carry(line: &Line, client: TcpStream, to: &str) {
     // Of a broken line not even a connection comes through.
     if *line.mood.lock().unwrap() == Mood::BreakAfter(0) {
-        line.passed.lock().unwrap().1 += 1;
+        line.passed.send_modify(|passed| passed.1 += 1);
         return;
     }
     let Ok(server) = TcpStream::connect(to) else { return };
@@ -220,30 +234,14 @@ impl Cluster {
         out
     }
 
-    /// Waits until a pod's log is so.
-    pub async fn until_log(&self, pod: &str, wanted: &str) {
-        let mut seen = String::new();
-        for _ in 0..200 {
-            seen = self.log(pod, false).await;
-            if seen == wanted {
-                return;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
-        assert_eq!(seen, wanted);
-    }
-
     /// Waits until the node's images are so: their ids.
     pub async fn until_images(&self, what: &str, check: impl Fn(&[String]) -> bool) {
-        let mut seen = Vec::new();
-        for _ in 0..600 {
-            seen = self.images.stored().await.unwrap().into_iter().map(|image| image.id).collect();
-            if check(&seen) {
-                return;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
-        panic!("{what}: {seen:?}");
+        let seen = async || {
+            let stored = self.images.stored().await.unwrap();
+            check(&stored.into_iter().map(|image| image.id).collect::<Vec<String>>())
+        };
+        // The index is replaced as a whole.
+        until_in(&[&self.config.data_dir.join("images")], what, seen).await;
     }
 
     /// A root directory of busybox and some files.
@@ -331,24 +329,23 @@ impl Disk {
 
     /// Waits until less is used.
     pub async fn until_below(&self, percent: u64) {
-        for _ in 0..200 {
-            if self.used_percent() < percent {
-                return;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
-        panic!("{} percent are still used", self.used_percent());
+        // What images lose goes through this directory.
+        let below = async || self.used_percent() < percent;
+        until_in(&[&self.at.join("images/tmp")], &format!("less than {percent} percent"), below).await;
     }
 
-    /// Fills it until so much is used.
+    /// Fills it until so much is used, at one stroke: otherwise the node could begin to clear up in the middle of it.
     pub fn fill(&self, percent: u64) {
         use std::os::unix::fs::OpenOptionsExt as _;
         let file = std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(self.at.join("filler"));
-        let mut file = file.unwrap();
-        while self.used_percent() < percent {
-            file.write_all(&[7; 1 << 18]).unwrap();
-            file.sync_all().unwrap();
-        }
+        let file = file.unwrap();
+        let found = rustix::fs::statvfs(&self.at).unwrap();
+        // The most that may stay available, and a little less: the file's own blocks count, too.
+        let stays = (101 - percent) * found.f_blocks / 100 - (1 << 18) / found.f_frsize;
+        let more = found.f_bavail.saturating_sub(stays) * found.f_frsize;
+        let none = rustix::fs::FallocateFlags::empty();
+        rustix::fs::fallocate(&file, none, file.metadata().unwrap().len(), more).unwrap();
+        assert_eq!(self.used_percent(), percent);
     }
 
     /// Ends the test's node and its disk.

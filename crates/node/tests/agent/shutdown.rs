@@ -43,11 +43,16 @@ pub async fn shutdown_ends_pods_by_priority(cluster: Cluster) {
     let late = cluster.until("late", "rejected", |pod: &Tree| pod.str_at("status.phase") == "Failed").await;
     assert_eq!(late.str_at("status.reason"), "NodeShutdown");
     assert_eq!(late.str_at("status.message"), "Pod was rejected: Pod was rejected as the node is shutting down.");
+    // Whoever would not have been taken anyhow hears that.
+    let asks = container.replace(r#""image":"i","#, r#""image":"i","resources":{"requests":{"cpu":"100k"}},"#);
+    cluster.create("large", &asks);
+    let large = cluster.until("large", "rejected", |pod: &Tree| pod.str_at("status.phase") == "Failed").await;
+    assert_eq!(large.str_at("status.reason"), "OutOfcpu");
     cluster.running.as_ref().unwrap().0.cancel_shutdown().await;
     assert_eq!(ready(&cluster).0, "True");
     cluster.create("later", container);
     cluster.running("later").await;
-    for name in ["plain", "critical", "late", "later"] {
+    for name in ["plain", "critical", "late", "large", "later"] {
         cluster.delete(name).await;
     }
     cluster.end().await;

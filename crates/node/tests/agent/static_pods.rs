@@ -8,6 +8,7 @@ use corten_kinds::id;
 use corten_object::ObjectKey;
 use corten_tree::Tree;
 
+use crate::watching::until_in;
 use crate::{Cluster, container_id};
 
 fn manifest(name: &str, script: &str) -> String {
@@ -81,10 +82,12 @@ pub async fn static_pods_and_mirrors(mut cluster: Cluster) {
     cluster.running("second-n1").await;
     assert_eq!(container_id(&cluster.running("web-n1").await), before);
 
-    // A manifest that gets wrong keeps its pod; one that says something else is another pod.
+    // A manifest that gets wrong keeps its pod for a while; one that says something else is another pod.
     put(&dir, "web.yaml", "kind: [");
     told(&cluster, "web.yaml").await;
     assert_eq!(container_id(&cluster.running("web-n1").await), before);
+    cluster.api.until("the mirror goes", |api| api.find(&Cluster::key("web-n1")).is_none().then_some(())).await;
+    cluster.running("second-n1").await;
     put(&dir, "web.yaml", &manifest("web", "echo second; while true; do sleep 0.1; done"));
     let changed = cluster.until("web-n1", "another pod", |pod| {
         meta(pod, "kubernetes.io/config.mirror").is_some_and(|h| h != hash) && pod.str_at("status.phase") == "Running"
@@ -119,17 +122,40 @@ pub async fn static_pods_without_the_api(mut cluster: Cluster) {
     );
     put(&dir, "alone.yaml", &text);
     cluster.start_agent().await;
-    let up = async {
-        while !mark.join("up").exists() {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(std::time::Duration::from_secs(30), up).await.expect("the static pod did not run");
+    until_in(&[&mark], "the static pod runs", async || mark.join("up").exists()).await;
     assert!(cluster.api.find(&Cluster::key("alone-n1")).is_none());
     cluster.api.away.store(false, Ordering::SeqCst);
     let pod = cluster.running("alone-n1").await;
     assert_eq!(pod.list_at("status.containerStatuses")[0].i64_at("restartCount"), Some(0));
     std::fs::remove_file(dir.join("alone.yaml")).unwrap();
     cluster.api.until("the mirror goes", |api| api.find(&Cluster::key("alone-n1")).is_none().then_some(())).await;
+    cluster.end().await;
+}
+
+/// Before the API has the node's first status, static pods are admitted by what the status is going to say.
+pub async fn static_pods_before_the_first_status(mut cluster: Cluster) {
+    drop(cluster.stop_agent().await);
+    let options = DeleteOptions { grace_seconds: Some(0), ..DeleteOptions::default() };
+    let node = ObjectKey::new(id::NODE, "", "n1");
+    cluster.api.write(Write::Delete { key: node.clone(), options }, WriteOptions::default()).await.unwrap();
+    cluster.api.no_node_status.store(true, Ordering::SeqCst);
+    let dir = cluster.base.join("manifests");
+    std::fs::create_dir(&dir).unwrap();
+    put(&dir, "fits.yaml", &manifest("fits", "sleep 1000"));
+    let large = manifest("large", "sleep 1000").replace("image: i,", "image: i, resources: {requests: {cpu: 100k}},");
+    put(&dir, "large.yaml", &large);
+    cluster.start_agent().await;
+    cluster.running("fits-n1").await;
+    let refused = cluster.until("large-n1", "refused", |pod| pod.str_at("status.phase") == "Failed").await;
+    assert_eq!(refused.str_at("status.reason"), "OutOfcpu", "{refused}");
+    let found = cluster.api.find(&node).unwrap().to_tree();
+    assert!(found.path("status.allocatable").is_none(), "{found}");
+    cluster.api.no_node_status.store(false, Ordering::SeqCst);
+    cluster.api.until("a status", |api| api.find(&node)?.to_tree().path("status.allocatable").map(drop)).await;
+    assert_eq!(cluster.running("fits-n1").await.list_at("status.containerStatuses")[0].i64_at("restartCount"), Some(0));
+    std::fs::remove_dir_all(&dir).unwrap();
+    for name in ["fits-n1", "large-n1"] {
+        cluster.api.until("the mirror goes", |api| api.find(&Cluster::key(name)).is_none().then_some(())).await;
+    }
     cluster.end().await;
 }

@@ -1,6 +1,6 @@
 //! Start, end, log, environment, users, mounts.
 
-use crate::machine::Machine;
+use crate::machine::{Machine, bind};
 use corten_runtime::*;
 use std::fs;
 
@@ -110,12 +110,7 @@ fn mounts(m: &Machine) {
     let data = m.base.join("data");
     fs::create_dir_all(data.join("inner")).unwrap();
     fs::write(data.join("file"), "content\n").unwrap();
-    let bind = |destination: &str, path: &str, read_only| Mount {
-        destination: destination.into(),
-        source: MountSource::Bind(data.join(path)),
-        read_only,
-        propagation: Propagation::Private,
-    };
+    let bind = |destination: &str, path: &str, read_only| Mount { read_only, ..bind(destination, &data.join(path)) };
     let script = "cat /data/file /etc/one; echo x > /data/new; echo x > /ro/new || echo ro; touch /etc/one 2>/dev/null || echo ro; \
         grep ' /scratch ' /proc/mounts | cut -d' ' -f3; touch /scratch/x && echo ok; stat -c %a /scratch; \
         ls -l /dev/fd /dev/ptmx | sed 's/.*-> //'; df -k /dev/shm | tail -1 | tr -s ' ' | cut -d' ' -f2";

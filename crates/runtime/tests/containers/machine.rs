@@ -165,6 +165,16 @@ pub fn readable(fd: impl AsFd, seconds: i64) -> bool {
     }
 }
 
+/// A file or directory of this machine at a place in a container.
+pub fn bind(destination: &str, source: &Path) -> Mount {
+    Mount {
+        destination: destination.into(),
+        source: MountSource::Bind(source.to_owned()),
+        read_only: ReadOnly::No,
+        propagation: Propagation::Private,
+    }
+}
+
 /// Reads until the end.
 pub fn read_all(fd: OwnedFd) -> String {
     let (mut file, mut bytes) = (fs::File::from(fd), Vec::new());

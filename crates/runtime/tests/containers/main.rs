@@ -19,6 +19,8 @@ mod users;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
+use corten_testkit::choice::Choice;
+
 type Test = (&'static str, fn(&machine::Machine));
 
 fn main() -> ExitCode {
@@ -29,7 +31,7 @@ fn main() -> ExitCode {
     {
         lifecycle::server_to_kill(base.as_ref(), id);
     }
-    let filter = arguments.iter().find(|a| !a.starts_with('-'));
+    let choice = Choice::of(&arguments);
     if arguments.iter().any(|a| a == "--list") {
         return ExitCode::SUCCESS;
     }
@@ -51,7 +53,7 @@ fn main() -> ExitCode {
     ]
     .concat();
     let mut failed = Vec::new();
-    for (name, test) in tests.iter().filter(|(name, _)| filter.is_none_or(|f| name.contains(f.as_str()))) {
+    for (name, test) in tests.iter().filter(|(name, _)| choice.takes(name)) {
         let machine = machine::Machine::new(name);
         let passed = catch_unwind(AssertUnwindSafe(|| test(&machine))).is_ok();
         let clean = catch_unwind(AssertUnwindSafe(|| machine.clean_up())).is_ok();

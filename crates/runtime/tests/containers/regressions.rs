@@ -1,10 +1,9 @@
 //! Published ways out of containers, tried again: `docs/security-regressions.md` says which.
 
-use crate::machine::{Machine, read_all};
+use crate::machine::{Machine, bind, read_all};
 use corten_runtime::*;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::path::Path;
 
 pub const TESTS: &[crate::Test] = &[
     ("own_program_is_never_written", own_program_is_never_written),
@@ -74,15 +73,6 @@ fn no_mount_inside_proc(m: &Machine) {
     spec.mounts = vec![bind("/way/attr", &data)];
     let made = m.runtime.create_container(&spec).and_then(|()| m.runtime.start_container("link").map(drop));
     assert!(made.is_err(), "a link led a mount into /proc");
-}
-
-fn bind(destination: &str, source: &Path) -> Mount {
-    Mount {
-        destination: destination.into(),
-        source: MountSource::Bind(source.to_owned()),
-        read_only: ReadOnly::No,
-        propagation: Propagation::Private,
-    }
 }
 
 /// CVE-2025-31133, CVE-2025-52565: an image that has links where devices are bound from or to (`/dev/null`, `/dev/console`).

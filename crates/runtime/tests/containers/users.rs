@@ -1,6 +1,6 @@
 //! Sandboxes with users of their own (`hostUsers: false`): root inside is nobody on the host.
 
-use crate::machine::{Machine, read_all, read_until};
+use crate::machine::{Machine, bind, read_all, read_until};
 use corten_runtime::*;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -21,15 +21,6 @@ const IDS: IdRange = IdRange { first: 30 << 16, count: 1 << 16 };
 fn sandbox(m: &Machine) {
     m.runtime.create_sandbox(&SandboxSpec { users: Some(IDS), ..m.sandbox_spec("s") }).unwrap();
     assert!(m.runtime.sandbox("s").unwrap().ready);
-}
-
-fn bind(destination: &str, source: &Path) -> Mount {
-    Mount {
-        destination: destination.into(),
-        source: MountSource::Bind(source.to_owned()),
-        read_only: ReadOnly::No,
-        propagation: Propagation::Private,
-    }
 }
 
 fn users_are_mapped(m: &Machine) {
