@@ -5,6 +5,7 @@ use clap::Args;
 use corten_base::{Clock as _, Entropy as _, SystemClock, SystemEntropy};
 use corten_client::collection_path;
 use corten_kinds::id;
+use corten_object::time;
 use corten_tree::{Tree, tree};
 use hyper::Method;
 
@@ -92,7 +93,8 @@ pub(crate) async fn restart(session: &Session, args: RestartArgs) -> Result<u8> 
     let reviews = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
     let me = session.client.json(Method::POST, reviews, "application/json", Some(&review)).await?;
     let request = tree!({"container": (container.as_str()),
-        "at": (SystemClock.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()),
+        // To be compared with when the container was started, which may be this second.
+        "at": (time::format_micro(SystemClock.now())),
         "by": (me.str_at("status.userInfo.username")), "why": (args.why.as_str())});
     let patch = tree!({"metadata": {"annotations": {"corten.dev/restart": (request.to_json_string())}}});
     session.client.json(Method::PATCH, &path, "application/merge-patch+json", Some(&patch)).await?;

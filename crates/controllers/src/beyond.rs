@@ -20,9 +20,10 @@ pub const REPLACE_BROKEN: &str = "corten.dev/replace-broken";
 
 pub use corten_kinds::beyond::GROW_CLAIMS;
 
-/// Whether an annotation is one of Corten's: those are about the object that has them, and are not copied to what is made of it.
-pub fn is_ours(annotation: &str) -> bool {
-    annotation.starts_with("corten.dev/")
+/// Whether an annotation is what Corten keeps about the one object that has it. All others are copied from a deployment to its
+/// replica sets like anybody's: `kubectl rollout undo` takes them from there.
+pub fn is_kept(annotation: &str) -> bool {
+    [ROLLED_BACK_FROM, CONFIG_HASH].contains(&annotation)
 }
 
 /// Whether an object asks for something.

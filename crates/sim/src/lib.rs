@@ -16,5 +16,5 @@ mod users;
 
 pub use check::Fault;
 pub use executor::{Hiccups, Sim, SimClock};
-pub use run::{Report, run, shrink};
+pub use run::{Report, run, run_to_fault, shrink};
 pub use script::Script;

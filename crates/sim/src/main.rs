@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use std::time::Instant;
 
 use clap::Parser;
-use corten_sim::{Report, Script, run, shrink};
+use corten_sim::{Report, Script, run, run_to_fault, shrink};
 
 /// Simulates whole clusters from seeds: real pipeline, cache, controllers and scheduler, virtual time, injected faults
 #[derive(Debug, Parser)]
@@ -36,7 +36,7 @@ struct Options {
     /// How many seeds run at once (as many as there are processors)
     #[arg(long)]
     jobs: Option<NonZero<usize>>,
-    /// Tell only what broke, as `seed<TAB>invariant<TAB>virtual seconds<TAB>text`, and how long it took
+    /// Tell only what broke, as `seed<TAB>invariant<TAB>virtual seconds<TAB>text`, and how long it took; with `--stop` a run ends there
     #[arg(long)]
     terse: bool,
     /// What to log (as `corten_manager=debug`)
@@ -99,6 +99,8 @@ fn run_all(options: &Options) -> Told<'_> {
     // What is logged is to be read in its order.
     let many = if options.log == "off" { std::thread::available_parallelism().map_or(1, NonZero::get) } else { 1 };
     let jobs = options.jobs.map_or(many, NonZero::get);
+    // Of a seed that breaks, nobody wants to know what else does.
+    let run = if options.terse && options.stop { run_to_fault } else { run };
     std::thread::scope(|threads| {
         let (send, receive) = mpsc::sync_channel(jobs);
         for _ in 0..jobs {

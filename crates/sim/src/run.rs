@@ -47,7 +47,12 @@ impl fmt::Display for Report {
 
 /// Simulates a cluster in which a script happens.
 pub fn run(script: &Script) -> Report {
-    Run::start(script).finish()
+    Run::start(script, false).finish()
+}
+
+/// The same, which ends with the first fault.
+pub fn run_to_fault(script: &Script) -> Report {
+    Run::start(script, true).finish()
 }
 
 /// Takes from a script that fails whatever can be taken while the same rule is broken, and runs what is left.
@@ -60,7 +65,7 @@ pub fn shrink(report: &Report) -> Report {
         let mut from = 0;
         while from < best.script.steps.len() && tries < SHORTER_MAX {
             tries += 1;
-            let shorter = run(&best.script.without(from, size));
+            let shorter = run_to_fault(&best.script.without(from, size));
             if shorter.faults.iter().any(|f| f.invariant == broken) {
                 best = shorter;
             } else {
@@ -79,25 +84,46 @@ struct Run {
     nodes: Nodes,
     users: Arc<tokio::sync::Mutex<Users>>,
     node_seconds: i64,
+    /// Whether the first fault is the end of it.
+    to_fault: bool,
 }
 
 impl Run {
-    fn start(script: &Script) -> Run {
+    fn start(script: &Script, to_fault: bool) -> Run {
         let cluster = Cluster::start(script.seed, script.faults);
         let nodes = Nodes::start(&cluster, script.nodes);
         let checker = Checker::new(&cluster, nodes.clone());
         let users = Arc::new(tokio::sync::Mutex::new(Users::new(&cluster, nodes.clone())));
-        Run { script: script.clone(), cluster, checker, nodes, users, node_seconds: 0 }
+        Run { script: script.clone(), cluster, checker, nodes, users, node_seconds: 0, to_fault }
     }
 
     fn finish(mut self) -> Report {
         let began = self.cluster.sim.now();
+        self.happen();
+        Report {
+            revisions: self.checker.revisions,
+            seconds: self.cluster.sim.now().duration_since(began).as_secs(),
+            node_seconds: self.node_seconds,
+            faults: self.checker.faults,
+            script: self.script,
+        }
+    }
+
+    /// Whether nothing more need happen.
+    fn is_over(&self) -> bool {
+        self.to_fault && !self.checker.faults.is_empty()
+    }
+
+    /// The script, until all is quiet and users have taken everything away again.
+    fn happen(&mut self) {
         let users = self.users.clone();
         self.act(async move { users.lock().await.begin().await });
-        for (pause, deed) in std::mem::take(&mut self.script.steps) {
+        for (pause, deed) in self.script.steps.clone() {
+            if self.is_over() {
+                return;
+            }
             self.pass(Duration::from_millis(pause));
             self.step(&deed);
-            self.script.steps.push((pause, deed));
         }
         let cut_off = self.script.steps.iter().any(|(_, deed)| matches!(deed, Deed::Silence(..) | Deed::Slow(..)));
         if cut_off {
@@ -113,13 +139,6 @@ impl Run {
         self.act(async move { users.lock().await.end().await });
         if self.settle() {
             self.checker.ended();
-        }
-        Report {
-            revisions: self.checker.revisions,
-            seconds: self.cluster.sim.now().duration_since(began).as_secs(),
-            node_seconds: self.node_seconds,
-            faults: self.checker.faults,
-            script: self.script,
         }
     }
 
@@ -153,6 +172,9 @@ impl Run {
         let until = began.checked_add(duration).expect("within jiff's range");
         let mut any = false;
         loop {
+            if self.is_over() {
+                return any;
+            }
             while self.cluster.sim.step() {
                 any |= self.checker.follow();
             }
@@ -172,7 +194,7 @@ impl Run {
             what.await;
             *flag.lock().unwrap_or_else(PoisonError::into_inner) = true;
         }));
-        while !*done.lock().unwrap_or_else(PoisonError::into_inner) {
+        while !*done.lock().unwrap_or_else(PoisonError::into_inner) && !self.is_over() {
             self.pass(Duration::from_secs(1));
         }
     }
@@ -183,6 +205,9 @@ impl Run {
         let mut quiet = Duration::ZERO;
         const STEP: Duration = Duration::from_secs(30);
         while self.cluster.sim.now() < limit {
+            if self.is_over() {
+                return false;
+            }
             quiet = if self.pass(STEP) { Duration::ZERO } else { quiet + STEP };
             if quiet >= if self.checker.jobs_go_on() { QUIET_WITH_JOBS } else { QUIET } {
                 return true;

@@ -49,7 +49,7 @@ impl Rollout<'_> {
     fn copied_annotations(&self) -> Tree {
         let mut out = Tree::map();
         for (key, value) in &self.deployment.metadata.annotations {
-            if !NOT_COPIED.contains(&key.as_str()) && !beyond::is_ours(key) {
+            if !NOT_COPIED.contains(&key.as_str()) && !beyond::is_kept(key) {
                 out.insert(key.clone(), value.as_str());
             }
         }
