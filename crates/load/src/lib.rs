@@ -4,6 +4,7 @@
 //! standard input and prints a [`Sample`]; nodes it plays until its standard input closes.
 
 mod fan;
+mod follow;
 mod hollow;
 mod requests;
 mod sample;
@@ -11,7 +12,7 @@ mod sample;
 use anyhow::Result;
 use corten_client::kubeconfig::Connection;
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use requests::Template;
 pub use sample::{Sample, cpu_ticks, thousands};
@@ -53,6 +54,17 @@ pub enum Work {
     Fan { namespace: String, watchers: usize, writes: usize, pace: Pace },
     /// Nodes that pretend; there is no end to it, and no sample.
     Nodes,
+    /// Watches a collection until so many objects have come to a state.
+    Await { path: String, count: usize, state: State },
+}
+
+/// What an object has come to.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub enum State {
+    /// A workload whose status says of this generation or a later one that so many replicas are there, new and available.
+    Rolled { generation: i64, replicas: i64 },
+    /// A Job that is complete.
+    Complete,
 }
 
 /// When a load is over.
@@ -112,6 +124,11 @@ pub async fn run(job: &Job) -> Result<Sample> {
             let mut sample = fan::fan_out(&connection, namespace, *watchers, *writes, *pace).await?;
             sample.ticks = cpu_ticks(&job.target.processes).saturating_sub(before);
             Ok(sample)
+        }
+        Work::Await { path, count, state } => {
+            let began = Instant::now();
+            follow::until(&connection, path, *count, *state).await?;
+            Ok(Sample { span: began.elapsed(), ..Sample::default() })
         }
         Work::Nodes => hollow::play(&connection).await.map(|()| Sample::default()),
     }

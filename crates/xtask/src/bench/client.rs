@@ -1,12 +1,12 @@
 //! Loads are made by a small program of its own, in a release build: this one would measure itself.
 
 use std::collections::HashMap;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
-use corten_load::{Job, Sample, Target, Work};
+use corten_load::{Job, Sample, State, Target, Work};
 use tokio::sync::watch;
 
 /// Puts a load on a server.
@@ -28,6 +28,44 @@ fn begin(program: &Path, target: Target, work: Work) -> Result<Child> {
     let stdin = child.stdin.as_mut().context("its standard input was piped")?;
     writeln!(stdin, "{}", serde_json::to_string(&Job { target, work })?)?;
     Ok(child)
+}
+
+/// A watch that the program follows until something has come about. It ends with this.
+pub(super) struct Follower(Child);
+
+impl Follower {
+    /// Begins to watch.
+    ///
+    /// # Errors
+    /// If the program does not start.
+    pub fn start(program: &Path, target: Target, path: &str, count: usize, state: State) -> Result<Follower> {
+        let mut child = begin(program, target, Work::Await { path: path.into(), count, state })?;
+        drop(child.stdin.take());
+        Ok(Follower(child))
+    }
+
+    /// Waits until it has come about.
+    ///
+    /// # Errors
+    /// If the watch has ended before.
+    pub async fn done(mut self) -> Result<()> {
+        let mut stdout = self.0.stdout.take().context("its standard output was piped")?;
+        let read = tokio::task::spawn_blocking(move || {
+            let mut told = String::new();
+            stdout.read_to_string(&mut told).map(|_| told)
+        });
+        serde_json::from_str::<Sample>(&read.await??).map(drop).context("what was followed has ended")
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        drop(self.0.kill());
+        if let Err(error) = self.0.wait() {
+            eprintln!("the program that follows: {error}");
+        }
+    }
 }
 
 /// Nodes that pretend, played by the program. They end with this.

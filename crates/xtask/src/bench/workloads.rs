@@ -11,13 +11,13 @@ use clap::Args;
 use corten_base::{Clock as _, SystemClock};
 use corten_client::HttpClient;
 use corten_client::kubeconfig::Connection;
-use corten_load::{Target, cpu_ticks};
+use corten_load::{State, Target, cpu_ticks};
 use corten_testkit::{cache_dir, root};
 use corten_tree::{Tree, tree};
 use futures::StreamExt as _;
 use hyper::Method;
 
-use super::client::Hollow;
+use super::client::{Follower, Hollow};
 use super::page;
 use super::{Bench, cluster_processes, pss_kib};
 use crate::oracle::{Disk, Limits, Oracle};
@@ -144,6 +144,8 @@ impl Size {
 struct Side<'s> {
     client: HttpClient,
     hollow: Hollow,
+    program: &'s Path,
+    target: Target,
     processes: &'s [i32],
 }
 
@@ -160,8 +162,9 @@ async fn measure(
     let account = |event: &Tree| event.str_at("object.metadata.name") == "default";
     let accounts = format!("/api/v1/namespaces/{NAMESPACE}/serviceaccounts");
     follow(&client, &accounts, account).await.context("no controller makes the default service account")?;
-    let hollow = Hollow::start(program, Target::new(connection, processes)).await?;
-    let side = Side { client, hollow, processes };
+    let target = Target::new(connection, processes);
+    let hollow = Hollow::start(program, target.clone()).await?;
+    let side = Side { client, hollow, program, target, processes };
     let mut figures = Vec::new();
     for (number, scenario) in size.names().iter().enumerate() {
         let began = Instant::now();
@@ -204,8 +207,9 @@ impl Side<'_> {
         let replicas = size.replicas;
         match number {
             0 => {
+                let rolled = self.until(DEPLOYMENTS, 1, State::Rolled { generation: 1, replicas: replicas as i64 })?;
                 post(&self.client, DEPLOYMENTS, &deployment(replicas)).await?;
-                self.rolled(replicas).await?;
+                rolled.done().await?;
             }
             1 => {
                 let image =
@@ -213,8 +217,9 @@ impl Side<'_> {
                 let kind = "application/strategic-merge-patch+json";
                 let path = format!("{DEPLOYMENTS}/web");
                 let patched = self.client.json(Method::PATCH, &path, kind, Some(&image)).await;
-                let patched = patched.map_err(|s| anyhow!("{s}"))?;
-                self.rolled_at(replicas, patched.i64_at("metadata.generation").unwrap_or(0)).await?;
+                let generation = patched.map_err(|s| anyhow!("{s}"))?.i64_at("metadata.generation").unwrap_or(0);
+                let rolled = State::Rolled { generation, replicas: replicas as i64 };
+                self.until(DEPLOYMENTS, 1, rolled)?.done().await?;
             }
             2 => {
                 let path = format!("{DEPLOYMENTS}/web");
@@ -222,8 +227,9 @@ impl Side<'_> {
                 self.hollow.pods("web", 0).await?;
             }
             3 => {
+                let complete = self.until(JOBS, 1, State::Complete)?;
                 post(&self.client, JOBS, &job(size)).await?;
-                follow(&self.client, JOBS, |event| is_complete(event.path("object"))).await?;
+                complete.done().await?;
             }
             _ => return self.crons(size.crons).await,
         }
@@ -231,18 +237,9 @@ impl Side<'_> {
         Ok(Figure { time, ticks: self.ticks() - before })
     }
 
-    async fn rolled(&self, replicas: usize) -> Result<()> {
-        self.rolled_at(replicas, 1).await
-    }
-
-    /// Waits until the deployment's status says that all is done.
-    async fn rolled_at(&self, replicas: usize, generation: i64) -> Result<()> {
-        let counts = ["replicas", "updatedReplicas", "availableReplicas"];
-        follow(&self.client, DEPLOYMENTS, |event| {
-            let count = |field: &str| event.i64_at(&format!("object.status.{field}")).unwrap_or(0);
-            count("observedGeneration") >= generation && counts.iter().all(|field| count(field) == replicas as i64)
-        })
-        .await
+    /// Follows a collection until so many of it are as they are to be.
+    fn until(&self, path: &str, count: usize, state: State) -> Result<Follower> {
+        Follower::start(self.program, self.target.clone(), path, count, state)
     }
 
     /// The time begins when the minute does.
@@ -268,23 +265,12 @@ impl Side<'_> {
         if SystemClock.now() >= begin {
             bail!("making the cron jobs took longer than expected");
         }
+        let complete = self.until(JOBS, count, State::Complete)?;
         SystemClock.sleep_until(begin).await;
         let (before, began) = (self.ticks(), Instant::now());
-        let mut complete = std::collections::HashSet::new();
-        follow(&self.client, JOBS, |event| {
-            if is_complete(event.path("object")) {
-                complete.insert(event.str_at("object.metadata.uid").to_owned());
-            }
-            complete.len() >= count
-        })
-        .await?;
+        complete.done().await?;
         Ok(Figure { time: began.elapsed(), ticks: self.ticks() - before })
     }
-}
-
-fn is_complete(job: Option<&Tree>) -> bool {
-    let complete = |c: &Tree| c.str_at("type") == "Complete" && c.str_at("status") == "True";
-    job.is_some_and(|job| job.list_at("status.conditions").iter().any(complete))
 }
 
 fn container(name: &str) -> Tree {
