@@ -19,6 +19,7 @@ mod reference;
 mod registry;
 mod store;
 mod unpack;
+mod writers;
 
 pub use build::{BuildOptions, CONFIG_FILE};
 pub use builtin::{Builtin, BuiltinImage, is_builtin};

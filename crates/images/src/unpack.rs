@@ -13,9 +13,8 @@ use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags, chownat, fchmod,
-    fchown, fsetxattr, futimens, linkat, makedev, mkdirat, mknodat, openat, openat2, statat, symlinkat, unlinkat,
-    utimensat,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, XattrFlags, chownat, fchmod, fsetxattr, futimens,
+    linkat, makedev, mkdirat, mknodat, openat, openat2, statat, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 use tar::EntryType;
@@ -24,6 +23,7 @@ use crate::ahead::read_ahead;
 use crate::digest::HashingReader;
 use crate::error::At;
 use crate::store::Layer;
+use crate::writers::{self, Attributes, Dress, Owner, Stopped, Writers, times};
 use crate::{Digest, ImageError, Result};
 
 /// Overlay's mark of a directory that hides the one below.
@@ -85,6 +85,13 @@ impl From<std::io::Error> for Broken {
     }
 }
 
+impl From<Stopped> for Broken {
+    fn from(_: Stopped) -> Broken {
+        // The writers' own error is told in place of this one.
+        Broken::Other(ImageError::Unsupported("files are written no more".into()))
+    }
+}
+
 /// A directory of the layer.
 #[derive(Clone)]
 struct Parent {
@@ -141,22 +148,7 @@ impl<'l> Unpacker<'l> {
     }
 
     fn run(mut self, content: &mut impl Read) -> Result<(), Broken> {
-        let left = Cell::new(Some(HEADER_BYTES_MAX));
-        let mut archive = tar::Archive::new(Metered { content, left: &left });
-        let mut count = 0;
-        for entry in archive.entries().map_err(Broken::Archive)? {
-            let mut entry = entry.map_err(Broken::Archive)?;
-            left.set(None);
-            count += 1;
-            if count > ENTRIES_MAX {
-                let detail = format!("it has more than {ENTRIES_MAX} entries");
-                return Err(ImageError::Unsafe { layer: self.layer.clone(), detail }.into());
-            }
-            self.entry(&mut entry)?;
-            // What is left of an entry is no header: it is skipped here.
-            std::io::copy(&mut entry, &mut std::io::sink()).map_err(Broken::Archive)?;
-            left.set(Some(HEADER_BYTES_MAX));
-        }
+        writers::beside(|writers| self.entries(content, writers))?;
         for (path, seconds) in std::mem::take(&mut self.directory_times).into_iter().rev() {
             let dir = match self.open_dir(&path) {
                 // A later entry has taken its place.
@@ -168,7 +160,27 @@ impl<'l> Unpacker<'l> {
         Ok(())
     }
 
-    fn entry(&mut self, entry: &mut tar::Entry<'_, impl Read>) -> Result<(), Broken> {
+    fn entries(&mut self, content: &mut impl Read, writers: &mut Writers) -> Result<(), Broken> {
+        let left = Cell::new(Some(HEADER_BYTES_MAX));
+        let mut archive = tar::Archive::new(Metered { content, left: &left });
+        let mut count = 0;
+        for entry in archive.entries().map_err(Broken::Archive)? {
+            let mut entry = entry.map_err(Broken::Archive)?;
+            left.set(None);
+            count += 1;
+            if count > ENTRIES_MAX {
+                let detail = format!("it has more than {ENTRIES_MAX} entries");
+                return Err(ImageError::Unsafe { layer: self.layer.clone(), detail }.into());
+            }
+            self.entry(&mut entry, writers)?;
+            // What is left of an entry is no header: it is skipped here.
+            std::io::copy(&mut entry, &mut std::io::sink()).map_err(Broken::Archive)?;
+            left.set(Some(HEADER_BYTES_MAX));
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, entry: &mut tar::Entry<'_, impl Read>, writers: &mut Writers) -> Result<(), Broken> {
         let kind = entry.header().entry_type();
         if matches!(kind, EntryType::XGlobalHeader) {
             return Ok(());
@@ -191,7 +203,7 @@ impl<'l> Unpacker<'l> {
         }
         match kind {
             EntryType::Directory => self.directory(entry, &path),
-            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => self.file(entry, &path),
+            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => self.file(entry, &path, writers),
             EntryType::Link => Ok(self.hard_link(entry, &path)?),
             EntryType::Symlink => Ok(self.symlink(entry, &path)?),
             EntryType::Char | EntryType::Block | EntryType::Fifo => Ok(self.node(entry, &path)?),
@@ -306,17 +318,23 @@ impl<'l> Unpacker<'l> {
             }
         }
         let dir = self.open_dir(path).at("open", &shown)?;
+        let seconds = owner.seconds;
         let attributes = attributes(entry).map_err(Broken::Archive)?;
-        self.dress(&dir, &owner, false, &attributes, &shown)?;
+        writers::put_on(&dir, &Dress { owner, is_owned: false, attributes, shown })?;
         if self.parent.as_ref().is_some_and(|(known, _)| known == path) {
             // Its group may be passed on now.
             self.parent = None;
         }
-        self.directory_times.push((path.to_owned(), owner.seconds));
+        self.directory_times.push((path.to_owned(), seconds));
         Ok(())
     }
 
-    fn file(&mut self, entry: &mut tar::Entry<'_, impl Read>, path: &Path) -> Result<(), Broken> {
+    fn file(
+        &mut self,
+        entry: &mut tar::Entry<'_, impl Read>,
+        path: &Path,
+        writers: &mut Writers,
+    ) -> Result<(), Broken> {
         let shown = self.target.join(path);
         let owner = self.owner(entry, path)?;
         let (parent, name) = (self.parent(path)?, path.file_name().ok_or_else(|| self.refuse(path, "has no name"))?);
@@ -330,45 +348,29 @@ impl<'l> Unpacker<'l> {
             created => created,
         };
         let mut file = File::from(file.at("create", &shown)?);
+        let attributes = attributes(entry).map_err(Broken::Archive)?;
+        let is_owned = self.root_user && parent.plain && owner.uid.is_root() && owner.gid.is_root();
+        let dress = Dress { owner, is_owned, attributes, shown };
+        if entry.size() <= writers::BYTES_MAX {
+            let mut content = Vec::with_capacity(entry.size() as usize);
+            entry.read_to_end(&mut content).map_err(Broken::Archive)?;
+            self.take_room(content.len())?;
+            return Ok(writers.fill(file, content, dress)?);
+        }
         loop {
             let n = entry.read(&mut self.buffer).map_err(Broken::Archive)?;
             if n == 0 {
                 break;
             }
-            self.room = match self.room.checked_sub(n as u64) {
-                Some(room) => room,
-                None => return Err(ImageError::DiskFull { path: self.target.clone() }.into()),
-            };
-            file.write_all(&self.buffer[..n]).at("write", &shown)?;
+            self.take_room(n)?;
+            file.write_all(&self.buffer[..n]).at("write", &dress.shown)?;
         }
-        let attributes = attributes(entry).map_err(Broken::Archive)?;
-        let file = OwnedFd::from(file);
-        let is_ours = self.root_user && parent.plain && owner.uid.is_root() && owner.gid.is_root();
-        self.dress(&file, &owner, is_ours, &attributes, &shown)?;
-        Ok(futimens(&file, &times(owner.seconds)).at("set the time of", &shown)?)
+        Ok(writers::finish(file.into(), &dress)?)
     }
 
-    /// Owner, mode and attributes, in this order: changing the owner drops setuid bits and capabilities.
-    fn dress(
-        &self,
-        fd: &OwnedFd,
-        owner: &Owner,
-        is_owned: bool,
-        attributes: &[(String, Vec<u8>)],
-        shown: &Path,
-    ) -> Result<()> {
-        if !is_owned {
-            fchown(fd, Some(owner.uid), Some(owner.gid)).at("change the owner of", shown)?;
-        }
-        fchmod(fd, Mode::from_raw_mode(owner.mode)).at("change the mode of", shown)?;
-        for (name, value) in attributes {
-            match fsetxattr(fd, name.as_str(), value, XattrFlags::empty()) {
-                // Not every file system has every attribute, and SELinux's labels mean nothing elsewhere.
-                Err(Errno::NOTSUP) => {}
-                Err(Errno::PERM | Errno::INVAL) if name.starts_with("security.selinux") => {}
-                result => result.at("set an attribute of", shown)?,
-            }
-        }
+    fn take_room(&mut self, bytes: usize) -> Result<()> {
+        let left = self.room.checked_sub(bytes as u64);
+        self.room = left.ok_or_else(|| ImageError::DiskFull { path: self.target.clone() })?;
         Ok(())
     }
 
@@ -490,15 +492,8 @@ impl<R: Read> Read for Metered<'_, R> {
     }
 }
 
-struct Owner {
-    uid: Uid,
-    gid: Gid,
-    mode: u32,
-    seconds: u64,
-}
-
 /// An entry's extended attributes, but those that would speak to overlayfs.
-fn attributes(entry: &mut tar::Entry<'_, impl Read>) -> std::io::Result<Vec<(String, Vec<u8>)>> {
+fn attributes(entry: &mut tar::Entry<'_, impl Read>) -> std::io::Result<Attributes> {
     let mut found = Vec::new();
     for extension in entry.pax_extensions()?.into_iter().flatten() {
         let extension = extension?;
@@ -509,9 +504,4 @@ fn attributes(entry: &mut tar::Entry<'_, impl Read>) -> std::io::Result<Vec<(Str
         }
     }
     Ok(found)
-}
-
-fn times(seconds: u64) -> Timestamps {
-    let time = Timespec { tv_sec: i64::try_from(seconds).unwrap_or(0), tv_nsec: 0 };
-    Timestamps { last_access: time, last_modification: time }
 }
