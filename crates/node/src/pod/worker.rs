@@ -153,7 +153,7 @@ impl Worker {
                 self.ctx.shared.probes.forget(self.ctx.uid());
                 return;
             }
-            self.wait(wake_at).await;
+            while !self.wait(wake_at).await {}
         }
     }
 
@@ -529,7 +529,9 @@ impl Worker {
         }
     }
 
-    async fn wait(&mut self, wake_at: Option<Timestamp>) {
+    /// Waits until something comes and notes it. Whether it is worth a new plan: the next good answer of a probe, of which there are hundreds
+    /// a second on a full node, is not.
+    async fn wait(&mut self, wake_at: Option<Timestamp>) -> bool {
         let shared = self.ctx.shared.clone();
         let sleep = async {
             match wake_at {
@@ -550,10 +552,11 @@ impl Worker {
                 Err(_) => std::future::pending().await,
             },
             Some(message) = self.inbox.recv() => {
-                self.handle(message);
+                let mut matters = self.handle(message);
                 while let Ok(more) = self.inbox.try_recv() {
-                    self.handle(more);
+                    matters |= self.handle(more);
                 }
+                return matters;
             }
             () = changed => self.refresh_volumes().await,
             Ok(()) = self.freed.changed(), if self.memory.resize_pending_since().is_some() => {
@@ -566,6 +569,7 @@ impl Worker {
                 }
             }
         }
+        true
     }
 
     async fn note_update(&mut self) {
@@ -609,7 +613,8 @@ impl Worker {
         }
     }
 
-    fn handle(&mut self, message: Message) {
+    /// Notes a message; whether it changes anything.
+    fn handle(&mut self, message: Message) -> bool {
         let now = self.ctx.shared.clock.now();
         match message {
             Message::Sandbox(outcome) => {
@@ -630,7 +635,7 @@ impl Worker {
                 // Two looks may come in the wrong order: an end is final.
                 let ended = self.containers.get(&seen.id).is_some_and(|c| c.exit_code().is_some());
                 if self.tearing_down || (ended && seen.exit_code().is_none()) {
-                    return;
+                    return false;
                 }
                 if !seen.is_running() {
                     self.kills.remove(&seen.id);
@@ -642,7 +647,7 @@ impl Worker {
                 let lost = self.containers.get_mut(&id).filter(|c| c.is_running());
                 if let Some(container) = lost {
                     // The shim has gone and the runtime could not say more.
-                    let Run::Running { started_at } = container.run else { return };
+                    let Run::Running { started_at } = container.run else { return false };
                     container.run = Run::Exited {
                         exit_code: 255,
                         signal: 0,
@@ -667,7 +672,9 @@ impl Worker {
                 }
             }
             Message::Removed(id) => drop(self.containers.remove(&id)),
-            Message::Probe { id, container, kind, ok, output } => self.note_probe(&id, &container, kind, ok, output),
+            Message::Probe { id, container, kind, ok, output } => {
+                return self.note_probe(&id, &container, kind, ok, output);
+            }
             Message::Evict(eviction) => {
                 if self.memory.lifecycle() < Lifecycle::Terminated {
                     self.ctx.event("", true, corten_podplan::eviction::REASON, &eviction.message);
@@ -696,20 +703,20 @@ impl Worker {
                 }
             }
         }
+        true
     }
 
-    fn note_probe(&mut self, id: &str, container: &str, kind: ProbeKind, ok: bool, output: String) {
+    /// Notes an outcome of a probe. Whether its verdict changes.
+    fn note_probe(&mut self, id: &str, container: &str, kind: ProbeKind, ok: bool, output: String) -> bool {
         if !self.probes.contains_key(&(id.to_owned(), kind)) {
-            return;
+            return false;
         }
         self.ctx.shared.probes.note(&self.ctx.pod, container, kind, ok);
         if !ok {
             self.ctx.event(container, true, "Unhealthy", probes::failed_message(kind, &output));
         }
         let spec = container_of(&self.ctx.pod, container);
-        if let Some(probe) = spec.and_then(|c| kind.of(c)) {
-            self.memory.note_probe(id, kind, probe, ok);
-        }
+        spec.and_then(|c| kind.of(c)).is_some_and(|probe| self.memory.note_probe(id, kind, probe, ok))
     }
 }
 
