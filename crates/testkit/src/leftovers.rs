@@ -1,9 +1,12 @@
-//! What is on the machine before and after: processes, mounts, namespaces, links, nft tables, cgroups.
+//! What is on the machine before and after: processes, mounts, namespaces, links, nft tables, cgroups; all of it, or what a node keeps of
+//! its pods.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+
+use anyhow::{Context as _, Result};
 
 use crate::{text, tools};
 
@@ -37,6 +40,65 @@ impl Snapshot {
     /// What is here now and was not in `before`.
     pub fn since(&self, before: &Snapshot) -> Vec<String> {
         self.0.difference(&before.0).cloned().collect()
+    }
+}
+
+/// What a node keeps of its pods in kernel and file system, one line each: all that must go when they go, while the cluster runs on.
+#[derive(Debug, Clone, Default)]
+pub struct PodsKept(BTreeSet<String>);
+
+impl PodsKept {
+    /// Looks at what the cluster of a name has, whose data are in `data`.
+    ///
+    /// # Errors
+    /// If the kernel does not say what is mounted.
+    pub fn look(cluster: &str, data: &Path) -> Result<PodsKept> {
+        let mut seen = BTreeSet::new();
+        let run = Path::new("/run/corten").join(cluster);
+        let pods = data.join("pods");
+        // State of containers and sandboxes, addresses, directories and logs of pods.
+        let state = ["runtime/containers", "runtime/sandboxes", "net/pods"].map(|part| run.join(part));
+        for dir in state.into_iter().chain([pods.clone(), pods.join("logs")]) {
+            seen.extend(names(&dir).iter().map(|name| format!("state {}", dir.join(name).display())));
+        }
+        // The place of all logs stays.
+        seen.remove(&format!("state {}", pods.join("logs").display()));
+        let ours = [run.to_string_lossy().into_owned(), data.to_string_lossy().into_owned()];
+        for line in fs::read_to_string("/proc/self/mountinfo").context("what is mounted")?.lines() {
+            let target = line.split(' ').nth(4).unwrap_or_default();
+            if ours.iter().any(|o| target.starts_with(o)) {
+                seen.insert(format!("mount {target}"));
+            }
+        }
+        pod_cgroups(Path::new("/sys/fs/cgroup"), &format!("corten-{cluster}"), false, &mut seen);
+        for pid in names(Path::new("/proc")) {
+            let command = fs::read(Path::new("/proc").join(&pid).join("cmdline")).unwrap_or_default();
+            let command = String::from_utf8_lossy(&command).replace('\0', " ");
+            if command.starts_with("corten-shim ") && command.contains(&*ours[0]) {
+                seen.insert(format!("process {pid} {command}"));
+            }
+        }
+        seen.extend(names(Path::new("/sys/class/net")).iter().map(|name| format!("link {name}")));
+        Ok(PodsKept(seen))
+    }
+
+    /// What is here now and was not in `before`.
+    pub fn since(&self, before: &PodsKept) -> Vec<String> {
+        self.0.difference(&before.0).cloned().collect()
+    }
+}
+
+/// Cgroups of pods below the cluster's.
+fn pod_cgroups(dir: &Path, root: &str, below: bool, seen: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !entry.file_type().is_ok_and(|t| t.is_dir()) {
+            continue;
+        }
+        if below && name.starts_with("pod") {
+            seen.insert(format!("cgroup {}", entry.path().display()));
+        }
+        pod_cgroups(&entry.path(), root, below || name == root, seen);
     }
 }
 

@@ -9,6 +9,7 @@ use corten_base::{Clock as _, SystemClock};
 use corten_client::{HttpClient, exec, kubeconfig};
 use corten_object::Status;
 use corten_testkit::cluster::Cluster;
+use corten_testkit::leftovers::PodsKept;
 use corten_testkit::registry::{Content, Registry, put_blob, put_manifest};
 use corten_testkit::{debian, run, text};
 use corten_tree::{Tree, tree};
@@ -46,7 +47,7 @@ struct Hits {
 /// container is restarted for it, and when the pods have gone nothing of them is left.
 pub(crate) fn killed_again_and_again(cluster: &mut Cluster) -> Result<()> {
     let kills = std::env::var(KILLS_VARIABLE).ok().and_then(|n| n.parse().ok()).unwrap_or(KILLS);
-    let before = Kept::look(cluster)?;
+    let before = kept(cluster)?;
     let images = Images::serve(&cluster.data().join("kills"))?;
     namespace(cluster, "kills")?;
     for n in 0..STEADY {
@@ -73,11 +74,7 @@ pub(crate) fn killed_again_and_again(cluster: &mut Cluster) -> Result<()> {
         let _ = cluster.corten(&["image", "rm", &next]);
         cluster.start().with_context(|| about(chance.seed))?;
         down += began.elapsed();
-        let mut now = runtime.block_on(instances(cluster)).with_context(|| about(chance.seed))?;
-        let restarted: Vec<_> = now.iter().filter(|(_, (_, restarts))| *restarts > 0).collect();
-        ensure!(restarted.is_empty(), "{}: restarted {restarted:?}", about(chance.seed));
-        now.retain(|name, _| name.starts_with("steady-"));
-        ensure!(now == steady, "{}: {steady:?} became {now:?}", about(chance.seed));
+        runtime.block_on(unharmed(cluster, &steady)).with_context(|| about(chance.seed))?;
     }
     eprintln!(
         "{kills} kills, seed {}: {hits:?}, {} ms from kill to Ready",
@@ -91,11 +88,12 @@ pub(crate) fn killed_again_and_again(cluster: &mut Cluster) -> Result<()> {
     }
     let all = "app in (steady-0,steady-1,steady-2,steady-3)";
     cluster.kubectl(&["-n", "kills", "wait", "--for=condition=Ready", "pod", "-l", all, "--timeout=30s"])?;
+    runtime.block_on(unharmed(cluster, &steady)).with_context(|| format!("at the end, seed {}", chance.seed))?;
     cluster.kubectl(&["delete", "namespace", "kills", "--timeout=120s"])?;
     // Deleted pods are gone from the API when their containers are; their last files go right after.
     let began = Instant::now();
     loop {
-        let left = Kept::look(cluster)?.since(&before);
+        let left = kept(cluster)?.since(&before);
         if left.is_empty() {
             return Ok(());
         }
@@ -110,6 +108,10 @@ pub(crate) fn killed_again_and_again(cluster: &mut Cluster) -> Result<()> {
 #[allow(clippy::disallowed_methods, reason = "there is no event to wait for")]
 fn pause(time: Duration) {
     std::thread::sleep(time);
+}
+
+fn kept(cluster: &Cluster) -> Result<PodsKept> {
+    PodsKept::look(cluster.name(), cluster.data())
 }
 
 fn client(cluster: &Cluster) -> Result<HttpClient> {
@@ -171,8 +173,20 @@ async fn busy(cluster: &Cluster, images: &Images, kill: usize, delay_ms: u64, hi
     Ok((client, exec, logs))
 }
 
+type Instances = BTreeMap<String, (String, i64)>;
+
+/// No pod has been restarted, and those that run all the time have the containers that they had.
+async fn unharmed(cluster: &Cluster, steady: &Instances) -> Result<()> {
+    let mut now = instances(cluster).await?;
+    let restarted: Vec<_> = now.iter().filter(|(_, (_, restarts))| *restarts > 0).collect();
+    ensure!(restarted.is_empty(), "restarted {restarted:?}");
+    now.retain(|name, _| name.starts_with("steady-"));
+    ensure!(now == *steady, "{steady:?} became {now:?}");
+    Ok(())
+}
+
 /// The pods that nobody has deleted: container id and restart count of those that have a container.
-async fn instances(cluster: &Cluster) -> Result<BTreeMap<String, (String, i64)>> {
+async fn instances(cluster: &Cluster) -> Result<Instances> {
     let list = client(cluster)?.json(Method::GET, PODS, "", None).await?;
     let mut found = BTreeMap::new();
     for pod in list.list_at("items").iter().filter(|pod| pod.path("metadata.deletionTimestamp").is_none()) {
@@ -246,67 +260,6 @@ fn document(storage: &Path, dir: &Path, document: &Tree) -> Result<(String, u64)
     let put = blob(storage, &file)?;
     std::fs::remove_file(&file)?;
     Ok(put)
-}
-
-/// What a node keeps of its pods in kernel and file system, one line each.
-struct Kept(std::collections::BTreeSet<String>);
-
-impl Kept {
-    fn look(cluster: &Cluster) -> Result<Kept> {
-        let mut seen = std::collections::BTreeSet::new();
-        let run = Path::new("/run/corten").join(cluster.name());
-        let data = cluster.data().join("pods");
-        // State of containers and sandboxes, addresses, directories and logs of pods.
-        for dir in ["runtime/containers", "runtime/sandboxes", "net/pods"].map(|part| run.join(part)) {
-            list(&dir, &mut seen);
-        }
-        list(&data, &mut seen);
-        list(&data.join("logs"), &mut seen);
-        // The place of all logs stays.
-        seen.remove(&format!("state {}", data.join("logs").display()));
-        let ours = [run.to_string_lossy().into_owned(), cluster.data().to_string_lossy().into_owned()];
-        for line in std::fs::read_to_string("/proc/self/mountinfo")?.lines() {
-            let target = line.split(' ').nth(4).unwrap_or_default();
-            if ours.iter().any(|o| target.starts_with(o)) {
-                seen.insert(format!("mount {target}"));
-            }
-        }
-        pod_cgroups(Path::new("/sys/fs/cgroup"), &format!("corten-{}", cluster.name()), false, &mut seen);
-        for entry in std::fs::read_dir("/proc")?.flatten() {
-            let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-            let command = String::from_utf8_lossy(&command).replace('\0', " ");
-            if command.starts_with("corten-shim ") && command.contains(&*ours[0]) {
-                seen.insert(format!("process {} {command}", entry.file_name().to_string_lossy()));
-            }
-        }
-        for entry in std::fs::read_dir("/sys/class/net")?.flatten() {
-            seen.insert(format!("link {}", entry.file_name().to_string_lossy()));
-        }
-        Ok(Kept(seen))
-    }
-
-    fn since(&self, before: &Kept) -> Vec<String> {
-        self.0.difference(&before.0).cloned().collect()
-    }
-}
-
-fn list(dir: &Path, seen: &mut std::collections::BTreeSet<String>) {
-    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    seen.extend(entries.map(|entry| format!("state {}", entry.path().display())));
-}
-
-/// Cgroups of pods below the cluster's.
-fn pod_cgroups(dir: &Path, root: &str, below: bool, seen: &mut std::collections::BTreeSet<String>) {
-    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if !entry.file_type().is_ok_and(|t| t.is_dir()) {
-            continue;
-        }
-        if below && name.starts_with("pod") {
-            seen.insert(format!("cgroup {}", entry.path().display()));
-        }
-        pod_cgroups(&entry.path(), root, below || name == root, seen);
-    }
 }
 
 /// Numbers by chance from a seed that is told when a test fails.

@@ -4,6 +4,7 @@
 
 mod api;
 mod client;
+mod many;
 mod node;
 mod page;
 mod unpack;

@@ -12,13 +12,13 @@ use corten_base::{OnStop, Tasks};
 use corten_client::HttpClient;
 use corten_client::exec::{self, ExecEvent};
 use corten_testkit::{cache_dir, debian, root, run, text};
-use corten_tree::{Tree, tree};
+use corten_tree::Tree;
 use futures::StreamExt as _;
 use hyper::Method;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::unpack::Samples;
-use super::{Bench, PODS, delete_pods, ms, page, pod, pod_body, pss_kib, release_binary};
+use super::{Bench, PODS, delete_pods, many, ms, page, pod, pod_body, pss_kib, release_binary};
 
 const BEGIN: &str = "<!-- written by `cargo xtask bench node`; not edited by hand -->";
 const END: &str = "<!-- end -->";
@@ -38,9 +38,12 @@ pub(super) struct NodeArgs {
     /// Measure an existing binary instead of building one
     #[arg(long)]
     binary: Option<PathBuf>,
-    /// Pods with a web server that must answer a readiness probe; "Running" is then "Ready"
+    /// Pods that fill a node, each answering its probes; 0 leaves them out
+    #[arg(long, default_value_t = 500)]
+    many: usize,
+    /// Nothing but those
     #[arg(long)]
-    probe: bool,
+    only_many: bool,
     /// Leave containerd out
     #[arg(long)]
     alone: bool,
@@ -50,11 +53,11 @@ pub(super) struct NodeArgs {
 }
 
 /// One line of the table.
-struct Row {
-    figure: String,
-    ours: String,
-    theirs: String,
-    target: String,
+pub(super) struct Row {
+    pub figure: String,
+    pub ours: String,
+    pub theirs: String,
+    pub target: String,
 }
 
 pub(super) fn run_all(args: &NodeArgs) -> Result<()> {
@@ -62,16 +65,19 @@ pub(super) fn run_all(args: &NodeArgs) -> Result<()> {
         bail!("the benchmark runs pods: run it as root");
     }
     let binary = release_binary("corten", args.binary.as_deref())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let of_many = || match args.many {
+        0 => Ok(Vec::new()),
+        count => on_new_node(&runtime, &binary, async |bench| many::measure(bench, count).await),
+    };
+    if args.only_many {
+        println!("{}", table(&of_many()?));
+        return Ok(());
+    }
     let samples = Samples::make()?;
     let theirs = if args.alone { None } else { Some(Containerd::measure(args, &samples)?) };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let rows = runtime.block_on(async {
-        let mut bench = Bench::new(&binary, "bench-node")?;
-        bench.clean()?;
-        let rows = ours(&mut bench, args, theirs.as_ref()).await;
-        bench.clean()?;
-        rows
-    })?;
+    let mut rows = on_new_node(&runtime, &binary, async |bench| ours(bench, args, theirs.as_ref()).await)?;
+    rows.extend(of_many()?);
     let unpacked = samples.measure(&binary)?;
     let section = section(&rows, &samples.table(&unpacked, theirs.as_ref().map(|f| f.images.as_slice())));
     samples.remove()?;
@@ -80,6 +86,21 @@ pub(super) fn run_all(args: &NodeArgs) -> Result<()> {
         return Ok(());
     }
     page::write(&root().join("docs/benchmarks.md"), &section)
+}
+
+/// Measures on a cluster of its own, which is taken away in any case.
+fn on_new_node(
+    runtime: &tokio::runtime::Runtime,
+    binary: &Path,
+    measure: impl AsyncFnOnce(&mut Bench) -> Result<Vec<Row>>,
+) -> Result<Vec<Row>> {
+    runtime.block_on(async {
+        let mut bench = Bench::new(binary, "bench-node")?;
+        bench.clean()?;
+        let rows = measure(&mut bench).await;
+        bench.clean()?;
+        rows
+    })
 }
 
 async fn ours(bench: &mut Bench, args: &NodeArgs, theirs: Option<&Figures>) -> Result<Vec<Row>> {
@@ -94,15 +115,13 @@ async fn ours(bench: &mut Bench, args: &NodeArgs, theirs: Option<&Figures>) -> R
     }
     let execs = execs(&client).await?;
     delete_pods(&client).await?;
-    let (all, each) = at_once(bench, &client, args.pods, args.probe).await?;
+    let runs = |pod: &Tree| pod.str_at("status.phase") == "Running";
+    let (all, each) = at_once(bench, &client, args.pods, pod_body, runs).await?;
     let shims = shims(bench.name)?;
     if shims.len() < args.pods {
         bail!("{} pods run, but only {} shims were found", args.pods, shims.len());
     }
     let memory = pss_kib(&shims) as f64 / args.pods as f64 / 1024.0;
-    if args.probe {
-        stay_ready(&client, args.pods).await?;
-    }
     let server = bench.child.as_ref().context("the server runs")?.id();
     let server = pss_kib(&[i32::try_from(server)?]) as f64 / 1024.0;
     let began = Instant::now();
@@ -113,7 +132,7 @@ async fn ours(bench: &mut Bench, args: &NodeArgs, theirs: Option<&Figures>) -> R
     let of = |pick: &dyn Fn(&Figures) -> String| theirs.map_or_else(|| "—".to_owned(), pick);
     Ok(vec![
         Row {
-            figure: format!("{} pods created at once: all {}", args.pods, if args.probe { "Ready" } else { "Running" }),
+            figure: format!("{} pods created at once: all Running", args.pods),
             ours: format!("{:.2} s", all.as_secs_f64()),
             theirs: of(&|f| format!("{:.2} s", f.all.as_secs_f64())),
             target: verdict("≤ 4 s", all <= Duration::from_secs(4)),
@@ -157,11 +176,18 @@ async fn ours(bench: &mut Bench, args: &NodeArgs, theirs: Option<&Figures>) -> R
     ])
 }
 
-/// Creates pods from several clients: when the last one runs, and how long each took from its own creation.
-async fn at_once(bench: &Bench, client: &HttpClient, count: usize, probe: bool) -> Result<(Duration, Vec<Duration>)> {
+/// Creates pods from several clients: when the last one runs and is `done`, and how long each took from its own creation.
+pub(super) async fn at_once(
+    bench: &Bench,
+    client: &HttpClient,
+    count: usize,
+    body: fn(&str) -> Tree,
+    done: fn(&Tree) -> bool,
+) -> Result<(Duration, Vec<Duration>)> {
     let list = client.json(Method::GET, PODS, "", None).await?;
     let revision = list.str_at("metadata.resourceVersion");
-    let path = format!("{PODS}?watch=true&resourceVersion={revision}");
+    // Pods that do not run are not even sent: this program is no release build, and shares the machine.
+    let path = format!("{PODS}?watch=true&fieldSelector=status.phase%3DRunning&resourceVersion={revision}");
     let mut events = client.lines(&path, "application/json").await?;
     let tasks = Tasks::tokio();
     let began = Instant::now();
@@ -172,7 +198,7 @@ async fn at_once(bench: &Bench, client: &HttpClient, count: usize, probe: bool) 
             for i in (worker..count).step_by(CLIENTS) {
                 let name = format!("n{i}");
                 let at = Instant::now();
-                let made = client.json(Method::POST, PODS, "application/json", Some(&body(&name, probe))).await;
+                let made = client.json(Method::POST, PODS, "application/json", Some(&body(&name))).await;
                 let _ = sender.send((name, at, made.map(drop))).await;
             }
         });
@@ -181,12 +207,7 @@ async fn at_once(bench: &Bench, client: &HttpClient, count: usize, probe: bool) 
     let mut running = BTreeMap::new();
     while running.len() < count {
         let event = events.next().await.context("the watch ended before all pods ran")??;
-        let ready = |c: &Tree| c.str_at("type") == "Ready" && c.str_at("status") == "True";
-        let done = match probe {
-            true => event.list_at("object.status.conditions").iter().any(ready),
-            false => event.str_at("object.status.phase") == "Running",
-        };
-        if done {
+        if event.str_at("type") != "DELETED" && event.get("object").is_some_and(done) {
             running.entry(event.str_at("object.metadata.name").to_owned()).or_insert_with(Instant::now);
         }
     }
@@ -198,49 +219,6 @@ async fn at_once(bench: &Bench, client: &HttpClient, count: usize, probe: bool) 
     }
     times.sort_unstable();
     Ok((all, times))
-}
-
-/// Watches the pods for some rounds of their probes: none may become unready or be restarted.
-async fn stay_ready(client: &HttpClient, count: usize) -> Result<()> {
-    const ROUNDS: Duration = Duration::from_secs(35);
-    let list = client.json(Method::GET, PODS, "", None).await?;
-    let revision = list.str_at("metadata.resourceVersion").to_owned();
-    let fault = |pod: &Tree| {
-        let restarts = pod.list_at("status.containerStatuses").iter().any(|s| s.i64_at("restartCount") != Some(0));
-        let ready = |c: &Tree| c.str_at("type") == "Ready" && c.str_at("status") == "True";
-        (restarts || !pod.list_at("status.conditions").iter().any(ready))
-            .then(|| pod.str_at("metadata.name").to_owned())
-    };
-    let faults: Vec<String> = list.list_at("items").iter().filter_map(fault).collect();
-    if !faults.is_empty() || list.list_at("items").len() != count {
-        bail!("of {count} pods, these are not ready: {}", faults.join(" "));
-    }
-    let mut events = client.lines(&format!("{PODS}?watch=true&resourceVersion={revision}"), "application/json").await?;
-    let watching = async {
-        while let Some(event) = events.next().await {
-            if let Some(name) = event?.get("object").and_then(fault) {
-                bail!("{name} did not answer its probes");
-            }
-        }
-        bail!("the watch of the pods ended")
-    };
-    match tokio::time::timeout(ROUNDS, watching).await {
-        Ok(outcome) => outcome,
-        Err(_) => Ok(()),
-    }
-}
-
-fn body(name: &str, probe: bool) -> Tree {
-    let mut body = pod_body(name);
-    if probe {
-        let container = tree!({
-            "name": "main", "image": "corten.dev/web:v1",
-            "readinessProbe": {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 10},
-            "livenessProbe": {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 10}
-        });
-        body.set("spec.containers", Tree::List(vec![container]));
-    }
-    body
 }
 
 async fn execs(client: &HttpClient) -> Result<Vec<Duration>> {
@@ -264,7 +242,7 @@ async fn execs(client: &HttpClient) -> Result<Vec<Duration>> {
 }
 
 /// A cluster's shims: their command lines name its containers. They are no children of the server.
-fn shims(cluster: &str) -> Result<Vec<i32>> {
+pub(super) fn shims(cluster: &str) -> Result<Vec<i32>> {
     let place = format!("/run/corten/{cluster}/");
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")?.flatten() {
@@ -432,7 +410,7 @@ fn quantile(sorted: &[Duration], part: f64) -> Duration {
     sorted.get(at.min(sorted.len().saturating_sub(1))).copied().unwrap_or_default()
 }
 
-fn quantiles(times: &[Duration]) -> String {
+pub(super) fn quantiles(times: &[Duration]) -> String {
     format!("p50 {}, p99 {}", ms(quantile(times, 0.5)), ms(quantile(times, 0.99)))
 }
 
@@ -441,15 +419,19 @@ fn verdict(target: &str, met: bool) -> String {
 }
 
 fn section(rows: &[Row], unpacked: &str) -> String {
-    let mut text = format!(
+    format!(
         "## Pods on a node\n\n{BEGIN}\n\nThe client, the whole cluster and its pods share the machine. Beside it, on the same machine \
          in the same run: Debian's containerd and runc, told by `ctr` to run the same program from an unpacked directory, without \
-         kubelet, API, network or probes.\n\n| figure | Corten | containerd + runc | target |\n|---|---|---|---|\n"
-    );
+         kubelet, API, network or probes.\n\n{}{unpacked}\n{END}\n",
+        table(rows)
+    )
+}
+
+fn table(rows: &[Row]) -> String {
+    let mut text = String::from("| figure | Corten | containerd + runc | target |\n|---|---|---|---|\n");
     for row in rows {
         text.push_str(&format!("| {} | {} | {} | {} |\n", row.figure, row.ours, row.theirs, row.target));
     }
-    text.push_str(&format!("{unpacked}\n{END}\n"));
     text
 }
 
