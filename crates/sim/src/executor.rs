@@ -26,6 +26,8 @@ struct State {
     now: Timestamp,
     /// What the wall clock shows beyond that, in seconds.
     skew: i64,
+    /// All that were started, some of which are done.
+    tasks: Vec<Weak<Task>>,
     ready: Vec<Arc<Task>>,
     timers: BTreeMap<(Timestamp, u64), Timer>,
     hiccups: Option<Hiccups>,
@@ -91,7 +93,8 @@ impl Sim {
     pub fn new(seed: u64) -> Sim {
         let now = Timestamp::from_second(1_767_225_600).expect("a time within range");
         let (ready, timers) = (Vec::new(), BTreeMap::new());
-        let state = State { now, skew: 0, ready, timers, hiccups: None, timers_made: 0, tasks_made: 0 };
+        let tasks = Vec::new();
+        let state = State { now, skew: 0, tasks, ready, timers, hiccups: None, timers_made: 0, tasks_made: 0 };
         Sim(Arc::new(Inner { state: Mutex::new(state), order: SeededEntropy::new(seed ^ 0x5eed) }))
     }
 
@@ -135,7 +138,29 @@ impl Sim {
             state.tasks_made += 1;
             state.tasks_made
         };
-        Arc::new(Task { number, future: Mutex::new(Some(future)), queued: AtomicBool::new(false), sim }).wake();
+        let task = Arc::new(Task { number, future: Mutex::new(Some(future)), queued: AtomicBool::new(false), sim });
+        let mut state = self.0.lock();
+        if state.tasks.len() == state.tasks.capacity() {
+            state.tasks.retain(|task| task.strong_count() > 0);
+        }
+        state.tasks.push(Arc::downgrade(&task));
+        drop(state);
+        task.wake();
+    }
+
+    /// Drops all tasks: they hold the executor through their clocks, and it holds them, so none would ever go by itself.
+    pub fn end(&self) {
+        let mut state = self.0.lock();
+        let (tasks, timers) = (std::mem::take(&mut state.tasks), std::mem::take(&mut state.timers));
+        drop(state);
+        for task in tasks.iter().filter_map(Weak::upgrade) {
+            let future = task.future.lock().unwrap_or_else(PoisonError::into_inner).take();
+            drop(future);
+        }
+        drop(timers);
+        // What that has woken has nothing to run any more.
+        let ready = std::mem::take(&mut self.0.lock().ready);
+        drop(ready);
     }
 
     /// Runs one task that can run, chosen by the seed; false if none can.
@@ -267,6 +292,20 @@ impl Drop for Sleep {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_end_drops_what_waits() {
+        let (sim, held) = (Sim::new(1), Arc::new(()));
+        let (clock, kept) = (sim.clock(), held.clone());
+        sim.start(Box::pin(async move {
+            clock.sleep(Duration::from_secs(3600)).await;
+            drop(kept);
+        }));
+        assert!(sim.step());
+        assert_eq!(Arc::strong_count(&held), 2);
+        sim.end();
+        assert_eq!(Arc::strong_count(&held), 1);
+    }
 
     #[test]
     fn time_jumps_and_the_order_follows_the_seed() {

@@ -100,9 +100,11 @@ impl Run {
     fn finish(mut self) -> Report {
         let began = self.cluster.sim.now();
         self.happen();
+        let seconds = self.cluster.sim.now().duration_since(began).as_secs();
+        self.cluster.sim.end();
         Report {
             revisions: self.checker.revisions,
-            seconds: self.cluster.sim.now().duration_since(began).as_secs(),
+            seconds,
             node_seconds: self.node_seconds,
             faults: self.checker.faults,
             script: self.script,

@@ -189,7 +189,7 @@ impl Family<'_> {
             let none = Tree::List(Vec::new());
             let fits = |slice: &mut &Slice| slice.1.path("ports").unwrap_or(&none).semantically_equal(&ports);
             let group: Vec<&Slice> = rest.extract_if(.., fits).collect();
-            place(&ports, endpoints, group, &mut drafts, &mut unused);
+            place(&ports, &endpoints, group, &mut drafts, &mut unused);
         }
         unused.extend(rest);
         if drafts.is_empty() {
@@ -360,26 +360,26 @@ impl Family<'_> {
 /// change anyway, the fullest first, then a single one in which they have room, then new ones (`reconcileByPortMapping`).
 fn place<'d>(
     ports: &Tree,
-    endpoints: Vec<Tree>,
+    endpoints: &[Tree],
     slices: Vec<&'d Slice>,
     drafts: &mut Vec<Draft<'d>>,
     unused: &mut Vec<&'d Slice>,
 ) {
-    let mut new: HashMap<String, Tree> = endpoints.iter().map(|e| (identity(e).to_owned(), e.clone())).collect();
+    let mut new: HashMap<&str, &Tree> = endpoints.iter().map(|e| (identity(e), e)).collect();
     let mut placed: Vec<Draft<'d>> = Vec::new();
     for slice in slices {
         let old = slice.1.list_at("endpoints");
-        let kept: Vec<(&Tree, Tree)> = old.iter().filter_map(|e| Some((e, new.remove(identity(e))?))).collect();
+        let kept: Vec<(&Tree, &Tree)> = old.iter().filter_map(|e| Some((e, new.remove(identity(e))?))).collect();
         let changed = kept.len() < old.len() || kept.iter().any(|(old, new)| !same_but_hints(old, new));
         if changed && kept.is_empty() {
             unused.push(slice);
             continue;
         }
         // Endpoints that stay keep the hints that they have.
-        let endpoints = kept.into_iter().map(|(old, new)| if changed { new } else { old.clone() });
+        let endpoints = kept.into_iter().map(|(old, new)| if changed { new.clone() } else { old.clone() });
         placed.push(Draft { slice: Some(slice), ports: ports.clone(), endpoints: endpoints.collect(), changed });
     }
-    let mut rest: Vec<Tree> = endpoints.into_iter().filter(|e| new.contains_key(identity(e))).collect();
+    let mut rest: Vec<Tree> = endpoints.iter().filter(|e| new.contains_key(identity(e))).cloned().collect();
     let mut changing: Vec<&mut Draft<'d>> = placed.iter_mut().filter(|d| d.changed).collect();
     changing.sort_by_key(|draft| Reverse(draft.endpoints.len()));
     for draft in changing {
@@ -401,6 +401,9 @@ fn place<'d>(
 
 /// Whether an endpoint is as it was, whomever it is for.
 fn same_but_hints(old: &Tree, new: &Tree) -> bool {
+    if old.get("hints").is_none() {
+        return old.semantically_equal(new);
+    }
     let mut old = old.clone();
     old.remove("hints");
     old.semantically_equal(new)

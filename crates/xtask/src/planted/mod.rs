@@ -5,6 +5,7 @@
 
 mod list;
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -130,7 +131,9 @@ fn build() -> Result<PathBuf> {
             .args(["--exclude-standard", "Cargo.toml", "Cargo.lock", "crates"])
             .current_dir(root()),
     )?;
-    for file in listed.split('\0').filter(|f| !f.is_empty() && root().join(f).is_file()) {
+    let files: BTreeSet<&str> = listed.split('\0').filter(|f| !f.is_empty() && root().join(f).is_file()).collect();
+    remove_others(&copy, &copy.join("crates"), &files)?;
+    for file in files {
         let (from, to) = (root().join(file), copy.join(file));
         let controllers = file.starts_with("crates/controllers/src/");
         let fresh = || Some(fs::metadata(&to).ok()?.modified().ok()? >= fs::metadata(&from).ok()?.modified().ok()?);
@@ -166,6 +169,20 @@ fn build() -> Result<PathBuf> {
     let program = copy.join("corten-sim");
     fs::copy(target.join("fuzz/corten-sim"), &program)?;
     Ok(program)
+}
+
+/// Removes from the copy what an earlier one has left there of files that have moved since.
+fn remove_others(copy: &Path, dir: &Path, files: &BTreeSet<&str>) -> Result<()> {
+    for entry in fs::read_dir(dir).into_iter().flatten() {
+        let path = entry?.path();
+        let listed = path.strip_prefix(copy).ok().and_then(Path::to_str).is_some_and(|name| files.contains(name));
+        if path.is_dir() {
+            remove_others(copy, &path, files)?;
+        } else if !listed {
+            fs::remove_file(&path).with_context(|| format!("{} could not be removed", path.display()))?;
+        }
+    }
+    Ok(())
 }
 
 /// A source with one bug behind its switch.
