@@ -1,5 +1,6 @@
 //! CronJob: makes a job at each scheduled time (`pkg/controller/cronjob/cronjob_controllerv2.go`).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use corten_base::Timestamp;
@@ -11,7 +12,7 @@ use corten_views::{CronJob, Job};
 use jiff::SignedDuration;
 use jiff::tz::TimeZone;
 
-use crate::{Action, Controller, EventNote, Key, Plan, Typed, Watch, World, owners, status};
+use crate::{Action, Controller, EventNote, Key, Plan, Typed, Verb, Watch, World, owners, status};
 
 /// The controller.
 pub struct CronJobController;
@@ -40,7 +41,9 @@ impl Controller for CronJobController {
         let jobs = world.controlled::<Job>(id::JOB, cron.namespace(), cron.uid());
         let tree = cron.tree();
         let status = status::of(&tree);
-        let mut sync = Sync { world, cron, jobs, tree, before: status.clone(), status, plan: Plan::empty() };
+        let scheduled = cron.status.last_schedule_time;
+        let mut sync = Sync { world, cron, jobs, tree, before: status.clone(), status, scheduled, plan: Plan::empty() };
+        sync.note_made();
         sync.jobs_that_ended();
         let clean = sync.clean_up();
         sync.plan.stage(clean);
@@ -58,8 +61,14 @@ struct Sync<'s> {
     tree: Tree,
     before: Tree,
     status: Tree,
+    /// The last time that has its job.
+    scheduled: Option<Timestamp>,
     plan: Plan,
 }
+
+/// The time whose job the key's last plan made. The reconcile that sees the job writes both into the status, the time and the job;
+/// this is for a job that is gone again by then.
+struct Made(Timestamp);
 
 /// The times that were missed.
 struct Missed {
@@ -83,6 +92,21 @@ impl Sync<'_> {
     /// Whether a job counts as running.
     fn is_active(&self, job: &Typed<Job>) -> bool {
         job.finished().is_none() && !(self.replaces() && job.head().is_deleting())
+    }
+
+    /// Writes down the time whose job was made.
+    fn note_made(&mut self) {
+        let made = self.world.kept::<Made>().map(|made| made.0).filter(|at| self.scheduled < Some(*at));
+        let refused = self.world.last.is_some_and(|last| last.failures.iter().any(|f| f.verb == Verb::Create));
+        if let Some(at) = made.filter(|_| !refused) {
+            self.has_job(at);
+        }
+    }
+
+    fn has_job(&mut self, at: Timestamp) {
+        self.scheduled = Some(at);
+        self.status.insert("lastScheduleTime", time::format(at));
+        self.plan.keep = Some(Arc::new(Made(at)));
     }
 
     /// Brings the list of running jobs and the time of the last success up to date.
@@ -216,8 +240,7 @@ impl Sync<'_> {
     }
 
     fn earliest(&self) -> Timestamp {
-        let status = self.cron.status.last_schedule_time;
-        status.or(self.cron.head().created).unwrap_or(self.world.now)
+        self.scheduled.or(self.cron.head().created).unwrap_or(self.world.now)
     }
 
     /// Makes the job of a scheduled time, if it is to be.
@@ -231,14 +254,14 @@ impl Sync<'_> {
         let name = job_name(&self.cron, at);
         let active = self.status.list_at("active").to_vec();
         let listed = active.iter().any(|r| r.str_at("name") == name);
-        if self.cron.status.last_schedule_time == Some(at) {
+        if self.scheduled == Some(at) {
             return;
         }
         let key = ObjectKey::new(id::JOB, self.cron.namespace(), &name);
         if let Some(job) = self.world.state.get(&key) {
             // It is made already, but that was not written down; a foreign job of the name is left alone.
             if listed || job.head.controller().is_some_and(|c| *c.uid == *self.cron.uid()) {
-                self.status.insert("lastScheduleTime", time::format(at));
+                self.has_job(at);
             }
             return;
         }
@@ -254,7 +277,7 @@ impl Sync<'_> {
         }
         let create = self.create(key, at, zone);
         self.plan.stage([create]);
-        self.status.insert("lastScheduleTime", time::format(at));
+        self.plan.keep = Some(Arc::new(Made(at)));
     }
 
     fn create(&self, key: ObjectKey, at: Timestamp, zone: &TimeZone) -> Action {
