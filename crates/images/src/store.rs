@@ -219,9 +219,10 @@ impl ImageStore {
         if lower_dirs.is_empty() {
             return Err(ImageError::Unsupported(format!("{} has no layers", image.name)));
         }
+        // After a loss of power no container stands on anything: a lease that has not come to the disk is none too few.
         let mut lines = format!("{IMAGE_LINE}{}\n", image.id);
         lines.extend(image.layers.iter().map(|layer| format!("{}\n", layer.diff_id.hex())));
-        self.replace(&self.lease_path(lease)?, lines.as_bytes())?;
+        self.put(&self.lease_path(lease)?, lines.as_bytes(), false)?;
         Ok(Rootfs { lower_dirs })
     }
 
@@ -486,14 +487,22 @@ impl ImageStore {
 
     /// Replaces a file as a whole, durably.
     pub(crate) fn replace(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        self.put(path, bytes, true)?;
+        sync_dir(path.parent().unwrap_or(&self.root))
+    }
+
+    /// Replaces a file as a whole. What needs no longer life than the machine's is not waited for until it is on disk.
+    fn put(&self, path: &Path, bytes: &[u8], sync: bool) -> Result<()> {
         let partial = self.temporary();
-        let written = File::create(&partial).and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
+        let written = File::create(&partial).and_then(|mut file| {
+            file.write_all(bytes)?;
+            if sync { file.sync_all() } else { Ok(()) }
+        });
         let moved = written.and_then(|()| fs::rename(&partial, path));
         if moved.is_err() {
             let _ = fs::remove_file(&partial);
         }
-        moved.at("write", path)?;
-        sync_dir(path.parent().unwrap_or(&self.root))
+        moved.at("write", path)
     }
 }
 

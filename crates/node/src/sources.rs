@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use corten_base::{Clock, OnStop, Tasks, Timestamp};
 use corten_client::{Api, ListOptions};
@@ -34,7 +34,8 @@ struct Inner {
     api: Arc<dyn Api>,
     tasks: Tasks,
     followed: Mutex<HashMap<Slot, Followed>>,
-    tokens: Mutex<HashMap<(String, String, i64), Token>>,
+    /// By the pod's uid; then by audience and seconds.
+    tokens: Mutex<HashMap<String, HashMap<(String, i64), Token>>>,
     bundles: BundleFollower,
     certificates: PodCertificates,
     holders: AtomicU64,
@@ -156,9 +157,9 @@ impl SourceCache {
         seconds: i64,
         clock: &Arc<dyn Clock>,
     ) -> Result<(String, Timestamp), String> {
-        let slot = (pod.metadata.uid.clone(), audience.to_owned(), seconds);
+        let (uid, slot) = (&pod.metadata.uid, (audience.to_owned(), seconds));
         let now = clock.now();
-        let known = self.0.tokens.lock().unwrap_or_else(PoisonError::into_inner).get(&slot).cloned();
+        let known = self.tokens().get(uid).and_then(|of_pod| of_pod.get(&slot)).cloned();
         if let Some(token) = known.filter(|t| now < t.refresh_at) {
             return Ok((token.text, token.refresh_at));
         }
@@ -185,7 +186,7 @@ impl SourceCache {
         let told = time::parse(answer.str_at("status.expirationTimestamp"));
         let refresh_at = refresh_time(told.unwrap_or(now + SignedDuration::from_secs(seconds)), seconds);
         let token = Token { text: text.clone(), refresh_at };
-        self.0.tokens.lock().unwrap_or_else(PoisonError::into_inner).insert(slot, token);
+        self.tokens().entry(uid.clone()).or_default().insert(slot, token);
         Ok((text, refresh_at))
     }
 
@@ -202,9 +203,13 @@ impl SourceCache {
         }
     }
 
+    fn tokens(&self) -> MutexGuard<'_, HashMap<String, HashMap<(String, i64), Token>>> {
+        self.0.tokens.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Forgets a pod's tokens.
     pub fn forget(&self, uid: &str) {
-        self.0.tokens.lock().unwrap_or_else(PoisonError::into_inner).retain(|(owner, ..), _| owner != uid);
+        self.tokens().remove(uid);
         self.0.certificates.forget(uid);
     }
 }
@@ -236,8 +241,7 @@ impl Reader {
 
     /// When the first of the pod's tokens must be made anew.
     pub fn refresh_at(&self) -> Option<Timestamp> {
-        let tokens = self.0.cache.0.tokens.lock().unwrap_or_else(PoisonError::into_inner);
-        let token = tokens.iter().filter(|((owner, ..), _)| *owner == self.0.uid).map(|(_, t)| t.refresh_at).min();
+        let token = self.0.cache.tokens().get(&self.0.uid).and_then(|all| all.values().map(|t| t.refresh_at).min());
         let certificate = self.0.cache.0.certificates.refresh_at(&self.0.uid);
         [token, certificate].into_iter().flatten().min()
     }

@@ -51,6 +51,9 @@ pub struct RunningShim {
     pub pidfd: OwnedFd,
 }
 
+/// Containers that are gone and whose sandboxes are remembered, beside as many as there are.
+const HOMES_SPARE: usize = 64;
+
 /// How long a shim may take to go after its container was killed.
 const SHIM_END: rustix::time::Timespec = rustix::time::Timespec { tv_sec: 10, tv_nsec: 0 };
 
@@ -305,12 +308,29 @@ impl Runtime {
     /// container never changes its sandbox.
     pub fn containers_in(&self, fits: impl Fn(&str) -> bool) -> Result<Vec<String>> {
         let mut homes = self.homes.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = each(&self.state_dir.join("containers"), |id| {
-            let sandbox = homes.get(id).cloned().map_or_else(|| self.record(id).map(|r| r.spec.sandbox), Ok)?;
-            Ok((id.to_owned(), sandbox))
-        })?;
-        *homes = found.into_iter().collect();
-        Ok(homes.iter().filter(|(_, sandbox)| fits(sandbox)).map(|(id, _)| id.clone()).collect())
+        let parent = self.state_dir.join("containers");
+        let (mut found, mut count) = (Vec::new(), 0);
+        for entry in fs::read_dir(&parent).map_err(|e| Error::file(&parent, e))?.flatten() {
+            let name = entry.file_name();
+            let Some(id) = name.to_str() else { continue };
+            count += 1;
+            if !homes.contains_key(id) {
+                match self.record(id) {
+                    Ok(record) => drop(homes.insert(id.to_owned(), record.spec.sandbox)),
+                    // It vanishes, or is not finished.
+                    Err(e) if e.is_not_found() => {}
+                    Err(e) => return Err(e),
+                }
+            }
+            if homes.get(id).is_some_and(|sandbox| fits(sandbox)) {
+                found.push(id.to_owned());
+            }
+        }
+        // Those that are gone are forgotten, but not one by one: when hundreds go, each asks.
+        if homes.len() > 2 * count + HOMES_SPARE {
+            homes.retain(|id, _| parent.join(id).exists());
+        }
+        Ok(found)
     }
 
     /// Ids of all sandboxes; nothing is read of them.

@@ -164,15 +164,15 @@ async fn stay_ready(client: &HttpClient, count: usize) -> Result<()> {
         let restarts = pod.list_at("status.containerStatuses").iter().any(|s| s.i64_at("restartCount") != Some(0));
         (restarts || !is_ready(pod)).then(|| pod.str_at("metadata.name").to_owned())
     };
-    let faults: Vec<String> = list.list_at("items").iter().filter_map(fault).collect();
-    if !faults.is_empty() || list.list_at("items").len() != count {
-        bail!("of {count} pods, these are not ready: {}", faults.join(" "));
+    if let Some(name) = list.list_at("items").iter().find_map(fault) {
+        bail!("{name} was ready and is not, or was restarted: {}", story(client, &name).await?);
     }
+    ensure!(list.list_at("items").len() == count, "of {count} pods there are {}", list.list_at("items").len());
     let mut events = client.lines(&format!("{PODS}?watch=true&resourceVersion={revision}"), "application/json").await?;
     let watching = async {
         while let Some(event) = events.next().await {
             if let Some(name) = event?.get("object").and_then(fault) {
-                bail!("{name} did not answer its probes, or was restarted");
+                bail!("{name} did not answer its probes, or was restarted: {}", story(client, &name).await?);
             }
         }
         bail!("the watch of the pods ended")
@@ -181,6 +181,17 @@ async fn stay_ready(client: &HttpClient, count: usize) -> Result<()> {
         Ok(outcome) => outcome,
         Err(_) => Ok(()),
     }
+}
+
+/// A pod's events.
+async fn story(client: &HttpClient, pod: &str) -> Result<String> {
+    let path = format!("/api/v1/namespaces/default/events?fieldSelector=involvedObject.name%3D{pod}");
+    let list = client.json(Method::GET, &path, "", None).await?;
+    let told = list.list_at("items").iter().map(|event| {
+        let at = |key| event.str_at(key).to_owned();
+        format!("{} {} {}x{}", at("lastTimestamp"), at("reason"), at("message"), event.i64_at("count").unwrap_or(1))
+    });
+    Ok(told.collect::<Vec<_>>().join("; "))
 }
 
 #[cfg(test)]
