@@ -80,7 +80,7 @@ impl FakeApi {
                 let _ = changes.recv().await;
             }
         };
-        let outcome = tokio::time::timeout(std::time::Duration::from_secs(30), wait).await;
+        let outcome = tokio::time::timeout(crate::watching::LIMIT, wait).await;
         outcome.unwrap_or_else(|_| panic!("timed out: {what}"))
     }
 

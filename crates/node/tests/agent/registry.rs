@@ -119,7 +119,7 @@ impl Shop {
     pub async fn until_broken(&self, count: u64) {
         let mut passed = self.line.passed.subscribe();
         let broken = passed.wait_for(|passed| passed.1 >= count);
-        let broken = tokio::time::timeout(std::time::Duration::from_secs(60), broken).await;
+        let broken = tokio::time::timeout(crate::watching::LIMIT, broken).await;
         assert!(broken.is_ok(), "{:?}", self.passed());
     }
 

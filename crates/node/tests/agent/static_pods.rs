@@ -1,6 +1,6 @@
 //! Pods of manifests, with their mirrors in the API and without an API.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use corten_client::{Api, DeleteOptions, Write, WriteOptions};
@@ -8,6 +8,7 @@ use corten_kinds::id;
 use corten_object::ObjectKey;
 use corten_tree::Tree;
 
+use crate::fake_api::FakeApi;
 use crate::watching::until_in;
 use crate::{Cluster, container_id};
 
@@ -106,23 +107,29 @@ pub async fn static_pods_and_mirrors(mut cluster: Cluster) {
     cluster.end().await;
 }
 
+/// A manifest of a pod that makes a file of its name in a directory of this machine, and the directory.
+fn marking(cluster: &Cluster, name: &str) -> (String, PathBuf) {
+    let mark = cluster.base.join("mark");
+    std::fs::create_dir_all(&mark).unwrap();
+    let text = format!(
+        "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{terminationGracePeriodSeconds: 1, volumes: [{{name: m, \
+         hostPath: {{path: {:?}}}}}], containers: [{{name: c, image: i, volumeMounts: [{{name: m, mountPath: /tmp}}], command: [sh, -c, \
+         \"echo up > /tmp/{name}; sleep 1000\"]}}]}}}}",
+        mark.display().to_string()
+    );
+    (text, mark)
+}
+
 /// Static pods run while nobody answers, and have their mirrors when somebody does.
 pub async fn static_pods_without_the_api(mut cluster: Cluster) {
     drop(cluster.stop_agent().await);
     cluster.api.away.store(true, Ordering::SeqCst);
     let dir = cluster.base.join("manifests");
     std::fs::create_dir(&dir).unwrap();
-    let mark = cluster.base.join("mark");
-    std::fs::create_dir(&mark).unwrap();
-    let text = format!(
-        "{{apiVersion: v1, kind: Pod, metadata: {{name: alone}}, spec: {{terminationGracePeriodSeconds: 1, volumes: [{{name: m, \
-         hostPath: {{path: {:?}}}}}], containers: [{{name: c, image: i, volumeMounts: [{{name: m, mountPath: /tmp}}], command: [sh, -c, \
-         \"echo up > /tmp/up; sleep 1000\"]}}]}}}}",
-        mark.display().to_string()
-    );
+    let (text, mark) = marking(&cluster, "alone");
     put(&dir, "alone.yaml", &text);
     cluster.start_agent().await;
-    until_in(&[&mark], "the static pod runs", async || mark.join("up").exists()).await;
+    until_in(&[&mark], "the static pod runs", async || mark.join("alone").exists()).await;
     assert!(cluster.api.find(&Cluster::key("alone-n1")).is_none());
     cluster.api.away.store(false, Ordering::SeqCst);
     let pod = cluster.running("alone-n1").await;
@@ -134,25 +141,28 @@ pub async fn static_pods_without_the_api(mut cluster: Cluster) {
 
 /// Before the API has the node's first status, static pods are admitted by what the status is going to say.
 pub async fn static_pods_before_the_first_status(mut cluster: Cluster) {
-    drop(cluster.stop_agent().await);
-    let options = DeleteOptions { grace_seconds: Some(0), ..DeleteOptions::default() };
     let node = ObjectKey::new(id::NODE, "", "n1");
-    cluster.api.write(Write::Delete { key: node.clone(), options }, WriteOptions::default()).await.unwrap();
+    let has_status = |api: &FakeApi| api.find(&node)?.to_tree().path("status.allocatable").map(drop);
+    cluster.api.until("the node is registered", has_status).await;
+    drop(cluster.stop_agent().await);
+    let mut fresh = cluster.api.find(&node).unwrap().to_tree();
+    fresh.remove("status");
+    cluster.api.put(&node, fresh);
     cluster.api.no_node_status.store(true, Ordering::SeqCst);
     let dir = cluster.base.join("manifests");
     std::fs::create_dir(&dir).unwrap();
-    put(&dir, "fits.yaml", &manifest("fits", "sleep 1000"));
+    let (text, mark) = marking(&cluster, "fits");
+    put(&dir, "fits.yaml", &text);
     let large = manifest("large", "sleep 1000").replace("image: i,", "image: i, resources: {requests: {cpu: 100k}},");
     put(&dir, "large.yaml", &large);
     cluster.start_agent().await;
-    cluster.running("fits-n1").await;
-    let refused = cluster.until("large-n1", "refused", |pod| pod.str_at("status.phase") == "Failed").await;
-    assert_eq!(refused.str_at("status.reason"), "OutOfcpu", "{refused}");
+    until_in(&[&mark], "the static pod runs", async || mark.join("fits").exists()).await;
     let found = cluster.api.find(&node).unwrap().to_tree();
     assert!(found.path("status.allocatable").is_none(), "{found}");
     cluster.api.no_node_status.store(false, Ordering::SeqCst);
-    cluster.api.until("a status", |api| api.find(&node)?.to_tree().path("status.allocatable").map(drop)).await;
     assert_eq!(cluster.running("fits-n1").await.list_at("status.containerStatuses")[0].i64_at("restartCount"), Some(0));
+    let refused = cluster.until("large-n1", "refused", |pod| pod.str_at("status.phase") == "Failed").await;
+    assert_eq!(refused.str_at("status.reason"), "OutOfcpu", "{refused}");
     std::fs::remove_dir_all(&dir).unwrap();
     for name in ["fits-n1", "large-n1"] {
         cluster.api.until("the mirror goes", |api| api.find(&Cluster::key(name)).is_none().then_some(())).await;

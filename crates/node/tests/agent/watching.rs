@@ -13,8 +13,8 @@ use tokio::io::unix::AsyncFd;
 
 use crate::Cluster;
 
-/// How long anything may take.
-const LIMIT: Duration = Duration::from_secs(60);
+/// How long anything may take: long enough for a machine in emulation that gets little of its host.
+pub const LIMIT: Duration = Duration::from_secs(90);
 
 /// Looks whenever something in the directories has changed, until it is so.
 pub async fn until_in(directories: &[&Path], what: &str, mut check: impl AsyncFnMut() -> bool) {
