@@ -467,6 +467,34 @@ mod tests {
         );
     }
 
+    /// Nobody looks at who signed the certificate or whom it names (`pkg/probe/http` `New`).
+    #[tokio::test]
+    async fn https_probe_takes_any_certificate() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let made = rcgen::generate_simple_self_signed(vec!["elsewhere.test".to_owned()]).unwrap();
+        let key = rustls::pki_types::PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config =
+            rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let config = config.with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (host, path) = ("127.0.0.1".to_owned(), "/".to_owned());
+        let target = HttpTarget { host, port, path, tls: true, headers: Vec::new() };
+        let serve = async {
+            let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+            let mut stream = acceptor.accept(listener.accept().await.unwrap().0).await.unwrap();
+            let mut request = [0; 1024];
+            let n = stream.read(&mut request).await.unwrap();
+            stream.write_all(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n").await.unwrap();
+            stream.shutdown().await.unwrap();
+            String::from_utf8_lossy(&request[..n]).into_owned()
+        };
+        let (answer, request) = tokio::join!(http_get(&target, SECOND), serve);
+        assert_eq!(answer.map(|a| a.status), Ok(204));
+        assert!(request.starts_with("GET / HTTP/1.1\r\n"), "HTTPS: {request}");
+    }
+
     #[tokio::test]
     async fn tcp_socket_probe_connects_or_says_why_not() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

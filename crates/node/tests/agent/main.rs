@@ -39,7 +39,7 @@ use bad_input::{
     probe_that_never_returns,
 };
 use fake_api::FakeApi;
-use hooks::hooks_and_stop_signal;
+use hooks::{hooks_and_stop_signal, http_get_hooks};
 use image_volumes::{eviction_takes_images_first, image_gc, image_volumes};
 use pulls::{
     image_digests, image_mirrors, image_pull_back_off, image_pull_policies, image_pull_progress, image_pull_secrets,
@@ -108,6 +108,7 @@ fn main() -> ExitCode {
         resize_in_place,
         mount_modes,
         hooks_and_stop_signal,
+        http_get_hooks,
         host_users,
         host_users_have_bounds,
         app_armor,
