@@ -78,7 +78,8 @@ fn main() -> ExitCode {
                     let outcome = std::panic::AssertUnwindSafe(test).catch_unwind().await;
                     let clean = !base.exists();
                     let left = alive.lock().unwrap().take();
-                    if let Some(tasks) = left.filter(|_| outcome.is_err()) {
+                    if let Some((tasks, api)) = left.filter(|_| outcome.is_err()) {
+                        api.all(id::POD).iter().chain(&api.all(id::EVENT)).for_each(|o| println!("{}", o.to_tree()));
                         // An agent that a failed test has left would be in the way of the next one's.
                         println!("stopped: {}", tasks.stop(Duration::from_secs(10)).await);
                     }
@@ -138,8 +139,8 @@ fn main() -> ExitCode {
     if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// The tasks of the agent that runs, for who clears up after a test.
-type Alive = Arc<std::sync::Mutex<Option<Tasks>>>;
+/// The tasks of the agent that runs and its API, for who clears up after a test.
+type Alive = Arc<std::sync::Mutex<Option<(Tasks, Arc<FakeApi>)>>>;
 
 /// What a failed test has left.
 fn clear(base: &std::path::Path) {
@@ -221,7 +222,7 @@ impl Cluster {
         let images = self.images.clone();
         let api = || self.api.clone();
         let apis = Apis { node: api(), services: api(), volumes: api() };
-        *self.alive.lock().unwrap() = Some(tasks.clone());
+        *self.alive.lock().unwrap() = Some((tasks.clone(), self.api.clone()));
         let agent = Agent::start(self.config.clone(), apis, images, tasks.clone()).await.unwrap();
         self.running = Some((agent, tasks));
     }
