@@ -86,6 +86,7 @@ pub(crate) struct Checker {
     /// When all clocks were last put forward or back.
     clocks_set: Option<Timestamp>,
     sizes: HashMap<Istr, Sizes>,
+    passed_over: Vec<sets::PassedOver>,
     rollout: Rollout,
     jobs: Jobs,
     crons: Crons,
@@ -113,6 +114,7 @@ impl Checker {
             disturbed_until: Timestamp::MIN,
             clocks_set: None,
             sizes: HashMap::new(),
+            passed_over: Vec::new(),
             rollout: Rollout::default(),
             jobs: Jobs::default(),
             crons: Crons::default(),

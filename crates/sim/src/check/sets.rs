@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use corten_base::{Istr, Timestamp};
 use corten_kinds::id;
 use corten_object::Object;
 use corten_views::{DaemonSet, Pod, ReplicaSet, StatefulSet};
@@ -10,8 +11,18 @@ use corten_views::{DaemonSet, Pod, ReplicaSet, StatefulSet};
 use super::Checker;
 use crate::users::GUARDED;
 
-/// A pod that has not become ready for so long is worth less than one that is.
-const IDLE: Duration = Duration::from_secs(60);
+/// Who has been ready for so long is worth more than who has not been for as long.
+const KNOWN: Duration = Duration::from_secs(15);
+/// By when all deletions of one plan have begun.
+const DONE: Duration = Duration::from_secs(30);
+
+/// A pod that is not ready and stays when one that is has to go.
+pub(super) struct PassedOver {
+    at: Timestamp,
+    uid: Istr,
+    /// Who goes.
+    gone: Istr,
+}
 
 /// The node that a daemon is made for.
 fn node_of(pod: &Pod) -> Option<String> {
@@ -105,14 +116,27 @@ impl Checker {
             let text = format!("{} has {} active pods where {least} were asked for", owner.head.name, active.len());
             self.fault("no replica too few", text);
         }
-        let now = self.sim.wall();
-        let idle = |p: &&&Arc<Pod>| {
-            !p.is_ready()
-                && p.metadata.creation_timestamp.is_some_and(|at| now.duration_since(at).unsigned_abs() > IDLE)
-        };
-        if let Some(idle) = active.iter().find(idle).filter(|_| before.is_ready()) {
-            let text = format!("{} is ready and goes before {}, which is not", pod.head.name, idle.metadata.name);
-            self.fault("idle replicas go first", text);
+        let wall = self.sim.wall();
+        let long = |at: Option<Timestamp>| at.is_some_and(|at| wall.duration_since(at).unsigned_abs() > KNOWN);
+        let since =
+            |p: &Pod| p.ready_condition().and_then(|c| c.last_transition_time).or(p.metadata.creation_timestamp);
+        let idle = active.iter().find(|p| !p.is_ready() && long(since(p)));
+        if let Some(idle) = idle.filter(|_| before.is_ready() && long(since(before))) {
+            let (uid, gone) = (Istr::from(idle.metadata.uid.as_str()), pod.head.name.clone());
+            self.passed_over.push(PassedOver { at: self.sim.now(), uid, gone });
+        }
+    }
+
+    /// Time has passed: who was not ready when others had to go is gone by now, too.
+    pub(super) fn idle_replicas_go(&mut self) {
+        let now = self.sim.now();
+        let due = self.passed_over.extract_if(.., |p| now.duration_since(p.at).unsigned_abs() > DONE);
+        for PassedOver { uid, gone, .. } in due.collect::<Vec<_>>() {
+            let stays = self.objects.by_uid(&uid).and_then(|o| o.view::<Pod>().ok()).filter(|p| p.is_active());
+            if let Some(stays) = stays.filter(|_| self.is_calm()) {
+                let text = format!("{gone} was ready and went before {}, which was not", stays.metadata.name);
+                self.fault("idle replicas go first", text);
+            }
         }
     }
 

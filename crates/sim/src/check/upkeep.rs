@@ -72,6 +72,7 @@ impl Checker {
         self.upkeep.whole = self.is_calm() && (self.upkeep.whole || healthy(&self.guarded()) > GUARDED_MIN);
         self.cron_missed();
         self.suspended_jobs_rest();
+        self.idle_replicas_go();
         let now = self.sim.now();
         let machines = self.nodes.machines();
         self.note_halt(&machines);
