@@ -198,13 +198,14 @@ fn is_related(source: &dyn Source, node: &str, a: &Attributes<'_>) -> bool {
         "podcertificaterequests" => on_node(id::POD_CERTIFICATE_REQUEST, namespace, "spec.nodeName"),
         "resourceslices" => on_node(id::RESOURCE_SLICE, "", "spec.nodeName"),
         "volumeattachments" => on_node(id::VOLUME_ATTACHMENT, "", "spec.nodeName"),
-        "persistentvolumes" => pods(source, node).iter().any(|pod| pod.uses_volume(source, name)),
+        "persistentvolumes" => pods(source, node, None).any(|pod| pod.uses_volume(source, name)),
         resource => {
-            let of_pod = pods(source, node).iter().any(|pod| pod.namespace() == namespace && pod.names(resource, name));
+            let mut there = pods(source, node, Some(namespace));
+            let of_pod = there.any(|pod| pod.names(resource, name));
             // A volume's driver may need a Secret of another namespace.
             of_pod
                 || (resource == "secrets"
-                    && pods(source, node).iter().any(|pod| pod.volumes_need_secret(source, namespace, name)))
+                    && pods(source, node, None).any(|pod| pod.volumes_need_secret(source, namespace, name)))
         }
     }
 }
@@ -216,12 +217,18 @@ struct OnNode {
 }
 
 /// The pods of a node that may still need something: not those that have ended and are going (`graph_populator.go`, `updatePod`).
-fn pods(source: &dyn Source, node: &str) -> Vec<OnNode> {
-    let found = source.with_fact(id::POD, "spec.nodeName", node);
-    found.into_iter().map(|object| OnNode { tree: object.to_tree(), object }).collect()
+/// Each is read when it is asked for: on a full node most questions are answered by the first of hundreds.
+fn pods(source: &dyn Source, node: &str, namespace: Option<&str>) -> impl Iterator<Item = OnNode> + use<> {
+    let mut found = source.with_fact(id::POD, "spec.nodeName", node);
+    found.retain(|pod| namespace.is_none_or(|namespace| &*pod.head.namespace == namespace));
+    found.into_iter().map(OnNode::read)
 }
 
 impl OnNode {
+    fn read(object: Arc<Object>) -> OnNode {
+        OnNode { tree: object.to_tree(), object }
+    }
+
     fn namespace(&self) -> &str {
         &self.object.head.namespace
     }
