@@ -25,7 +25,12 @@ pub async fn create(
     if let Some(old) = replaces {
         remove(ctx, &old).await?;
     }
-    std::fs::create_dir_all(ctx.dir().join("etc")).map_err(|e| format!("{}: {e}", ctx.dir().display()))?;
+    // A full disk shows here first (`FailedToMakePodDataDirectories`, whose text is this).
+    if let Err(error) = std::fs::create_dir_all(ctx.dir().join("etc")) {
+        let message = format!("error making pod data directories: {}: {error}", ctx.dir().display());
+        ctx.event("", true, "Failed", &message);
+        return Err(message);
+    }
     if let Err((volume, error)) = volumes::prepare(ctx, hold).await {
         let message = format!("MountVolume.SetUp failed for volume {volume:?} : {error}");
         ctx.event("", true, "FailedMount", &message);

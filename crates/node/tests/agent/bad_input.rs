@@ -189,9 +189,11 @@ pub async fn a_full_disk(mut cluster: Cluster) {
     cluster.running("neighbour").await;
     cluster.create_of_image("writer", &app, "IfNotPresent", "");
     cluster.running("writer").await;
-    let (_, out) = cluster.exec("writer", &["busybox", "dd", "if=/dev/zero", "of=/fill", "bs=1M"], "").await;
-    assert!(out.contains("No space left on device"), "{out}");
-    assert!(disk.used_percent() >= 99, "{}", disk.used_percent());
+    // Directories still have room, an image has not.
+    let script = "busybox dd if=/dev/zero of=/spare bs=1M count=2; busybox dd if=/dev/zero of=/fill bs=1M; busybox rm /spare; echo filled";
+    let (_, out) = cluster.exec("writer", &["sh", "-c", script], "").await;
+    assert!(out.contains("No space left on device") && out.contains("filled"), "{out}");
+    assert!(disk.used_percent() >= 96, "{}", disk.used_percent());
     let dir = cluster.image_root("large", &[("data", &vec![1; 12 << 20])]);
     shop.publish(&dir, "large", "v1", shell("echo came; sleep 1000"));
     let large = shop.name("large:v1");
@@ -210,6 +212,23 @@ pub async fn a_full_disk(mut cluster: Cluster) {
         cluster.delete(pod).await;
     }
     disk.end(cluster).await;
+}
+
+/// What the node keeps for a pod has no place: the pod says so, and runs when it has.
+pub async fn no_place_for_a_pod(cluster: Cluster) {
+    neighbour(&cluster).await;
+    let place = cluster.config.data_dir.join("pods/uid-p");
+    std::fs::write(&place, "in the way").unwrap();
+    cluster.create("p", r#""containers":[{"name":"c","image":"i","command":["sleep","1000"]}]"#);
+    let told = cluster.first_event("Failed").await;
+    assert!(told.starts_with("error making pod data directories: ") && told.contains("pods/uid-p"), "{told}");
+    feels_nothing(&cluster).await;
+    std::fs::remove_file(&place).unwrap();
+    cluster.running("p").await;
+    for pod in ["p", "neighbour"] {
+        cluster.delete(pod).await;
+    }
+    cluster.end().await;
 }
 
 pub async fn missing_mount_source(cluster: Cluster) {

@@ -36,7 +36,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use bad_input::{
     a_full_disk, fork_bomb, hostile_layer, log_line_without_end, missing_mount_source, no_entrypoint,
-    probe_that_never_returns,
+    no_place_for_a_pod, probe_that_never_returns,
 };
 use fake_api::FakeApi;
 use hooks::{hooks_and_stop_signal, http_get_hooks};
@@ -133,6 +133,7 @@ fn main() -> ExitCode {
         log_line_without_end,
         fork_bomb,
         a_full_disk,
+        no_place_for_a_pod,
         missing_mount_source,
         probe_that_never_returns
     ];
