@@ -332,6 +332,9 @@ impl Disk {
         // What images lose goes through this directory.
         let below = async || self.used_percent() < percent;
         until_in(&[&self.at.join("images/tmp")], &format!("less than {percent} percent"), below).await;
+        // An image goes in parts: who removes it lets go of this lock when all have gone.
+        let lock = std::fs::File::open(self.at.join("images/content.lock")).unwrap();
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockShared).unwrap();
     }
 
     /// Fills it until so much is used, at one stroke: otherwise the node could begin to clear up in the middle of it.
