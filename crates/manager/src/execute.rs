@@ -17,7 +17,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use crate::Recorder;
 
 /// How many writes of a plan are under way at once.
-const WRITES_MAX: usize = 16;
+const WRITES_MAX: usize = 32;
 
 /// What executing needs.
 #[derive(Clone)]

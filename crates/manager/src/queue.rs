@@ -16,9 +16,8 @@ const REST_MAX: Duration = Duration::from_millis(50);
 
 /// A queue in which a key waits at most once, and is with one worker at a time. Bounded by the number of objects.
 ///
-/// A key that is wanted again while it runs rests for as long as the run took: the first change is answered at once, and a storm of
-/// them (the thousand pods of a job) costs at most half of a worker, which then sees many changes in one run. (Upstream's job
-/// controller looks at a job at most once a second.)
+/// A key that is wanted again while it runs rests for a quarter of the run's time: the first change is answered at once, and of a
+/// storm of them (the thousand pods of a job) each run sees many. (Upstream's job controller looks at a job at most once a second.)
 pub(crate) struct Queue<K> {
     metrics: QueueMetrics,
     ready: VecDeque<K>,
@@ -136,7 +135,7 @@ impl<K: Hash + Eq + Clone> Queue<K> {
         if !run.again {
             return;
         }
-        let rest = Duration::try_from(now.duration_since(run.since)).unwrap_or_default().min(REST_MAX);
+        let rest = (Duration::try_from(now.duration_since(run.since)).unwrap_or_default() / 4).min(REST_MAX);
         match now.checked_add(rest) {
             Ok(at) if !rest.is_zero() => {
                 self.resting.insert(key.clone());
@@ -180,17 +179,17 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_wanted_while_it_runs_rests_for_as_long_as_it_ran() {
+    fn a_key_that_is_wanted_while_it_runs_rests_for_a_while() {
         let after = |ms: i64| Timestamp::from_millisecond(ms).unwrap();
         let mut q = Queue::new(QueueMetrics::default());
         q.add("a");
         assert_eq!(q.take(after(100)), Some("a"));
         q.add("a");
-        q.succeeded("a", None, after(103));
+        q.succeeded("a", None, after(108));
         q.add("a");
-        assert_eq!((q.take(after(103)), q.next_timer()), (None, Some(after(106))));
-        q.fire(after(106));
-        assert_eq!((q.take(after(106)), q.take(after(106))), (Some("a"), None), "all that came meanwhile is one");
+        assert_eq!((q.take(after(108)), q.next_timer()), (None, Some(after(110))));
+        q.fire(after(110));
+        assert_eq!((q.take(after(110)), q.take(after(110))), (Some("a"), None), "all that came meanwhile is one");
         q.add("a");
         q.succeeded("a", None, after(10_000));
         assert_eq!(q.next_timer(), Some(after(10_050)), "a long run does not mean a long rest");
