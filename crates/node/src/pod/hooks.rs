@@ -8,6 +8,9 @@ use corten_views::container::LifecycleHandler;
 use super::PodContext;
 use super::probes::{self, HttpTarget};
 
+/// How long an HTTP hook may take.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
 /// Runs a hook to its end. The caller bounds its time.
 pub async fn run(
     ctx: &PodContext,
@@ -28,11 +31,21 @@ pub async fn run(
         return Ok(());
     }
     if let Some(get) = &hook.http_get {
-        let target = HttpTarget::of(ctx, container, get, ips)?;
-        let answer = probes::http_get(&target, Duration::from_secs(30)).await?;
-        return match answer.status {
-            200..400 => Ok(()),
-            status => Err(format!("HTTP hook failed with statuscode: {status}")),
+        // Whatever the answer is: it was asked.
+        let mut target = HttpTarget { agent: "kube-lifecycle", ..HttpTarget::of(ctx, container, get, ips)? };
+        return match probes::http_get(&target, TIMEOUT).await {
+            Err(error) if target.tls && error.ends_with(probes::NOT_TLS) => {
+                target.tls = false;
+                target.headers.retain(|(name, _)| !name.eq_ignore_ascii_case("authorization"));
+                // If that fails, too, the first failure is the one that is told.
+                probes::http_get(&target, TIMEOUT).await.map_err(|_| error)?;
+                let at = format!("{}:{}", target.host, target.port);
+                let message =
+                    format!("request to HTTPS lifecycle hook {at} got HTTP response, retry with HTTP succeeded");
+                ctx.event("", true, "LifecycleHTTPFallback", message);
+                Ok(())
+            }
+            answer => answer.map(drop),
         };
     }
     Err("the hook has no handler that is implemented".into())

@@ -170,11 +170,13 @@ fn lower(error: &std::io::Error) -> String {
 
 /// Where an HTTP probe or hook goes.
 pub struct HttpTarget {
-    host: String,
-    port: u16,
-    path: String,
-    tls: bool,
-    headers: Vec<(String, String)>,
+    pub host: String,
+    pub port: u16,
+    pub path: String,
+    pub tls: bool,
+    /// Who asks, as upstream's kubelet names its parts: `kube-probe` or `kube-lifecycle`.
+    pub agent: &'static str,
+    pub headers: Vec<(String, String)>,
 }
 
 impl HttpTarget {
@@ -190,6 +192,7 @@ impl HttpTarget {
             port: port(container, &get.port)?,
             path,
             tls: get.scheme == "HTTPS",
+            agent: "kube-probe",
             headers: get.http_headers.iter().map(|h| (h.name.clone(), h.value.clone())).collect(),
         })
     }
@@ -236,13 +239,25 @@ pub async fn http_get(target: &HttpTarget, timeout: Duration) -> Result<HttpAnsw
         if target.tls {
             let name = rustls::pki_types::ServerName::try_from(target.host.clone()).map_err(|e| fail(e.to_string()))?;
             let connector = tokio_rustls::TlsConnector::from(ANYONE.clone());
-            let stream = connector.connect(name, stream).await.map_err(|e| fail(e.to_string()))?;
+            let stream = connector.connect(name, stream).await.map_err(|e| fail(handshake_error(&e)))?;
             exchange(target, stream).await.map_err(fail)
         } else {
             exchange(target, stream).await.map_err(fail)
         }
     };
     tokio::time::timeout(timeout, ask).await.map_err(|_| slow())?
+}
+
+/// What Go's client says when a server knows no TLS: it answers the first message in plain text.
+pub const NOT_TLS: &str = "http: server gave HTTP response to HTTPS client";
+
+/// Why a TLS connection did not come about, in Go's words where they matter to somebody.
+fn handshake_error(error: &std::io::Error) -> String {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match inner {
+        Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) => NOT_TLS.into(),
+        _ => error.to_string(),
+    }
 }
 
 async fn exchange(
@@ -257,7 +272,7 @@ async fn exchange(
         request = request.header("Host", format!("{}:{}", target.host, target.port));
     }
     if !has("user-agent") {
-        request = request.header("User-Agent", "kube-probe/1.37");
+        request = request.header("User-Agent", format!("{}/1.37", target.agent));
     }
     if !has("accept") {
         request = request.header("Accept", "*/*");
@@ -453,6 +468,7 @@ mod tests {
             port,
             path: path.into(),
             tls: false,
+            agent: "kube-probe",
             headers: vec![("X-Custom".into(), "yes".into()), ("Host".into(), "example.com".into())],
         };
         let ask = async |path: &str| http_get(&target(path), SECOND).await.map(|a| (a.status, a.location));
@@ -480,7 +496,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (host, path) = ("127.0.0.1".to_owned(), "/".to_owned());
-        let target = HttpTarget { host, port, path, tls: true, headers: Vec::new() };
+        let target = HttpTarget { host, port, path, tls: true, agent: "kube-probe", headers: Vec::new() };
         let serve = async {
             let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
             let mut stream = acceptor.accept(listener.accept().await.unwrap().0).await.unwrap();

@@ -68,13 +68,7 @@ pub(super) const BUGS: &[Bug] = &[
         "active.len() - wanted",
         "active.len() + 1 - wanted",
     ),
-    bug(
-        "the best pods go first",
-        "pods.rs",
-        "(pod.is_scheduled(), phase, pod.is_ready(), cost, Reverse(company)),",
-        "pod.is_ready()",
-        "!pod.is_ready()",
-    ),
+    bug("the best pods go first", "pods.rs", "\"Running\" => 2,", "2", "-1"),
     bug(
         "pods that go still count",
         "pods.rs",
