@@ -37,8 +37,11 @@ pub(crate) async fn plan(context: &Context, plan: &Plan) -> (Outcome, Revision) 
     for stage in &plan.stages {
         let (creates, others): (Vec<&Action>, Vec<&Action>) =
             stage.iter().partition(|action| action.write.verb() == Verb::Create);
-        run(context, &others, WRITES_MAX, &mut outcome, &mut barrier).await;
-        slow_start(context, &creates, &mut outcome, &mut barrier).await;
+        let (others, creates) = futures::join!(run(context, &others), slow_start(context, &creates));
+        for done in [others, creates] {
+            barrier = barrier.max(done.barrier);
+            outcome.failures.extend(done.failures);
+        }
         if !outcome.failures.is_empty() {
             break;
         }
@@ -58,26 +61,39 @@ async fn answers(context: &Context, asks: &[String]) -> Vec<Answer> {
     futures::stream::iter(asks.iter().take(ASKS_MAX).map(read)).buffered(WRITES_MAX).collect().await
 }
 
+/// What became of some writes.
+#[derive(Default)]
+struct Done {
+    failures: Vec<Failed>,
+    /// The revision that shows them all.
+    barrier: Revision,
+}
+
 /// Creates in batches of 1, 2, 4, …; a batch with a failure is the last (`slowStartBatch` in `replica_set.go`).
-async fn slow_start(context: &Context, mut rest: &[&Action], outcome: &mut Outcome, barrier: &mut Revision) {
-    let before = outcome.failures.len();
+async fn slow_start(context: &Context, mut rest: &[&Action]) -> Done {
+    let mut all = Done::default();
     let mut size = 1;
-    while !rest.is_empty() && outcome.failures.len() == before {
+    while !rest.is_empty() && all.failures.is_empty() {
         let (batch, later) = rest.split_at(size.min(rest.len()));
-        run(context, batch, WRITES_MAX, outcome, barrier).await;
+        let done = run(context, batch).await;
+        all.barrier = all.barrier.max(done.barrier);
+        all.failures = done.failures;
         rest = later;
         size *= 2;
     }
+    all
 }
 
-async fn run(context: &Context, actions: &[&Action], parallel: usize, outcome: &mut Outcome, barrier: &mut Revision) {
+async fn run(context: &Context, actions: &[&Action]) -> Done {
+    let mut done = Done::default();
     let mut waiting = actions.iter();
-    let mut running: FuturesUnordered<_> = waiting.by_ref().take(parallel).map(|a| write(context, a)).collect();
+    let mut running: FuturesUnordered<_> = waiting.by_ref().take(WRITES_MAX).map(|a| write(context, a)).collect();
     while let Some((revision, failed)) = running.next().await {
-        *barrier = (*barrier).max(revision);
-        outcome.failures.extend(failed);
+        done.barrier = done.barrier.max(revision);
+        done.failures.extend(failed);
         running.extend(waiting.next().map(|a| write(context, a)));
     }
+    done
 }
 
 async fn write(context: &Context, action: &Action) -> (Revision, Option<Failed>) {

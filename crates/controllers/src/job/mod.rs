@@ -366,10 +366,11 @@ impl<'s> Sync<'s> {
                 plan.events.extend(self.suspension());
             }
         }
-        // Pods first, so that the status counts them already; unless that has just failed, for nothing follows a failure.
-        let pods_first = self.world.last.is_none_or(|last| last.failures.is_empty());
-        self.counters(if pods_first { wanted.create.len() } else { 0 });
         let mut release = self.track(ending.as_ref());
+        // Pods first, so that the status counts them already; unless that has just failed, for nothing follows a failure, or there is
+        // something else that follows the status.
+        let pods_first = release.is_empty() && self.world.last.is_none_or(|last| last.failures.is_empty());
+        self.counters(if pods_first { wanted.create.len() } else { 0 });
         let mut finished = ending.map_or(Vec::new(), |e| self.finish(e, release.is_empty()));
         let write = status::write(&self.job.object, &self.before, &self.status);
         let write = write.map(|w| match finished.pop() {
@@ -377,17 +378,15 @@ impl<'s> Sync<'s> {
             None => w,
         });
         plan.events.extend(finished);
-        let (first, second) = match pods_first {
-            true => (wanted.create, Vec::from_iter(write)),
-            false => (Vec::from_iter(write), wanted.create),
-        };
-        plan.stage(first);
-        plan.stage(second);
+        let (before, beside) = if pods_first { (wanted.create, Vec::new()) } else { (Vec::new(), wanted.create) };
+        plan.stage(before);
+        plan.stage(write);
         release.extend(wanted.surplus.iter().filter(|p| is_tracked(p)).map(untrack));
         deletions.extend(wanted.surplus.iter().map(|p| crate::pods::delete(&self.job.object, p)));
         if wanted.surplus.is_empty() {
             release.append(&mut deletions);
         }
+        release.extend(beside);
         plan.stage(release);
         plan.stage(deletions);
         if let Some(left) = self.deadline().filter(|left| !left.is_zero()) {
