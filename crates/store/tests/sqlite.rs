@@ -65,6 +65,32 @@ fn value_of(key: &str) -> Vec<u8> {
     key.bytes().cycle().take(1500 + key.len() * 7).collect()
 }
 
+/// One that is killed before it has written much leaves its log to the next, which must not leave it to the one after it.
+#[test]
+fn the_log_of_many_short_lives_does_not_grow() {
+    const VALUE: usize = 1 << 19;
+    const PUTS: usize = 6;
+    const LIVES: usize = 8;
+    let dir = tempfile::tempdir().unwrap();
+    let life = |n: usize| dir.path().join(n.to_string());
+    for n in 0..LIVES {
+        let store = open(&life(n));
+        for _ in 0..PUTS {
+            put(&store, "key", vec![n as u8; VALUE]).unwrap();
+        }
+        // What is on disk now is what a killed process leaves.
+        std::fs::create_dir(life(n + 1)).unwrap();
+        for file in ["store.db", "store.db-wal"] {
+            std::fs::copy(life(n).join(file), life(n + 1).join(file)).unwrap();
+        }
+    }
+    let log = std::fs::metadata(life(LIVES).join("store.db-wal")).unwrap().len();
+    assert!(log < (4 * PUTS * VALUE) as u64, "{log} bytes");
+    SqliteStore::verify(&life(LIVES)).unwrap();
+    let entry = block_on(open(&life(LIVES)).get(b"key")).unwrap().entry.unwrap();
+    assert_eq!((entry.value.len(), entry.value.first()), (VALUE, Some(&(LIVES as u8 - 1))));
+}
+
 #[test]
 fn every_acknowledged_write_survives_kill_9() {
     let dir = tempfile::tempdir().unwrap();

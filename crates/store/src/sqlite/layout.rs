@@ -79,6 +79,12 @@ impl Place {
         self.dir.join(FILE)
     }
 
+    /// Bytes of the write-ahead log. What a process that was killed had not moved into the main file is still in it, and each
+    /// opening reads it.
+    pub(crate) fn log_bytes(&self) -> u64 {
+        std::fs::metadata(self.dir.join(format!("{FILE}-wal"))).map_or(0, |log| log.len())
+    }
+
     /// The connection that writes: makes the tables in a new file, checks those of an old one.
     pub(crate) fn open_writer(&self, bytes_max: Option<u64>) -> Result<Connection> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;

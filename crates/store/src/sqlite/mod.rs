@@ -120,7 +120,7 @@ impl SqliteStore {
             ledger,
             meta,
             started: Instant::now(),
-            unchecked_bytes: 0,
+            unchecked_bytes: place.log_bytes(),
             housekeeping_after: None,
             failpoint: options.failpoint.commit,
             lock,
