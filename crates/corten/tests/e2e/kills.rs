@@ -104,9 +104,9 @@ pub(crate) fn killed_again_and_again(cluster: &mut Cluster) -> Result<()> {
     }
 }
 
-/// Files, mounts and cgroups tell nobody that they go.
+/// Files, mounts, cgroups and processes of others tell nobody that they go.
 #[allow(clippy::disallowed_methods, reason = "there is no event to wait for")]
-fn pause(time: Duration) {
+pub(crate) fn pause(time: Duration) {
     std::thread::sleep(time);
 }
 
