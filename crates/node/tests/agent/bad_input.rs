@@ -105,8 +105,8 @@ pub async fn no_entrypoint(mut cluster: Cluster) {
     let why = cluster.waiting("p", "CreateContainerError").await;
     let ends = "\" spec: failed to generate spec: no command specified";
     assert!(why.starts_with("failed to generate container \"") && why.ends_with(ends), "{why}");
-    let failed = cluster.events_of("p").into_iter().find(|e| e[1] == "Failed").unwrap();
-    assert!(failed[3].starts_with("Error: failed to generate container \"") && failed[3].ends_with(ends), "{failed:?}");
+    let failed = cluster.event_says("p", "Failed", C).await;
+    assert!(failed.starts_with("Error: failed to generate container \"") && failed.ends_with(ends), "{failed}");
     // A command that the image does not have.
     cluster.create(
         "q",
@@ -243,10 +243,7 @@ pub async fn missing_mount_source(cluster: Cluster) {
     };
     cluster.create("p", &pod("Directory"));
     let begins = "MountVolume.SetUp failed for volume \"h\" : hostPath type check failed";
-    let told = cluster.api.until("FailedMount", |_| {
-        cluster.events_of("p").into_iter().find(|e| e[1] == "FailedMount").map(|e| e[3].clone())
-    });
-    let told = told.await;
+    let told = cluster.event_says("p", "FailedMount", "").await;
     assert!(told.starts_with(begins) && told.contains(path), "{told}");
     let found = cluster.api.find(&Cluster::key("p")).unwrap().to_tree();
     let state = found.list_at("status.containerStatuses")[0].str_at("state.waiting.reason").to_owned();

@@ -44,7 +44,8 @@ pub async fn image_volumes(mut cluster: Cluster) {
     create_with_volume(&cluster, "p", &app, &data, "IfNotPresent", mounts);
     cluster.running("p").await;
     cluster.event("p", "Normal", "Pulling", "", &format!("Pulling image {data:?}")).await;
-    assert!(cluster.events_of("p").iter().any(|e| e[1] == "Pulled" && e[2].is_empty()), "{:?}", cluster.events_of("p"));
+    let pulled = cluster.event_says("p", "Pulled", "").await;
+    assert!(pulled.starts_with("Successfully pulled image"), "{pulled}");
     for (command, code, said) in [
         ("cat /v/etc/hello /sub/hello", 0, "hello\nhello\n"),
         ("touch /v/new", 1, "Read-only file system"),

@@ -33,8 +33,8 @@ pub async fn image_pull_back_off(mut cluster: Cluster) {
     cluster.event("here", "Normal", "Pulling", C, &format!("Pulling image {name:?}")).await;
     let begins = format!("Successfully pulled image {name:?} in ");
     let ends = format!(" including waiting). Image size: {} bytes.", image.size);
-    let pulled = cluster.events_of("here").into_iter().find(|e| e[1] == "Pulled").unwrap();
-    assert!(pulled[3].starts_with(&begins) && pulled[3].ends_with(&ends), "{pulled:?}");
+    let pulled = cluster.event_says("here", "Pulled", C).await;
+    assert!(pulled.starts_with(&begins) && pulled.ends_with(&ends), "{pulled}");
     cluster.event("here", "Normal", "Created", C, "Container created").await;
     cluster.event("here", "Normal", "Started", C, "Container started").await;
 

@@ -286,6 +286,15 @@ impl Cluster {
         own.map(|e| ["type", "reason", "involvedObject.fieldPath", "message"].map(|path| part(&e, path))).collect()
     }
 
+    /// Waits for the first event with this reason about a pod or its container with this field path; what it says.
+    pub async fn event_says(&self, pod: &str, reason: &str, about: &str) -> String {
+        let found = |_: &_| {
+            let mut all = self.events_of(pod).into_iter();
+            all.find(|e| e[1] == reason && e[2] == about).map(|[.., message]| message)
+        };
+        self.api.until(&format!("{reason} of {pod}"), found).await
+    }
+
     /// Waits for an event about a pod. `about`: the container `c`'s field path, or nothing.
     pub async fn event(&self, pod: &str, kind: &str, reason: &str, about: &str, message: &str) {
         let wanted = [kind, reason, about, message].map(str::to_owned);
