@@ -148,7 +148,8 @@ impl<'l> Unpacker<'l> {
     }
 
     fn run(mut self, content: &mut impl Read) -> Result<(), Broken> {
-        writers::beside(|writers| self.entries(content, writers))?;
+        let (root, shown) = (self.root.try_clone().at("open", &self.target)?, self.target.clone());
+        writers::beside(&root, &shown, |writers| self.entries(content, writers))?;
         for (path, seconds) in std::mem::take(&mut self.directory_times).into_iter().rev() {
             let dir = match self.open_dir(&path) {
                 // A later entry has taken its place.
@@ -364,6 +365,7 @@ impl<'l> Unpacker<'l> {
             }
             self.take_room(n)?;
             file.write_all(&self.buffer[..n]).at("write", &dress.shown)?;
+            writers.wrote(n);
         }
         Ok(writers::finish(file.into(), &dress)?)
     }

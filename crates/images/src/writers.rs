@@ -1,14 +1,15 @@
 //! Filling files beside the reading of their archive. Entries are made in the archive's order, for a later one may take an earlier one's
-//! place; what is written into a file that is open already depends on nothing.
+//! place; what is written into a file that is open already depends on nothing. A layer counts as there when it is on disk: what is written
+//! is sent there meanwhile, too.
 
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::{Gid, Mode, Timespec, Timestamps, Uid, XattrFlags, fchmod, fchown, fsetxattr, futimens};
+use rustix::fs::{Gid, Mode, Timespec, Timestamps, Uid, XattrFlags, fchmod, fchown, fsetxattr, futimens, syncfs};
 use rustix::io::Errno;
 
 use crate::error::At;
@@ -21,6 +22,8 @@ const BATCH_FILES: usize = 32;
 const BATCH_BYTES: u64 = 1 << 19;
 /// Batches that wait.
 const BATCHES_MAX: usize = 4;
+/// Bytes that gather before they are sent to the disk.
+const SYNC_BYTES: u64 = 32 << 20;
 /// Threads, on machines that have processors for them beside who reads and who decompresses.
 const THREADS_MAX: usize = 3;
 
@@ -53,6 +56,8 @@ pub(crate) struct Writers {
     queue: SyncSender<Vec<Job>>,
     batch: Vec<Job>,
     bytes: u64,
+    sync: SyncSender<()>,
+    unsynced: u64,
 }
 
 /// The writers have met an error, which [`beside`] tells.
@@ -62,11 +67,21 @@ impl Writers {
     /// Hands a file over.
     pub(crate) fn fill(&mut self, file: File, content: Vec<u8>, dress: Dress) -> Result<(), Stopped> {
         self.bytes += content.len() as u64;
+        self.wrote(content.len());
         self.batch.push((file, content, dress));
         if self.batch.len() < BATCH_FILES && self.bytes < BATCH_BYTES {
             return Ok(());
         }
         self.flush()
+    }
+
+    /// Counts bytes of files.
+    pub(crate) fn wrote(&mut self, bytes: usize) {
+        self.unsynced += bytes as u64;
+        // While the disk is busy more gathers.
+        if self.unsynced >= SYNC_BYTES && self.sync.try_send(()).is_ok() {
+            self.unsynced = 0;
+        }
     }
 
     fn flush(&mut self) -> Result<(), Stopped> {
@@ -76,16 +91,22 @@ impl Writers {
     }
 }
 
-/// Runs `work` with threads beside it that fill the files which it hands over; returns when all are filled. Their error comes before
-/// that of `work`, which may only be that they have stopped.
-pub(crate) fn beside<T, E: From<ImageError>>(work: impl FnOnce(&mut Writers) -> Result<T, E>) -> Result<T, E> {
+/// Runs `work` with threads beside it that fill the files which it hands over, in the directory `root`; returns when all are filled. Their
+/// error comes before that of `work`, which may only be that they have stopped.
+pub(crate) fn beside<T, E: From<ImageError>>(
+    root: &OwnedFd,
+    shown: &Path,
+    work: impl FnOnce(&mut Writers) -> Result<T, E>,
+) -> Result<T, E> {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let (queue, waiting) = sync_channel(BATCHES_MAX);
     let waiting = Mutex::new(Some(waiting));
+    let (sync, asked) = sync_channel(0);
     std::thread::scope(|scope| {
+        let syncs = scope.spawn(move || asked.into_iter().try_for_each(|()| syncfs(root).at("sync", shown)));
         let threads = (1..processors.clamp(2, THREADS_MAX + 1)).map(|_| scope.spawn(|| fill_all(&waiting)));
-        let threads: Vec<_> = threads.collect();
-        let mut writers = Writers { queue, batch: Vec::with_capacity(BATCH_FILES), bytes: 0 };
+        let threads: Vec<_> = threads.chain([syncs]).collect();
+        let mut writers = Writers { queue, batch: Vec::with_capacity(BATCH_FILES), bytes: 0, sync, unsynced: 0 };
         let result = work(&mut writers);
         if result.is_ok() {
             let _ = writers.flush();
@@ -172,7 +193,7 @@ mod tests {
             }
             Ok(())
         };
-        beside(work).unwrap();
+        beside(&File::open(dir.path()).unwrap().into(), dir.path(), work).unwrap();
         for n in 0..100 {
             assert_eq!(std::fs::read_to_string(path(n)).unwrap(), n.to_string().repeat(n));
             let meta = std::fs::metadata(path(n)).unwrap();
@@ -195,7 +216,7 @@ mod tests {
             }
             Ok(())
         };
-        match beside(work) {
+        match beside(&File::open(dir.path()).unwrap().into(), dir.path(), work) {
             Err(ImageError::Io { path, .. }) => assert_eq!(path, std::path::Path::new("some/file")),
             other => panic!("{other:?}"),
         }

@@ -18,6 +18,8 @@ const QUIET_WITH_JOBS: Duration = Duration::from_secs(660);
 const SETTLE_MAX: Duration = Duration::from_secs(4 * 3600);
 /// How long what was cut off may take to come back.
 const HEAL: Duration = Duration::from_secs(700);
+/// How many turns of tasks a second of virtual time may have. A thousand pods take some ten thousand.
+const TURNS_MAX: u64 = 1_000_000;
 /// How many shorter runs are tried.
 const SHORTER_MAX: usize = 60;
 
@@ -86,6 +88,8 @@ struct Run {
     node_seconds: i64,
     /// Whether the first fault is the end of it.
     to_fault: bool,
+    /// The second of virtual time that is, and the turns it has had.
+    turns: (i64, u64),
 }
 
 impl Run {
@@ -94,7 +98,7 @@ impl Run {
         let nodes = Nodes::start(&cluster, script.nodes);
         let checker = Checker::new(&cluster, nodes.clone());
         let users = Arc::new(tokio::sync::Mutex::new(Users::new(&cluster, nodes.clone())));
-        Run { script: script.clone(), cluster, checker, nodes, users, node_seconds: 0, to_fault }
+        Run { script: script.clone(), cluster, checker, nodes, users, node_seconds: 0, to_fault, turns: (0, 0) }
     }
 
     fn finish(mut self) -> Report {
@@ -113,7 +117,19 @@ impl Run {
 
     /// Whether nothing more need happen.
     fn is_over(&self) -> bool {
-        self.to_fault && !self.checker.faults.is_empty()
+        self.to_fault && !self.checker.faults.is_empty() || self.turns.1 > TURNS_MAX
+    }
+
+    /// Counts a turn. Controllers that always find something to do would keep the time from passing.
+    fn count_turn(&mut self) {
+        let second = self.cluster.sim.now().as_second();
+        if self.turns.0 != second {
+            self.turns = (second, 0);
+        }
+        self.turns.1 += 1;
+        if self.turns.1 > TURNS_MAX {
+            self.checker.restless();
+        }
     }
 
     /// The script, until all is quiet and users have taken everything away again.
@@ -177,8 +193,9 @@ impl Run {
             if self.is_over() {
                 return any;
             }
-            while self.cluster.sim.step() {
+            while !self.is_over() && self.cluster.sim.step() {
                 any |= self.checker.follow();
+                self.count_turn();
             }
             if !self.cluster.sim.advance(until) {
                 let passed = self.cluster.sim.now().duration_since(began).as_secs();

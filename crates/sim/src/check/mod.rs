@@ -190,6 +190,11 @@ impl Checker {
         self.fault("the cluster settles", String::from("it does not"));
     }
 
+    /// Time does not pass any more, so much is being done.
+    pub fn restless(&mut self) {
+        self.fault("time passes", String::from("the tasks always find something more to do at the same time"));
+    }
+
     fn fault(&mut self, invariant: &'static str, text: String) {
         if self.faults.len() < FAULTS_MAX {
             let second = self.sim.now().duration_since(self.began).as_secs();
