@@ -5,6 +5,7 @@
 pub mod choice;
 pub mod cluster;
 pub mod debian;
+pub mod disk;
 pub mod leftovers;
 pub mod registry;
 pub mod tools;

@@ -309,30 +309,20 @@ impl Cluster {
 }
 
 /// A file system of its own for what the node keeps, so that it can be full.
-pub struct Disk {
-    at: PathBuf,
-}
+pub struct Disk(corten_testkit::disk::Disk);
 
 impl Disk {
     /// Mounts one of so many MiB as the node's data directory; the agent starts anew on it.
     pub async fn mount(cluster: &mut Cluster, mib: u64) -> Disk {
         drop(cluster.stop_agent().await);
-        let (file, at) = (cluster.base.join("disk"), cluster.config.data_dir.clone());
-        std::fs::File::create(&file).unwrap().set_len(mib << 20).unwrap();
-        std::fs::create_dir_all(&at).unwrap();
-        let run = |program: &str, arguments: &[&std::ffi::OsStr]| {
-            let output = std::process::Command::new(program).args(arguments).output().unwrap();
-            assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
-        };
-        run("mkfs.ext4", &["-q".as_ref(), "-m".as_ref(), "0".as_ref(), file.as_os_str()]);
-        run("mount", &["-o".as_ref(), "loop".as_ref(), file.as_os_str(), at.as_os_str()]);
+        let disk = corten_testkit::disk::Disk::mount(&cluster.config.data_dir, mib).unwrap();
         cluster.start_agent().await;
-        Disk { at }
+        Disk(disk)
     }
 
     /// Percent that are used, as the node counts.
     pub fn used_percent(&self) -> u64 {
-        let found = rustix::fs::statvfs(&self.at).unwrap();
+        let found = rustix::fs::statvfs(self.0.path()).unwrap();
         100 - found.f_bavail * 100 / found.f_blocks
     }
 
@@ -340,18 +330,18 @@ impl Disk {
     pub async fn until_below(&self, percent: u64) {
         // What images lose goes through this directory.
         let below = async || self.used_percent() < percent;
-        until_in(&[&self.at.join("images/tmp")], &format!("less than {percent} percent"), below).await;
+        until_in(&[&self.0.path().join("images/tmp")], &format!("less than {percent} percent"), below).await;
         // An image goes in parts: who removes it lets go of this lock when all have gone.
-        let lock = std::fs::File::open(self.at.join("images/content.lock")).unwrap();
+        let lock = std::fs::File::open(self.0.path().join("images/content.lock")).unwrap();
         rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockShared).unwrap();
     }
 
     /// Fills it until so much is used, at one stroke: otherwise the node could begin to clear up in the middle of it.
     pub fn fill(&self, percent: u64) {
         use std::os::unix::fs::OpenOptionsExt as _;
-        let file = std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(self.at.join("filler"));
+        let file = std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(self.0.path().join("filler"));
         let file = file.unwrap();
-        let found = rustix::fs::statvfs(&self.at).unwrap();
+        let found = rustix::fs::statvfs(self.0.path()).unwrap();
         // The most that may stay available, and a little less: the file's own blocks count, too.
         let stays = (101 - percent) * found.f_blocks / 100 - (1 << 18) / found.f_frsize;
         let more = found.f_bavail.saturating_sub(stays) * found.f_frsize;
@@ -364,7 +354,7 @@ impl Disk {
     pub async fn end(self, mut cluster: Cluster) {
         let agent = cluster.stop_agent().await;
         agent.teardown().await.unwrap();
-        rustix::mount::unmount(&self.at, rustix::mount::UnmountFlags::empty()).unwrap();
+        self.0.unmount().unwrap();
         std::fs::remove_dir_all(&cluster.base).unwrap();
     }
 }

@@ -11,13 +11,14 @@ use clap::Args;
 use corten_base::{OnStop, Tasks};
 use corten_client::HttpClient;
 use corten_client::exec::{self, ExecEvent};
+use corten_testkit::disk::Disk;
 use corten_testkit::{cache_dir, debian, root, run, text};
 use corten_tree::Tree;
 use futures::StreamExt as _;
 use hyper::Method;
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::unpack::Samples;
+use super::unpack::{DISK_MIB, Samples};
 use super::{Bench, PODS, delete_pods, many, ms, page, pod, pod_body, pss_kib, release_binary};
 
 const BEGIN: &str = "<!-- written by `cargo xtask bench node`; not edited by hand -->";
@@ -289,7 +290,7 @@ struct Figures {
 
 struct Containerd {
     child: Child,
-    dir: PathBuf,
+    disk: Disk,
     root: PathBuf,
     image: PathBuf,
 }
@@ -297,10 +298,9 @@ struct Containerd {
 impl Containerd {
     fn measure(args: &NodeArgs, samples: &Samples) -> Result<Figures> {
         let root = debian::rootfs("containerd", &["containerd", "runc"])?;
-        let dir = cache_dir().join("containerd");
-        fs::create_dir_all(&dir)?;
-        let mut here =
-            Containerd { child: start(&root, &dir)?, root, dir, image: fs::canonicalize(debian::busybox()?)? };
+        let disk = Disk::mount(&cache_dir().join("containerd"), DISK_MIB)?;
+        let image = fs::canonicalize(debian::busybox()?)?;
+        let mut here = Containerd { child: start(&root, disk.path())?, root, disk, image };
         let figures = here.figures(args, samples);
         here.end()?;
         figures
@@ -308,7 +308,7 @@ impl Containerd {
 
     fn ctr(&self, args: &[&str]) -> Command {
         let mut command = program(&self.root, "ctr");
-        command.arg("--address").arg(self.dir.join("containerd.sock")).args(args);
+        command.arg("--address").arg(self.disk.path().join("containerd.sock")).args(args);
         command
     }
 
@@ -319,7 +319,7 @@ impl Containerd {
     }
 
     fn figures(&mut self, args: &NodeArgs, samples: &Samples) -> Result<Figures> {
-        let images = samples.measure_ctr(&|args| self.ctr(args))?;
+        let images = samples.measure_ctr(self.disk.path(), &|args| self.ctr(args))?;
         let mut single = Vec::new();
         for i in 0..args.single {
             let began = Instant::now();
@@ -356,7 +356,7 @@ impl Containerd {
     }
 
     fn shims(&self) -> Result<Vec<i32>> {
-        let socket = self.dir.join("containerd.sock").to_string_lossy().into_owned();
+        let socket = self.disk.path().join("containerd.sock").to_string_lossy().into_owned();
         let mut found = Vec::new();
         for entry in fs::read_dir("/proc")?.flatten() {
             let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else { continue };
@@ -374,7 +374,7 @@ impl Containerd {
         run(&mut self.ctr(&["container", "delete", name])).map(drop)
     }
 
-    fn end(&mut self) -> Result<()> {
+    fn end(mut self) -> Result<()> {
         // What a failed measurement left.
         let left = text(&mut self.ctr(&["container", "list", "--quiet"])).unwrap_or_default();
         for name in left.lines() {
@@ -382,7 +382,7 @@ impl Containerd {
         }
         kill_process(Pid::from_child(&self.child), Signal::TERM)?;
         self.child.wait()?;
-        fs::remove_dir_all(&self.dir).context("containerd's directory")
+        self.disk.unmount()
     }
 }
 

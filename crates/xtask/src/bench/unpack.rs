@@ -9,6 +9,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use corten_testkit::disk::Disk;
 use corten_testkit::{cache_dir, run, text};
 use serde_json::json;
 
@@ -18,10 +19,12 @@ const FILES_PER_DIRECTORY: usize = 15;
 const SMALL_BYTES_MAX: u64 = 12 << 10;
 const LARGE: usize = 30;
 const LARGE_BYTES: usize = 5 << 20;
-/// Each figure is the median of so many runs. What they make is removed when all is over: a file system that has just lost many files (ext4
-/// without a journal, for minutes) is slow to make new ones.
+/// Each figure is the median of so many runs, on a new file system: one that has just lost many files (ext4 without a journal, for minutes)
+/// is slow to make new ones.
 const RUNS: usize = 3;
 const CLUSTER: &str = "bench-unpack";
+/// The file system's size: all runs' files fit into it.
+pub(super) const DISK_MIB: u64 = 8 << 10;
 
 /// A layer in one compression, by itself and as an image.
 pub(super) struct Sample {
@@ -58,6 +61,32 @@ impl Times {
     }
 }
 
+impl Sample {
+    fn run(&self, disk: &Path, corten: &Path, n: usize) -> Result<Times> {
+        let data = disk.join(format!("data-{}-{n}", self.compression));
+        let corten = |args: &[&str], path: Option<&Path>| -> Result<Duration> {
+            let mut command = Command::new(corten);
+            command.arg("image").args(args).args(["--name", CLUSTER, "--data-dir"]).arg(&data).args(path);
+            timed(&mut command)
+        };
+        // The store and the built-in images.
+        corten(&["ls"], None)?;
+        settle(disk)?;
+        let import = corten(&["import"], Some(&self.archive))?;
+        settle(disk)?;
+        let unpack = corten(&["import", "--unpack"], Some(&self.archive))?;
+        let into = disk.join(format!("tar-{}-{n}", self.compression));
+        fs::create_dir(&into)?;
+        settle(disk)?;
+        let began = Instant::now();
+        let mut tar = Command::new("tar");
+        run(tar.arg(format!("--{}", self.compression)).arg("-xf").arg(&self.layer).arg("-C").arg(&into))?;
+        let tar = began.elapsed();
+        run(Command::new("sync").arg("-f").arg(&into))?;
+        Ok(Times { import, unpack, tar, tar_synced: began.elapsed() })
+    }
+}
+
 impl Samples {
     /// Makes the layer; the same one every time.
     pub fn make() -> Result<Samples> {
@@ -86,55 +115,33 @@ impl Samples {
 
     /// Corten and tar in turns.
     pub fn measure(&self, corten: &Path) -> Result<Vec<Times>> {
+        let disk = Disk::mount(&self.dir.join("disk"), DISK_MIB)?;
+        let times = self.measure_on(disk.path(), corten);
+        disk.unmount()?;
+        times
+    }
+
+    fn measure_on(&self, disk: &Path, corten: &Path) -> Result<Vec<Times>> {
         let mut runs = vec![Vec::new(); self.all.len()];
         for n in 0..RUNS {
             for (sample, runs) in self.all.iter().zip(&mut runs) {
-                runs.push(self.run(corten, sample, n)?);
+                runs.push(sample.run(disk, corten, n)?);
             }
         }
         Ok(runs.into_iter().map(Times::medians).collect())
     }
 
-    fn run(&self, corten: &Path, sample: &Sample, n: usize) -> Result<Times> {
-        let data = self.dir.join(format!("data-{}-{n}", sample.compression));
-        let corten = |args: &[&str], path: Option<&Path>| -> Result<Duration> {
-            let mut command = Command::new(corten);
-            command.arg("image").args(args).args(["--name", CLUSTER, "--data-dir"]).arg(&data).args(path);
-            timed(&mut command)
-        };
-        // The store and the built-in images.
-        corten(&["ls"], None)?;
-        self.settle()?;
-        let import = corten(&["import"], Some(&sample.archive))?;
-        self.settle()?;
-        let unpack = corten(&["import", "--unpack"], Some(&sample.archive))?;
-        let into = self.dir.join(format!("tar-{}-{n}", sample.compression));
-        fs::create_dir(&into)?;
-        self.settle()?;
-        let began = Instant::now();
-        let mut tar = Command::new("tar");
-        run(tar.arg(format!("--{}", sample.compression)).arg("-xf").arg(&sample.layer).arg("-C").arg(&into))?;
-        let tar = began.elapsed();
-        run(Command::new("sync").arg("-f").arg(&into))?;
-        Ok(Times { import, unpack, tar, tar_synced: began.elapsed() })
-    }
-
     /// The same images with `ctr`, which must be told the address: in a namespace for each run, where nothing is unpacked yet.
-    pub fn measure_ctr(&self, ctr: &dyn Fn(&[&str]) -> Command) -> Result<Vec<Duration>> {
+    pub fn measure_ctr(&self, disk: &Path, ctr: &dyn Fn(&[&str]) -> Command) -> Result<Vec<Duration>> {
         let mut runs = vec![Vec::new(); self.all.len()];
         for n in 0..RUNS {
             for (sample, runs) in self.all.iter().zip(&mut runs) {
                 let namespace = format!("{}-{n}", sample.compression);
-                self.settle()?;
+                settle(disk)?;
                 runs.push(timed(ctr(&["--namespace", &namespace, "image", "import"]).arg(&sample.archive))?);
             }
         }
         Ok(runs.into_iter().map(median).collect())
-    }
-
-    /// Nothing of what was before is still being written.
-    fn settle(&self) -> Result<()> {
-        run(Command::new("sync").arg("-f").arg(&self.dir)).map(drop)
     }
 
     /// The table.
@@ -143,7 +150,7 @@ impl Samples {
             "\nUnpacking an image of one layer: {}. Corten's figures include that all is on disk before the layer counts as there; those of \
              containerd and of tar do not, but in the column that says so; containerd, which keeps blobs, copies the archive in its first run only. \
              Corten reads the layer from its store and checks its digest. \
-             Medians of {RUNS} runs.\n\n\
+             All on a new ext4 of its own. Medians of {RUNS} runs.\n\n\
              | figure | Corten | tar, then `sync -f` | tar alone | containerd | target |\n|---|---|---|---|---|---|\n",
             self.shape
         );
@@ -168,6 +175,11 @@ impl Samples {
     pub fn remove(self) -> Result<()> {
         fs::remove_dir_all(&self.dir).with_context(|| self.dir.display().to_string())
     }
+}
+
+/// Nothing of what was before is still being written.
+fn settle(disk: &Path) -> Result<()> {
+    run(Command::new("sync").arg("-f").arg(disk)).map(drop)
 }
 
 fn timed(command: &mut Command) -> Result<Duration> {
