@@ -9,6 +9,7 @@ use corten_faults::sequence::{Pair, space::Dice, subjects};
 use corten_faults::server;
 use corten_testkit::cache_dir;
 
+use crate::interrupt::unless_interrupted;
 use crate::oracle::{Disk, Oracle};
 
 /// The options of `cargo xtask apply-diff`.
@@ -40,7 +41,7 @@ pub fn run(args: &ApplyDiffArgs) -> Result<()> {
     let pki = dir.join("pki");
     std::fs::create_dir_all(&pki)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let outcome = runtime.block_on(compare(args, &dir, &pki));
+    let outcome = runtime.block_on(unless_interrupted(compare(args, &dir, &pki)));
     std::fs::remove_dir_all(&dir)?;
     outcome
 }

@@ -15,6 +15,19 @@ pub(crate) struct Interrupt {
     group: Arc<Mutex<Option<Pid>>>,
 }
 
+/// Does work that takes down what it started when it is dropped: by SIGINT or SIGTERM it is.
+///
+/// # Errors
+/// Those of the work, that a signal came, or that none can be listened for.
+pub(crate) async fn unless_interrupted<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let (mut asked, mut pressed) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        done = work => done,
+        _ = asked.recv() => bail!("interrupted"),
+        _ = pressed.recv() => bail!("interrupted"),
+    }
+}
+
 impl Interrupt {
     /// Begins to listen for signals.
     ///

@@ -18,6 +18,7 @@ use hyper::Method;
 use super::client::load;
 use super::page::{self, Figures, Row};
 use super::{Bench, cluster_processes, config_map, pss_kib};
+use crate::interrupt::unless_interrupted;
 use crate::oracle::{Disk, Oracle};
 
 /// Arguments of `bench api`.
@@ -88,7 +89,7 @@ pub(super) fn run(args: &ApiArgs) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let mut ours = Bench::new(&binary, "bench-api")?;
     ours.clean()?;
-    let outcome = runtime.block_on(async {
+    let outcome = runtime.block_on(unless_interrupted(async {
         let material = corten_faults::server::material(&dir.join("pki"))?;
         let oracle = Oracle::start(&dir, &material, Disk::Durable).await?;
         ours.start(&["--disable-agent"])?;
@@ -107,7 +108,7 @@ pub(super) fn run(args: &ApiArgs) -> Result<()> {
             side.prepare().await?;
         }
         compare(&program, &sides, &size).await
-    });
+    }));
     ours.clean()?;
     std::fs::remove_dir_all(&dir)?;
     let section = page::section(&conditions(&size), &outcome?);

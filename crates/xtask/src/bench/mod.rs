@@ -28,6 +28,7 @@ use futures::StreamExt as _;
 use hyper::Method;
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::interrupt::unless_interrupted;
 use client::load;
 
 /// Arguments of `bench`.
@@ -95,7 +96,7 @@ fn product(args: &ProductArgs) -> Result<()> {
     println!("| figure | value |\n|---|---|");
     row("binary size", format!("{:.1} MiB", fs::metadata(&binary)?.len() as f64 / f64::from(1 << 20)));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
+    runtime.block_on(unless_interrupted(async {
         let mut node = Bench::new(&binary, "bench")?;
         node.clean()?;
         node.starts(args).await?;
@@ -104,7 +105,7 @@ fn product(args: &ProductArgs) -> Result<()> {
         api.clean()?;
         api.loads(args, &program).await?;
         api.clean()
-    })
+    }))
 }
 
 fn row(figure: &str, value: String) {
@@ -123,6 +124,17 @@ fn release_binary(package: &str, named: Option<&Path>) -> Result<PathBuf> {
     }
     let target = cache_dir().parent().context("the cache is below target/")?.to_owned();
     Ok(target.join("release").join(package))
+}
+
+impl Drop for Bench {
+    /// What was interrupted leaves nothing.
+    fn drop(&mut self) {
+        if self.child.is_some()
+            && let Err(error) = self.clean()
+        {
+            eprintln!("the cluster {:?} is still there: {error:#}", self.name);
+        }
+    }
 }
 
 impl Bench {

@@ -20,6 +20,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::unpack::{DISK_MIB, Samples};
 use super::{Bench, PODS, delete_pods, many, ms, page, pod, pod_body, pss_kib, release_binary};
+use crate::interrupt::unless_interrupted;
 
 const BEGIN: &str = "<!-- written by `cargo xtask bench node`; not edited by hand -->";
 const END: &str = "<!-- end -->";
@@ -94,14 +95,14 @@ fn on_new_node(
     binary: &Path,
     measure: impl AsyncFnOnce(&mut Bench) -> Result<Vec<Row>>,
 ) -> Result<Vec<Row>> {
-    runtime.block_on(async {
+    runtime.block_on(unless_interrupted(async {
         let mut bench = Bench::new(binary, "bench-node")?;
         bench.clean()?;
         let rows = measure(&mut bench).await;
         bench.clean()?;
         // Who waits for the rest sees them, and they are there if that fails.
         rows.inspect(|rows| println!("{}", table(rows)))
-    })
+    }))
 }
 
 async fn ours(bench: &mut Bench, args: &NodeArgs, theirs: Option<&Figures>) -> Result<Vec<Row>> {

@@ -20,6 +20,7 @@ use hyper::Method;
 use super::client::{Follower, Hollow};
 use super::page;
 use super::{Bench, cluster_processes, pss_kib};
+use crate::interrupt::unless_interrupted;
 use crate::oracle::{Disk, Limits, Oracle};
 
 /// Arguments of `bench workloads`.
@@ -75,7 +76,7 @@ pub(super) fn run(args: &WorkloadArgs) -> Result<()> {
     let program = super::release_binary("corten-load", args.client.as_deref())?;
     let dir = cache_dir().join(format!("bench-workloads-{}", std::process::id()));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let outcome = runtime.block_on(sides(args, &size, (&binary, &program), &dir));
+    let outcome = runtime.block_on(unless_interrupted(sides(args, &size, (&binary, &program), &dir)));
     std::fs::remove_dir_all(&dir).or_else(|e| if dir.exists() { Err(e) } else { Ok(()) })?;
     let section = section(&size, &outcome?);
     println!("{section}");
