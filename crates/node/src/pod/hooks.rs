@@ -6,7 +6,7 @@ use corten_views::Container;
 use corten_views::container::LifecycleHandler;
 
 use super::PodContext;
-use super::probes::{self, HttpTarget};
+use super::probes::{self, ExecError, HttpTarget};
 
 /// How long an HTTP hook may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -20,7 +20,8 @@ pub async fn run(
     ips: &[String],
 ) -> Result<(), String> {
     if let Some(exec) = &hook.exec {
-        let (code, output) = probes::exec(ctx, id, &exec.command, Duration::from_secs(24 * 3600)).await?;
+        let ran = probes::exec(ctx, id, &exec.command, Duration::from_secs(24 * 3600)).await;
+        let (code, output) = ran.map_err(ExecError::into_text)?;
         return match code {
             0 => Ok(()),
             code => Err(format!("command '{}' exited with {code}: {output}", exec.command.join(" "))),

@@ -94,7 +94,7 @@ async fn pull(ctx: &PodContext, container: &str, request: &PullRequest) -> Resul
 }
 
 /// A duration of whole milliseconds as Go shows it.
-fn go_duration(duration: Duration) -> String {
+pub fn go_duration(duration: Duration) -> String {
     let millis = duration.as_millis();
     let (minutes, rest) = (millis / 60_000, millis % 60_000);
     let seconds = format!("{}.{:03}", rest / 1000, rest % 1000);

@@ -43,7 +43,7 @@ pub enum Message {
     /// A container's record is gone.
     Removed(String),
     /// A probe has run.
-    Probe { id: String, container: String, kind: corten_podplan::ProbeKind, ok: bool, output: String },
+    Probe { id: String, container: String, kind: corten_podplan::ProbeKind, answer: probes::Answer },
     /// The node needs what the pod uses.
     Evict(corten_podplan::eviction::Eviction),
     /// The machine goes down: end within so many seconds.

@@ -16,6 +16,7 @@ use jiff::SignedDuration;
 use tokio::sync::{mpsc, watch};
 
 use super::kill::Killing;
+use super::probes::Answer;
 use super::start::StartJob;
 use super::{INBOX_MAX, Message, PodContext, Stopper, kill, observe, probes, sandbox, start, teardown};
 use crate::shared::Shared;
@@ -672,8 +673,8 @@ impl Worker {
                 }
             }
             Message::Removed(id) => drop(self.containers.remove(&id)),
-            Message::Probe { id, container, kind, ok, output } => {
-                return self.note_probe(&id, &container, kind, ok, output);
+            Message::Probe { id, container, kind, answer } => {
+                return self.note_probe(&id, &container, kind, &answer);
             }
             Message::Evict(eviction) => {
                 if self.memory.lifecycle() < Lifecycle::Terminated {
@@ -707,14 +708,18 @@ impl Worker {
     }
 
     /// Notes an outcome of a probe. Whether its verdict changes.
-    fn note_probe(&mut self, id: &str, container: &str, kind: ProbeKind, ok: bool, output: String) -> bool {
+    fn note_probe(&mut self, id: &str, container: &str, kind: ProbeKind, answer: &Answer) -> bool {
         if !self.probes.contains_key(&(id.to_owned(), kind)) {
             return false;
         }
-        self.ctx.shared.probes.note(&self.ctx.pod, container, kind, ok);
-        if !ok {
-            self.ctx.event(container, true, "Unhealthy", probes::failed_message(kind, &output));
+        if let Some((reason, message)) = answer.event(kind) {
+            self.ctx.event(container, true, reason, message);
         }
+        if let Answer::Error(_) = answer {
+            return false;
+        }
+        let ok = answer.passes();
+        self.ctx.shared.probes.note(&self.ctx.pod, container, kind, ok);
         let spec = container_of(&self.ctx.pod, container);
         spec.and_then(|c| kind.of(c)).is_some_and(|probe| self.memory.note_probe(id, kind, probe, ok))
     }

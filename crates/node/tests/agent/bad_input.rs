@@ -267,7 +267,7 @@ pub async fn probe_that_never_returns(cluster: Cluster) {
     neighbour(&cluster).await;
     cluster.create(
         "stuck",
-        r#""containers":[{"name":"c","image":"i","command":["sh","-c","sleep 1000 | busybox nc -l -p 8080; sleep 1000"],
+        r#""containers":[{"name":"c","image":"i","command":["busybox","nc","-ll","-p","8080","-e","sleep","1000"],
         "readinessProbe":{"httpGet":{"path":"/","port":8080,"scheme":"HTTP"},"periodSeconds":1,"timeoutSeconds":1,"failureThreshold":1},
         "livenessProbe":{"exec":{"command":["sleep","1000"]},"periodSeconds":1,"timeoutSeconds":1,"failureThreshold":3}}]"#,
     );

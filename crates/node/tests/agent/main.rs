@@ -9,6 +9,7 @@ mod bad_input;
 mod fake_api;
 mod hooks;
 mod image_volumes;
+mod probes;
 mod pulls;
 mod registry;
 mod resize;
@@ -41,6 +42,7 @@ use bad_input::{
 use fake_api::FakeApi;
 use hooks::{hooks_and_stop_signal, http_get_hooks};
 use image_volumes::{eviction_takes_images_first, image_gc, image_volumes};
+use probes::{probes_that_cannot_be_asked, ready_before_the_next_probe};
 use pulls::{
     image_digests, image_mirrors, image_pull_back_off, image_pull_policies, image_pull_progress, image_pull_secrets,
     image_pulls_resume,
@@ -99,6 +101,8 @@ fn main() -> ExitCode {
         survives_a_restart,
         logs_and_exec_right_after_a_start,
         probes_and_restarts,
+        ready_before_the_next_probe,
+        probes_that_cannot_be_asked,
         volumes_and_environment,
         refuses,
         runtime_class_handlers,
