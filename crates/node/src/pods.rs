@@ -180,7 +180,7 @@ impl Keeper {
             Origin::Manifest(mirror) => static_pods::shown(&update.object, mirror.as_deref()),
         };
         match self.workers.get(&uid) {
-            Some(worker) => drop(worker.send_replace(update)),
+            Some(worker) => worker.send_modify(|known| known.follow(update)),
             None if update.gone => return,
             None => {
                 let (sender, receiver) = watch::channel(update);
@@ -300,4 +300,45 @@ fn clear_orphans(shared: &Arc<Shared>, inventory: &mut HashMap<String, Inventory
             }
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use corten_kinds::Registry;
+    use corten_object::Revision;
+    use corten_tree::tree;
+
+    use super::*;
+
+    /// A manifest's end and news of its mirror may come in one round, the end first.
+    #[test]
+    fn a_static_pod_that_was_stopped_stays_so_when_its_mirror_changes() {
+        let registry = Registry::builtin();
+        let object = |revision, meta| {
+            let json = bytes::Bytes::from(tree!({"apiVersion": "v1", "kind": "Pod", "metadata": meta}).to_json());
+            Arc::new(Object::parse(id::POD, json, Revision(revision), &registry.get(id::POD).fact_paths).unwrap())
+        };
+        let pod = object(0, tree!({"name": "web-n", "namespace": "default", "uid": "a"}));
+        let mirror = object(
+            7,
+            tree!({"name": "web-n", "namespace": "default", "uid": "m", "annotations": {"kubernetes.io/config.mirror": "a"}}),
+        );
+        let mut slots = Slots::default();
+        slots.want(std::slice::from_ref(&pod));
+        slots.mirrors(&[]);
+        slots.steps();
+        let mut update = Update { object: pod, gone: false, origin: Origin::Manifest(None) };
+        slots.want(&[]);
+        slots.mirror(&mirror);
+        for step in slots.steps() {
+            match step {
+                Step::Stop(_) => update.gone = true,
+                Step::Mirror(object, mirror) => {
+                    update.follow(Update { object, gone: false, origin: Origin::Manifest(mirror) });
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(update.gone && matches!(update.origin, Origin::Manifest(Some(_))));
+    }
 }

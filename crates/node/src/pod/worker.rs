@@ -48,6 +48,11 @@ pub enum Origin {
 }
 
 impl Update {
+    /// Takes in what was seen later. A pod that has gone does not come back: a manifest's mirror may still be heard of.
+    pub fn follow(&mut self, later: Update) {
+        *self = Update { gone: self.gone || later.gone, ..later };
+    }
+
     /// The object of the API that has the pod's status.
     fn in_api(&self) -> Option<&Arc<Object>> {
         match &self.origin {
