@@ -12,7 +12,7 @@ use corten_runtime::{Runtime, RuntimeConfig};
 use tokio::sync::watch;
 
 use crate::admission::Ledger;
-use crate::events::{About, Recorder};
+use crate::events::Recorder;
 use crate::eviction::{self, Conditions};
 use crate::image_gc::ImageCollector;
 use crate::images::ImageSource;
@@ -177,6 +177,10 @@ impl Agent {
                 shared.image_collector.run(shared.clone()).await;
             });
         }
+        {
+            let shared = shared.clone();
+            shared.tasks.clone().spawn("node-object", OnStop::Abort, node_object::follow(shared.clone()));
+        }
         let (registered, wanted) = (watch::channel(false).0, Arc::new(watch::channel(None).0));
         self.run_pods(pods, &wanted, registered.subscribe());
         let shared = shared.clone();
@@ -272,14 +276,9 @@ impl Agent {
 
 /// Registers the node and says so.
 async fn register(shared: &Arc<Shared>) -> Result<(), String> {
-    let newly_ready = node_object::register(shared).await?;
-    let name = &shared.config.node_name;
-    let about = About { kind: "Node", name: name.clone(), uid: name.clone(), ..About::default() };
-    shared.events.record(about.clone(), false, "Starting", "Starting kubelet.");
-    if newly_ready {
-        shared.events.record(about, false, "NodeReady", format!("Node {name} status is now: NodeReady"));
-    }
-    Ok(())
+    node_object::register(shared).await?;
+    shared.events.node(false, "Starting", "Starting kubelet.");
+    node_object::write_status(shared).await
 }
 
 /// Puts back what others take from the pod network (`nft flush ruleset`, `sysctl --system`), of which the kernel tells nobody.

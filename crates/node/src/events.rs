@@ -1,6 +1,6 @@
 //! Events: what users read when they ask what happened to a pod.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use corten_base::Tasks;
 use corten_client::{Api, events};
@@ -23,12 +23,27 @@ pub struct About {
 pub struct Recorder {
     events: events::Recorder,
     node: Arc<str>,
+    /// The Node object's.
+    node_uid: Arc<OnceLock<String>>,
 }
 
 impl Recorder {
     /// A recorder whose writer runs in `tasks`.
     pub fn start(api: Arc<dyn Api>, tasks: &Tasks, node: &str) -> Recorder {
-        Recorder { events: events::Recorder::start(tasks, tasks.clock(), api, "kubelet"), node: node.into() }
+        let events = events::Recorder::start(tasks, tasks.clock(), api, "kubelet");
+        Recorder { events, node: node.into(), node_uid: Arc::default() }
+    }
+
+    /// The Node object has this uid.
+    pub fn know_node(&self, uid: &str) {
+        let _ = self.node_uid.set(uid.to_owned());
+    }
+
+    /// Records an event about the node. Before its uid is known its name stands for it.
+    pub fn node(&self, warning: bool, reason: &str, message: impl Into<String>) {
+        let name = self.node.to_string();
+        let uid = self.node_uid.get().unwrap_or(&name).clone();
+        self.record(About { kind: "Node", name, uid, ..About::default() }, warning, reason, message);
     }
 
     /// Records an event.

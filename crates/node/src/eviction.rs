@@ -11,7 +11,6 @@ use corten_podplan::eviction::{self, Eviction, PodUse, Pressure, Signal};
 use corten_views::Pod;
 use jiff::SignedDuration;
 
-use crate::events::About;
 use crate::node_object;
 use crate::pod::Message;
 use crate::pods::PodTable;
@@ -38,9 +37,12 @@ impl Conditions {
     }
 }
 
-/// Conditions: their kind, then reason and message while they hold and while they do not, and the reasons of the events
-/// (`pkg/kubelet/nodestatus/setters.go`).
-pub const CONDITIONS: [(&str, [&str; 2], [&str; 2], [&str; 2]); 3] = [
+/// A condition of the node: its kind, then reason and message while it holds and while it does not, and the reasons of the events that
+/// tell of either (`pkg/kubelet/nodestatus/setters.go`).
+pub type Condition = (&'static str, [&'static str; 2], [&'static str; 2], [&'static str; 2]);
+
+/// Those that say what the node is short of.
+pub const CONDITIONS: [Condition; 3] = [
     (
         "MemoryPressure",
         ["KubeletHasInsufficientMemory", "kubelet has insufficient memory available"],
@@ -84,7 +86,7 @@ pub async fn run(shared: Arc<Shared>, pods: PodTable) -> Result<(), String> {
         }
         let Some(first) = due.first() else { continue };
         let message = format!("Attempting to reclaim {}", first.signal.resource());
-        shared.events.record(about_node(&shared), true, "EvictionThresholdMet", message);
+        shared.events.node(true, "EvictionThresholdMet", message);
         let with_disk = !matches!(first.signal, Signal::Memory | Signal::Pid);
         if with_disk {
             // Images that nothing uses go before pods do (`reclaimNodeLevelResources`).
@@ -108,23 +110,11 @@ pub async fn run(shared: Arc<Shared>, pods: PodTable) -> Result<(), String> {
     }
 }
 
-fn about_node(shared: &Shared) -> About {
-    let name = &shared.config.node_name;
-    About { kind: "Node", name: name.clone(), uid: name.clone(), ..About::default() }
-}
-
 /// Says at once which conditions the node has now.
 async fn tell(shared: &Arc<Shared>, conditions: BTreeSet<&'static str>) {
     let before = shared.conditions.replace(conditions.clone());
     if before == conditions {
         return;
-    }
-    for (kind, _, _, [begins, ends]) in CONDITIONS {
-        if before.contains(kind) != conditions.contains(kind) {
-            let reason = if conditions.contains(kind) { begins } else { ends };
-            let message = format!("Node {} status is now: {reason}", shared.config.node_name);
-            shared.events.record(about_node(shared), false, reason, message);
-        }
     }
     if let Err(error) = node_object::write_status(shared).await {
         // The next regular write tells it.

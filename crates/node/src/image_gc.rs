@@ -8,7 +8,6 @@ use std::time::Duration;
 use corten_base::Timestamp;
 use jiff::SignedDuration;
 
-use crate::events::About;
 use crate::images::StoredImage;
 use crate::shared::Shared;
 
@@ -159,15 +158,9 @@ impl ImageCollector {
         let now = shared.clock.now();
         let disk = rustix::fs::statvfs(&shared.config.data_dir).map_err(|error| error.to_string())?;
         let disk = Disk { capacity: disk.f_blocks * disk.f_frsize, available: disk.f_bavail * disk.f_frsize };
-        let about = About {
-            kind: "Node",
-            name: shared.config.node_name.clone(),
-            uid: shared.config.node_name.clone(),
-            ..About::default()
-        };
         if disk.capacity == 0 {
             let message = "invalid capacity 0 on image filesystem";
-            shared.events.record(about, true, "InvalidDiskCapacity", message);
+            shared.events.node(true, "InvalidDiskCapacity", message);
             return Err(message.into());
         }
         let plan = {
@@ -191,7 +184,7 @@ impl ImageCollector {
             100 - disk.available.min(disk.capacity) * 100 / disk.capacity,
             size(disk.capacity)
         );
-        shared.events.record(about, true, "FreeDiskSpaceFailed", &message);
+        shared.events.node(true, "FreeDiskSpaceFailed", &message);
         Err(message)
     }
 }

@@ -12,7 +12,9 @@ use corten_tree::{Tree, tree};
 use corten_views::Node;
 use jiff::SignedDuration;
 
+use crate::eviction::{CONDITIONS, Condition};
 use crate::shared::Shared;
+use crate::watcher::{Change, Watcher, only};
 use crate::{KUBELET_VERSION, write};
 
 /// What of upstream's newer features this node has: admission and the scheduler ask (`component-helpers/nodedeclaredfeatures`).
@@ -31,8 +33,15 @@ const REPORT: SignedDuration = SignedDuration::from_mins(5);
 const GAP: SignedDuration = SignedDuration::from_secs(25);
 const LEASE_NAMESPACE: &str = "kube-node-lease";
 
-/// Creates or completes the Node object, and writes its status. True if the node was not ready before.
-pub async fn register(shared: &Arc<Shared>) -> Result<bool, String> {
+const READY: Condition = (
+    "Ready",
+    ["KubeletReady", "kubelet is posting ready status"],
+    ["KubeletNotReady", "node is shutting down"],
+    ["NodeReady", "NodeNotReady"],
+);
+
+/// Creates or completes the Node object.
+pub async fn register(shared: &Arc<Shared>) -> Result<(), String> {
     let key = ObjectKey::new(id::NODE, "", &shared.config.node_name);
     let mut body = Tree::map();
     body.insert("apiVersion", "v1");
@@ -47,21 +56,43 @@ pub async fn register(shared: &Arc<Shared>) -> Result<bool, String> {
     let cidr = format!("{cidr}/{bits}");
     body.set("spec.podCIDR", cidr.as_str());
     body.set("spec.podCIDRs", Tree::List(vec![cidr.as_str().into()]));
-    match write::create(&shared.api, key.clone(), body).await {
-        Ok(_) => {}
+    let written = match write::create(&shared.api, key.clone(), body).await {
         Err(failure) if failure.status.is_already_exists() => {
             let mut patch = Tree::map();
             patch.set("metadata.labels", labels);
-            write::merge(&shared.api, key, patch).await.map_err(text)?;
+            write::merge(&shared.api, key, patch).await
         }
-        Err(failure) => return Err(text(failure)),
+        created => created,
+    };
+    if let Some(node) = written.map_err(text)?.object {
+        shared.events.know_node(&node.head.uid);
     }
-    write_status(shared).await
+    Ok(())
 }
 
-/// Whether conditions say that the node is ready.
-fn is_ready(conditions: &[Tree]) -> bool {
-    conditions.iter().any(|c| c.str_at("type") == "Ready" && c.str_at("status") == "True")
+/// Tells when somebody takes the node out of scheduling, or puts it back (`recordNodeSchedulableEvent`).
+pub async fn follow(shared: Arc<Shared>) {
+    let name = shared.config.node_name.clone();
+    let mut watcher = Watcher::new(shared.api.clone(), shared.clock.clone(), id::NODE, only("metadata.name", &name));
+    let mut cordoned = false;
+    loop {
+        let node = match watcher.next().await {
+            Change::Set(node) => node,
+            Change::Reset(nodes) if !nodes.is_empty() => nodes[0].clone(),
+            Change::Reset(_) | Change::Gone(_) => continue,
+        };
+        shared.events.know_node(&node.head.uid);
+        let now = node.to_tree().bool_at("spec.unschedulable");
+        if now != cordoned {
+            cordoned = now;
+            let reason = if now { "NodeNotSchedulable" } else { "NodeSchedulable" };
+            shared.events.node(false, reason, is_now(&name, reason));
+        }
+    }
+}
+
+fn is_now(name: &str, reason: &str) -> String {
+    format!("Node {name} status is now: {reason}")
 }
 
 fn text(failure: Failure) -> String {
@@ -81,8 +112,8 @@ fn node_labels(shared: &Shared) -> Vec<(String, String)> {
     fixed.chain(shared.config.labels.iter().cloned()).collect()
 }
 
-/// Writes the node's status. True if the node was not ready before.
-pub async fn write_status(shared: &Arc<Shared>) -> Result<bool, String> {
+/// Writes the node's status, and tells what is new in it.
+pub async fn write_status(shared: &Arc<Shared>) -> Result<(), String> {
     let key = ObjectKey::new(id::NODE, "", &shared.config.node_name);
     let before = shared.api.get(&key).await.map_err(|s| s.to_string())?;
     let before = before.to_tree();
@@ -90,11 +121,9 @@ pub async fn write_status(shared: &Arc<Shared>) -> Result<bool, String> {
     let mut status = Tree::map();
     status.insert("capacity", amounts(shared));
     status.insert("allocatable", allocatable(shared));
-    let short = shared.conditions.get();
-    status.insert(
-        "conditions",
-        conditions(before.list_at("status.conditions"), !shared.shutdown.is_going(), &short, now),
-    );
+    let (conditions, told) =
+        conditions(before.list_at("status.conditions"), !shared.shutdown.is_going(), &shared.conditions.get(), now);
+    status.insert("conditions", conditions);
     let address = |kind: &str, address: String| {
         let mut tree = Tree::map();
         tree.insert("type", kind);
@@ -116,7 +145,15 @@ pub async fn write_status(shared: &Arc<Shared>) -> Result<bool, String> {
     let mut body = Tree::map();
     body.insert("status", status);
     write::merge_status(&shared.api, key, body).await.map_err(text)?;
-    Ok(!is_ready(before.list_at("status.conditions")))
+    let (name, boot) = (&shared.config.node_name, &shared.facts.boot_id);
+    for reason in told {
+        shared.events.node(false, reason, is_now(name, reason));
+    }
+    let before = before.str_at("status.nodeInfo.bootID");
+    if !before.is_empty() && *before != **boot {
+        shared.events.node(true, "Rebooted", format!("Node {name} has been rebooted, boot id: {boot}"));
+    }
+    Ok(())
 }
 
 /// What pods may have of the node's capacity.
@@ -183,19 +220,19 @@ fn binary(bytes: u64) -> String {
     fits.map_or_else(|| bytes.to_string(), |(suffix, bits)| format!("{}{suffix}", bytes >> bits))
 }
 
-fn conditions(before: &[Tree], ready: bool, short: &BTreeSet<&str>, now: Timestamp) -> Tree {
-    let ready = match ready {
-        true => ("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
-        false => ("Ready", "False", "KubeletNotReady", "node is shutting down"),
-    };
-    let pressure = crate::eviction::CONDITIONS.map(|(kind, holds, fine, _)| match short.contains(kind) {
-        true => (kind, "True", holds[0], holds[1]),
-        false => (kind, "False", fine[0], fine[1]),
-    });
-    let rows = [pressure[0], pressure[1], pressure[2], ready];
+/// The node's conditions, and the reasons of the events that tell what has changed.
+fn conditions(before: &[Tree], ready: bool, short: &BTreeSet<&str>, now: Timestamp) -> (Tree, Vec<&'static str>) {
+    let rows: Vec<Condition> = CONDITIONS.into_iter().chain([READY]).collect();
     let mut out: Vec<Tree> = before.iter().filter(|c| !rows.iter().any(|r| r.0 == c.str_at("type"))).cloned().collect();
-    for (kind, status, reason, message) in rows {
+    let mut told = Vec::new();
+    for (kind, yes, no, events) in rows {
+        let holds = if kind == READY.0 { ready } else { short.contains(kind) };
+        let (status, [reason, message], event) =
+            if holds { ("True", yes, events[0]) } else { ("False", no, events[1]) };
         let same = before.iter().find(|c| c.str_at("type") == kind && c.str_at("status") == status);
+        if same.is_none() {
+            told.push(event);
+        }
         let since = same.map(|c| c.str_at("lastTransitionTime").to_owned()).filter(|t| !t.is_empty());
         let mut tree = Tree::map();
         tree.insert("type", kind);
@@ -206,7 +243,7 @@ fn conditions(before: &[Tree], ready: bool, short: &BTreeSet<&str>, now: Timesta
         tree.insert("message", message);
         out.push(tree);
     }
-    Tree::List(out)
+    (Tree::List(out), told)
 }
 
 fn node_info(shared: &Shared) -> Tree {
@@ -267,7 +304,7 @@ pub async fn renew_lease(shared: Arc<Shared>) -> Result<(), String> {
         }
         if reports_due > 0 {
             match write_status(&shared).await {
-                Ok(_) => (reports_due, reported_at) = (reports_due - 1, at),
+                Ok(()) => (reports_due, reported_at) = (reports_due - 1, at),
                 Err(error) => tracing::debug!(error, "the node's status was not written"),
             }
         }

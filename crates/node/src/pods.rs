@@ -5,10 +5,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use corten_base::OnStop;
-use corten_client::ListOptions;
 use corten_kinds::id;
-use corten_object::selector::FieldTerm;
-use corten_object::{FieldSelector, Object};
+use corten_object::Object;
 use corten_runtime::{Container, Sandbox};
 use tokio::sync::{mpsc, watch};
 
@@ -16,7 +14,7 @@ use crate::labels;
 use crate::pod::{Inventory, Origin, PodContext, Update, Worker, teardown};
 use crate::shared::Shared;
 use crate::static_pods::{self, Done, Slots, Step, manifest};
-use crate::watcher::{Change, Watcher};
+use crate::watcher::{Change, Watcher, only};
 
 /// The pods that this node runs, by uid, for those who answer questions about them.
 #[derive(Clone)]
@@ -94,16 +92,7 @@ pub async fn run(shared: Arc<Shared>, table: PodTable, mut feeds: Feeds) -> Resu
     let kept = inventory.values().flat_map(|left| left.containers.iter().map(|c| c.id.clone()));
     let kept = kept.chain(inventory.keys().cloned());
     shared.images.release_all_but(kept.collect()).await;
-    let options = ListOptions {
-        fields: FieldSelector {
-            terms: vec![FieldTerm {
-                path: "spec.nodeName".into(),
-                equal: true,
-                value: shared.config.node_name.clone(),
-            }],
-        },
-        ..ListOptions::default()
-    };
+    let options = only("spec.nodeName", &shared.config.node_name);
     let mut watcher = Watcher::new(shared.api.clone(), shared.clock.clone(), id::POD, options);
     let (ended, mut endings) = mpsc::channel::<String>(crate::pod::INBOX_MAX);
     let (done, mut dones) = mpsc::channel::<Done>(crate::pod::INBOX_MAX);

@@ -8,7 +8,6 @@ use corten_podplan::shutdown::{Group, REFUSED_MESSAGE, REFUSED_REASON, grace_sec
 use corten_scheduler::Rejection;
 use corten_views::Pod;
 
-use crate::events::About;
 use crate::pod::Message;
 use crate::pods::PodTable;
 use crate::shared::Shared;
@@ -53,9 +52,7 @@ pub async fn cancel(shared: &Arc<Shared>) {
 
 async fn tell(shared: &Arc<Shared>, message: &str) {
     tracing::info!("{message}");
-    let name = &shared.config.node_name;
-    let about = About { kind: "Node", name: name.clone(), uid: name.clone(), ..About::default() };
-    shared.events.record(about, false, "Shutdown", message);
+    shared.events.node(false, "Shutdown", message);
     if let Err(error) = node_object::write_status(shared).await {
         tracing::warn!(error, "the node's status cannot be written");
     }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use corten_base::{Clock, backoff};
 use corten_client::{Api, ListOptions, WatchEvent, WatchEventKind};
-use corten_object::{KindId, Object, Revision, Status};
+use corten_object::selector::FieldTerm;
+use corten_object::{FieldSelector, KindId, Object, Revision, Status};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 
@@ -29,6 +30,12 @@ pub struct Watcher {
     /// Where to go on; `None`: list first.
     after: Option<Revision>,
     failures: u32,
+}
+
+/// The objects with this value of a field.
+pub fn only(path: &str, value: &str) -> ListOptions {
+    let term = FieldTerm { path: path.into(), equal: true, value: value.to_owned() };
+    ListOptions { fields: FieldSelector { terms: vec![term] }, ..ListOptions::default() }
 }
 
 impl Watcher {

@@ -18,7 +18,6 @@ use corten_kinds::{Kind, Registry, id};
 use corten_object::{Object, time};
 use tokio::sync::watch;
 
-use crate::events::About;
 use crate::shared::Shared;
 
 pub use mirrors::{Done, execute};
@@ -147,9 +146,7 @@ fn read(shared: &Shared, path: &Path, text: Result<String, String>, before: Opti
 /// Tells what is wrong with a manifest: in the log, and as an event about the node.
 pub fn tell(shared: &Shared, path: &Path, message: &str) {
     tracing::error!(file = %path.display(), "static pod: {message}");
-    let name = &shared.config.node_name;
-    let about = About { kind: "Node", name: name.clone(), uid: name.clone(), ..About::default() };
-    shared.events.record(about, true, "InvalidStaticPod", format!("Could not process manifest file {message}"));
+    shared.events.node(true, "InvalidStaticPod", format!("Could not process manifest file {message}"));
 }
 
 /// A static pod as others see it: with the status that its mirror has.

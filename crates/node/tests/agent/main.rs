@@ -9,6 +9,7 @@ mod bad_input;
 mod fake_api;
 mod hooks;
 mod image_volumes;
+mod node;
 mod probes;
 mod pulls;
 mod registry;
@@ -42,6 +43,7 @@ use bad_input::{
 use fake_api::FakeApi;
 use hooks::{hooks_and_stop_signal, http_get_hooks};
 use image_volumes::{eviction_takes_images_first, image_gc, image_volumes};
+use node::node_events;
 use probes::{probes_that_cannot_be_asked, ready_before_the_next_probe};
 use pulls::{
     image_digests, image_mirrors, image_pull_back_off, image_pull_policies, image_pull_progress, image_pull_secrets,
@@ -98,6 +100,7 @@ fn main() -> ExitCode {
     }
     tests![
         runs_and_is_deleted,
+        node_events,
         survives_a_restart,
         logs_and_exec_right_after_a_start,
         probes_and_restarts,
