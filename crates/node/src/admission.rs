@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use corten_base::{Istr, Timestamp};
+use corten_podplan::eviction::Eviction;
+use corten_podplan::preempt::{self, Candidate, Standing};
 use corten_podplan::resources::QosClass;
-use corten_scheduler::{NodeInfo, PodInfo, Rejection, admit};
+use corten_scheduler::{Lack, NodeInfo, PodInfo, Rejection, admit, admit_with_room, lacks};
 use corten_views::{Node, Pod};
 use tokio::sync::watch;
 
@@ -19,6 +21,8 @@ pub struct Ledger {
 #[derive(Default)]
 struct Books {
     taken: NodeInfo,
+    /// Who they are, by uid.
+    standings: BTreeMap<Istr, Standing>,
     /// Pods that wait for room to grow, with what they would need in all.
     waiting: BTreeMap<Istr, (Rank, Arc<PodInfo>)>,
 }
@@ -55,23 +59,32 @@ impl Default for Ledger {
 }
 
 impl Ledger {
-    /// Takes a pod if it fits beside the others on the node as it is now.
-    pub fn admit(&self, node: &Node, pod: &Pod) -> Result<(), Rejection> {
+    /// Takes a pod if it fits beside the others on the node as it is now. For a critical one others are to end: it is not taken yet when
+    /// there are any.
+    pub fn admit(&self, node: &Node, pod: &Pod) -> Result<Vec<Eviction>, Rejection> {
         let mut books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
         books.see(node);
-        let pod = PodInfo::from(pod);
-        books.taken.remove_pod(&pod.uid);
-        admit(&books.taken, &pod)?;
-        books.taken.add_pod(pod.into());
-        Ok(())
+        let (info, standing) = (PodInfo::from(pod), Standing::of(pod));
+        books.remove(&info.uid);
+        let lacks = lacks(&books.taken, &info);
+        match lacks.first() {
+            Some(first) if !standing.is_critical() => return Err(first.into()),
+            _ => admit_with_room(&books.taken, &info)?,
+        }
+        let room = books.make_room(&standing, &lacks);
+        let orders = room.ok_or_else(|| lacks.first().map_or_else(Rejection::default, Rejection::from))?;
+        if orders.is_empty() {
+            books.add(info, standing);
+        }
+        Ok(orders)
     }
 
     /// Takes a pod that runs here already.
     pub fn adopt(&self, pod: &Pod) {
         let mut books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
-        let pod = PodInfo::from(pod);
-        books.taken.remove_pod(&pod.uid);
-        books.taken.add_pod(pod.into());
+        let info = PodInfo::from(pod);
+        books.remove(&info.uid);
+        books.add(info, Standing::of(pod));
     }
 
     /// Gives a pod what it now asks for, if there is room for it beside the others and beside those that wait before it;
@@ -113,10 +126,15 @@ impl Ledger {
     pub fn release(&self, uid: &str) {
         let mut books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
         books.waiting.remove(&Istr::from(uid));
-        if books.taken.remove_pod(uid).is_some() {
+        if books.remove(&Istr::from(uid)) {
             drop(books);
             self.freed.send_modify(|n| *n += 1);
         }
+    }
+
+    /// Whether the pod with this uid still has what it was promised.
+    pub fn has(&self, uid: &str) -> bool {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner).standings.contains_key(&Istr::from(uid))
     }
 
     /// Changes when there may be room for a pod that had none.
@@ -126,6 +144,32 @@ impl Ledger {
 }
 
 impl Books {
+    fn add(&mut self, pod: PodInfo, standing: Standing) {
+        self.standings.insert(pod.uid.clone(), standing);
+        self.taken.add_pod(pod.into());
+    }
+
+    fn remove(&mut self, uid: &Istr) -> bool {
+        self.standings.remove(uid);
+        self.taken.remove_pod(uid).is_some()
+    }
+
+    /// Who is to end so that nothing is lacking; `None` if that cannot be.
+    fn make_room(&self, pod: &Standing, lacks: &[Lack]) -> Option<Vec<Eviction>> {
+        let missing: Vec<i64> = lacks.iter().map(Lack::missing).collect();
+        let candidate = |other: &Arc<PodInfo>| {
+            Some(Candidate {
+                uid: other.uid.to_string(),
+                standing: *self.standings.get(&other.uid)?,
+                gives: lacks.iter().map(|lack| lack.held_by(other)).collect(),
+                size: (other.requests.memory, other.requests.milli_cpu),
+            })
+        };
+        let candidates: Vec<Candidate> = self.taken.pods.iter().filter_map(candidate).collect();
+        let chosen = preempt::choose(pod, &missing, &candidates)?;
+        Some(chosen.iter().map(|one| one.standing.order(&one.uid)).collect())
+    }
+
     fn see(&mut self, node: &Node) {
         let before = std::mem::take(&mut self.taken);
         self.taken = NodeInfo::from(node);
@@ -177,5 +221,24 @@ mod tests {
         assert_ne!(resize(&ledger, "a", "300m", "500m", 0, 1), "");
         assert_eq!(resize(&ledger, "b", "600m", "200m", 5, 3), "", "what shrinks needs no room");
         assert_eq!(resize(&ledger, "a", "300m", "500m", 0, 1), "");
+    }
+
+    #[test]
+    fn critical_pod_has_others_make_room() {
+        let ledger = Ledger::default();
+        for uid in ["a", "b", "c"] {
+            assert_eq!(ledger.admit(&node(), &pod(uid, "300m", 0)), Ok(vec![]));
+        }
+        let too_much = "Node didn't have enough resource: cpu, requested: 400, used: 900, capacity: 1000";
+        assert_eq!(ledger.admit(&node(), &pod("d", "400m", 9)).unwrap_err().message, too_much);
+        let critical = pod("d", "400m", 2_000_000_000);
+        let orders = ledger.admit(&node(), &critical).unwrap();
+        assert_eq!((orders.len(), orders[0].reason, orders[0].grace_seconds), (1, "Preempting", 30));
+        assert!(!ledger.has("d") && ledger.has(&orders[0].uid));
+        ledger.release(&orders[0].uid);
+        assert_eq!(ledger.admit(&node(), &critical), Ok(vec![]));
+        assert!(ledger.has("d"));
+        let more = pod("e", "2", 2_000_000_000);
+        assert_eq!(ledger.admit(&node(), &more).unwrap_err().reason, "OutOfcpu", "nobody has so much to give");
     }
 }

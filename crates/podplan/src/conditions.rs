@@ -37,8 +37,8 @@ pub(crate) fn generate(
         containers_ready,
         condition("PodScheduled", true, "", ""),
     ];
-    if let Some(ending) = memory.ending.as_ref().filter(|e| e.disruption) {
-        own.push(condition("DisruptionTarget", true, "TerminationByKubelet", ending.message.clone()));
+    if let Some(message) = memory.ending.as_ref().and_then(|ending| ending.disruption.clone()) {
+        own.push(condition("DisruptionTarget", true, "TerminationByKubelet", message));
     }
     if let Some((holds, reason, message)) = restart::condition(pod, observed, previous, phase) {
         own.push(condition(restart::CONDITION, holds, reason, message));

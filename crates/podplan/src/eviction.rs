@@ -337,7 +337,7 @@ pub fn refuses(conditions: &BTreeSet<&'static str>, pod: &Pod) -> Option<String>
 }
 
 /// Never evicted (`pkg/kubelet/types` `IsCriticalPod`): static pods and those of system priority.
-fn is_critical(pod: &Pod) -> bool {
+pub(crate) fn is_critical(pod: &Pod) -> bool {
     let annotations = &pod.metadata.annotations;
     let fixed = annotations.contains_key("kubernetes.io/config.mirror")
         || annotations.get("kubernetes.io/config.source").is_some_and(|s| s != "api");
@@ -349,12 +349,14 @@ fn is_critical(pod: &Pod) -> bool {
 pub struct Eviction {
     /// The pod's uid.
     pub uid: String,
+    /// `status.reason`, and the reason of the event.
+    pub reason: &'static str,
     /// What its status says.
     pub message: String,
     /// How long it may take to end.
     pub grace_seconds: i64,
-    /// Whether it gets the condition `DisruptionTarget`.
-    pub disruption: bool,
+    /// What the condition `DisruptionTarget` says, if the pod gets it.
+    pub disruption: Option<String>,
 }
 
 /// The pod to evict for the most urgent of the thresholds (there is at least one, and `readings` has it).
@@ -374,7 +376,13 @@ pub fn choose(
         _ => settings.pod_grace_seconds_max.min(own),
     };
     let message = message(threshold.signal, thresholds, readings, pod, *used);
-    Some(Eviction { uid: pod.metadata.uid.clone(), message, grace_seconds, disruption: true })
+    Some(Eviction {
+        uid: pod.metadata.uid.clone(),
+        reason: REASON,
+        disruption: Some(message.clone()),
+        message,
+        grace_seconds,
+    })
 }
 
 fn rank(signal: Signal, (a, used_a): &(&Pod, Option<&PodUse>), (b, used_b): &(&Pod, Option<&PodUse>)) -> Ordering {
@@ -483,7 +491,7 @@ fn storage_limits(pod: &Pod) -> impl Iterator<Item = (&Container, &Quantity)> {
 pub fn over_limit(pod: &Pod, used: &PodUse) -> Option<Eviction> {
     let message = over_limit_message(pod, used).filter(|_| !is_critical(pod))?;
     let uid = pod.metadata.uid.clone();
-    Some(Eviction { uid, message, grace_seconds: GRACE_HARD_SECONDS, disruption: false })
+    Some(Eviction { uid, reason: REASON, message, grace_seconds: GRACE_HARD_SECONDS, disruption: None })
 }
 
 fn over_limit_message(pod: &Pod, used: &PodUse) -> Option<String> {

@@ -27,6 +27,7 @@ mod memory;
 mod observed;
 mod phase;
 mod plan;
+pub mod preempt;
 pub mod probe;
 mod resize;
 pub mod resources;

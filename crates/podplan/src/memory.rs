@@ -41,8 +41,8 @@ pub struct Ending {
     pub message: String,
     /// Seconds that it may take, whatever the pod asks for.
     pub grace_seconds: Option<i64>,
-    /// Whether the pod gets the condition `DisruptionTarget`.
-    pub disruption: bool,
+    /// What the condition `DisruptionTarget` says, if the pod gets it.
+    pub disruption: Option<String>,
 }
 
 /// Why a container could not be started.
@@ -107,17 +107,17 @@ impl Memory {
 
     /// Ends the pod for a reason of the node's (deadline, eviction, refusal). The first reason stays.
     pub fn end(&mut self, reason: &str, message: impl Into<String>) {
-        let ending = Ending { reason: reason.into(), message: message.into(), grace_seconds: None, disruption: false };
+        let ending = Ending { reason: reason.into(), message: message.into(), grace_seconds: None, disruption: None };
         self.ending.get_or_insert(ending);
     }
 
     /// Ends the pod because the node needs what it uses. The first reason stays.
     pub fn evict(&mut self, eviction: &crate::eviction::Eviction) {
         self.ending.get_or_insert(Ending {
-            reason: crate::eviction::REASON.into(),
+            reason: eviction.reason.into(),
             message: eviction.message.clone(),
             grace_seconds: Some(eviction.grace_seconds),
-            disruption: eviction.disruption,
+            disruption: eviction.disruption.clone(),
         });
     }
 
@@ -127,7 +127,7 @@ impl Memory {
             reason: crate::shutdown::REASON.into(),
             message: crate::shutdown::MESSAGE.into(),
             grace_seconds: Some(grace_seconds),
-            disruption: true,
+            disruption: Some(crate::shutdown::MESSAGE.into()),
         });
     }
 

@@ -5,7 +5,7 @@ use crate::filter;
 use crate::{NodeInfo, PodInfo, Resources, TaintEffect};
 
 /// Why a node does not take a pod: the pod fails with this.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rejection {
     /// `status.reason`, as `NodePorts` or `OutOfcpu`.
     pub reason: String,
@@ -18,12 +18,47 @@ impl Rejection {
         let what = failure.reasons.first().map_or("", String::as_str);
         Rejection { reason: name.into(), message: format!("Predicate {name} failed: {what}") }
     }
+}
 
-    fn resource(name: &str, requested: i64, used: i64, capacity: i64) -> Rejection {
+/// A resource of which the node has not enough left for a pod, in the resource's own unit (milli-CPUs, bytes, pieces).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lack {
+    /// The resource: `cpu`, `memory`, `pods`, …
+    pub resource: String,
+    /// What the pod asks for.
+    pub requested: i64,
+    /// What the node has promised to others.
+    pub used: i64,
+    /// What it has in all.
+    pub capacity: i64,
+}
+
+impl Lack {
+    /// What others must give up.
+    pub fn missing(&self) -> i64 {
+        self.requested - (self.capacity - self.used)
+    }
+
+    /// What a pod gives back when it goes.
+    pub fn held_by(&self, pod: &PodInfo) -> i64 {
+        let requests = &pod.requests;
+        match self.resource.as_str() {
+            "pods" => 1,
+            "cpu" => requests.milli_cpu,
+            "memory" => requests.memory,
+            "ephemeral-storage" => requests.ephemeral_storage,
+            other => requests.scalar.get(other).copied().unwrap_or(0),
+        }
+    }
+}
+
+impl From<&Lack> for Rejection {
+    fn from(lack: &Lack) -> Rejection {
+        let Lack { resource, requested, used, capacity } = lack;
         let message = format!(
-            "Node didn't have enough resource: {name}, requested: {requested}, used: {used}, capacity: {capacity}"
+            "Node didn't have enough resource: {resource}, requested: {requested}, used: {used}, capacity: {capacity}"
         );
-        Rejection { reason: format!("OutOf{name}"), message }
+        Rejection { reason: format!("OutOf{resource}"), message }
     }
 }
 
@@ -32,7 +67,17 @@ impl Rejection {
 /// # Errors
 /// Why not.
 pub fn admit(node: &NodeInfo, pod: &PodInfo) -> Result<(), Rejection> {
-    fits(node, pod)?;
+    match lacks(node, pod).first() {
+        Some(lack) => Err(lack.into()),
+        None => admit_with_room(node, pod),
+    }
+}
+
+/// The same if there were room enough.
+///
+/// # Errors
+/// Why not.
+pub fn admit_with_room(node: &NodeInfo, pod: &PodInfo) -> Result<(), Rejection> {
     filter::node_affinity(pod, node).map_err(|f| Rejection::predicate("NodeAffinity", &f))?;
     if !pod.node_name.is_empty() && pod.node_name != node.name {
         let failure = filter::Failure::unresolvable("node(s) didn't match the requested node name");
@@ -46,27 +91,25 @@ pub fn admit(node: &NodeInfo, pod: &PodInfo) -> Result<(), Rejection> {
     Ok(())
 }
 
-fn fits(node: &NodeInfo, pod: &PodInfo) -> Result<(), Rejection> {
-    if node.pods.len() + 1 > node.pods_max {
-        let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-        return Err(Rejection::resource("pods", 1, number(node.pods.len()), number(node.pods_max)));
-    }
-    let check = |name: &str, wanted: i64, used: i64, capacity: i64| match wanted > 0 && wanted > capacity - used {
-        true => Err(Rejection::resource(name, wanted, used, capacity)),
-        false => Ok(()),
-    };
+/// What the node has not enough of for a pod.
+pub fn lacks(node: &NodeInfo, pod: &PodInfo) -> Vec<Lack> {
+    let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
     let (want, have, used) = (&pod.requests, &node.allocatable, &node.requested);
-    check("cpu", want.milli_cpu, used.milli_cpu, have.milli_cpu)?;
-    check("memory", want.memory, used.memory, have.memory)?;
-    check("ephemeral-storage", want.ephemeral_storage, used.ephemeral_storage, have.ephemeral_storage)?;
-    for (name, amount) in &want.scalar {
-        let of = |r: &Resources| r.scalar.get(name).copied();
-        // A resource that the node has never heard of is the cluster's, not the node's (`removeMissingExtendedResources`).
-        if let Some(capacity) = of(have) {
-            check(name, *amount, of(used).unwrap_or(0), capacity)?;
-        }
-    }
-    Ok(())
+    let fixed = [
+        ("pods", 1, number(node.pods.len()), number(node.pods_max)),
+        ("cpu", want.milli_cpu, used.milli_cpu, have.milli_cpu),
+        ("memory", want.memory, used.memory, have.memory),
+        ("ephemeral-storage", want.ephemeral_storage, used.ephemeral_storage, have.ephemeral_storage),
+    ];
+    // A resource that the node has never heard of is the cluster's, not the node's (`removeMissingExtendedResources`).
+    let of = |r: &Resources, name: &str| r.scalar.get(name).copied();
+    let other = want.scalar.iter().filter_map(|(name, amount)| {
+        of(have, name).map(|capacity| (name.as_str(), *amount, of(used, name).unwrap_or(0), capacity))
+    });
+    let all = fixed.into_iter().chain(other);
+    all.filter(|(_, wanted, used, capacity)| *wanted > 0 && *wanted > capacity - used)
+        .map(|(name, requested, used, capacity)| Lack { resource: name.to_owned(), requested, used, capacity })
+        .collect()
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ mod snapshot;
 mod spread;
 mod volumes;
 
-pub use admit::{Rejection, admit};
+pub use admit::{Lack, Rejection, admit, admit_with_room, lacks};
 pub use decide::{Decision, Preemption, REASON_GATED, REASON_UNSCHEDULABLE, schedule};
 pub use info::{
     HostPort, NodeInfo, NodeTerm, PodInfo, PodTerm, Resources, SpreadConstraint, Taint, TaintEffect, Toleration,

@@ -11,7 +11,7 @@ use corten_podplan::{
 };
 use corten_scheduler::Rejection;
 use corten_tree::Tree;
-use corten_views::{Pod, PodStatus};
+use corten_views::{Node, Pod, PodStatus};
 use jiff::SignedDuration;
 use tokio::sync::{mpsc, watch};
 
@@ -272,6 +272,29 @@ impl Worker {
         }
     }
 
+    /// Takes the pod when it fits beside the others; a critical one waits until they have made room.
+    async fn admit_beside(&self, node: &Node) -> Result<(), Rejection> {
+        let shared = &self.ctx.shared;
+        let (mut freed, mut updates) = (shared.ledger.freed(), self.updates.clone());
+        let has_gone = |update: &Update| update.gone || update.object.head.is_deleting();
+        loop {
+            let orders = shared.ledger.admit(node, &self.ctx.pod)?;
+            if orders.is_empty() {
+                return Ok(());
+            }
+            let ordered: Vec<String> = orders.iter().map(|order| order.uid.clone()).collect();
+            for order in orders {
+                shared.mailboxes.send(&order.uid.clone(), Message::Evict(order)).await;
+            }
+            while ordered.iter().any(|uid| shared.ledger.has(uid)) {
+                tokio::select! {
+                    _ = freed.changed() => {}
+                    _ = updates.wait_for(has_gone) => return Ok(()),
+                }
+            }
+        }
+    }
+
     /// Whether the node takes the pod, asked in the kubelet's order (`NewMainKubelet`: eviction, room, AppArmor, shutdown): the first
     /// that says no is the reason that everyone sees. A pod that is going already gets nothing any more.
     async fn admit(&self) -> Result<(), Rejection> {
@@ -283,7 +306,7 @@ impl Worker {
             return Err(Rejection { reason: corten_podplan::eviction::REASON.into(), message });
         }
         match crate::node_object::admitting(shared).await {
-            Ok(node) => shared.ledger.admit(&node, &self.ctx.pod)?,
+            Ok(node) => self.admit_beside(&node).await?,
             Err(error) => {
                 tracing::warn!(error, "the node's object cannot be read: a pod is taken unseen");
                 shared.ledger.adopt(&self.ctx.pod);
@@ -683,7 +706,7 @@ impl Worker {
             }
             Message::Evict(eviction) => {
                 if self.memory.lifecycle() < Lifecycle::Terminated {
-                    self.ctx.event("", true, corten_podplan::eviction::REASON, &eviction.message);
+                    self.ctx.event("", true, eviction.reason, &eviction.message);
                     self.memory.evict(&eviction);
                 }
             }

@@ -51,7 +51,9 @@ use pulls::{
 };
 use resize::resize_in_place;
 use shutdown::shutdown_ends_pods_by_priority;
-use static_pods::{static_pods_and_mirrors, static_pods_before_the_first_status, static_pods_without_the_api};
+use static_pods::{
+    static_pod_preempts, static_pods_and_mirrors, static_pods_before_the_first_status, static_pods_without_the_api,
+};
 use storage::{evicts, local_volumes, mount_modes, summary};
 use users::{app_armor, host_users, host_users_have_bounds, huge_pages};
 
@@ -124,6 +126,7 @@ fn main() -> ExitCode {
         static_pods_and_mirrors,
         static_pods_without_the_api,
         static_pods_before_the_first_status,
+        static_pod_preempts,
         shutdown_ends_pods_by_priority,
         image_pull_back_off,
         image_pull_secrets,

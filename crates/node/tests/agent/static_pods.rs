@@ -169,3 +169,36 @@ pub async fn static_pods_before_the_first_status(mut cluster: Cluster) {
     }
     cluster.end().await;
 }
+
+/// Static pods are critical: for one that finds no room another pod ends.
+pub async fn static_pod_preempts(cluster: Cluster) {
+    let dir = cluster.base.join("manifests");
+    std::fs::create_dir(&dir).unwrap();
+    let cpus = |api: &FakeApi| -> Option<i64> {
+        let node = api.find(&ObjectKey::new(id::NODE, "", "n1"))?.to_tree();
+        node.str_at("status.allocatable.cpu").parse().ok()
+    };
+    let cpus = cluster.api.until("the node is registered", cpus).await;
+    let half = format!("{}m", cpus * 600);
+    let request = format!(r#""resources":{{"requests":{{"cpu":"{half}"}}}}"#);
+    cluster.create("plain", &format!(r#""terminationGracePeriodSeconds":1,"containers":[{{"name":"c","image":"i","command":["sleep","1000"],{request}}}]"#));
+    cluster.running("plain").await;
+    let text = manifest("critical", "sleep 1000");
+    put(
+        &dir,
+        "critical.yaml",
+        &text.replace("image: i,", &format!("image: i, resources: {{requests: {{cpu: {half}}}}},")),
+    );
+    let ended = cluster.until("plain", "preempted", |pod| pod.str_at("status.phase") == "Failed").await;
+    assert_eq!(ended.str_at("status.reason"), "Preempting", "{ended}");
+    assert_eq!(ended.str_at("status.message"), "Preempted in order to admit critical pod");
+    let of_disruption = |c: &&corten_tree::Tree| c.str_at("type") == "DisruptionTarget";
+    let condition = ended.list_at("status.conditions").iter().find(of_disruption).unwrap();
+    assert_eq!(condition.str_at("reason"), "TerminationByKubelet");
+    assert_eq!(cluster.first_event("Preempting").await, "Preempted in order to admit critical pod");
+    cluster.running("critical-n1").await;
+    std::fs::remove_dir_all(&dir).unwrap();
+    cluster.api.until("the mirror goes", |api| api.find(&Cluster::key("critical-n1")).is_none().then_some(())).await;
+    cluster.delete("plain").await;
+    cluster.end().await;
+}
