@@ -25,6 +25,8 @@ use crate::{volumes, write};
 
 /// Pause after a failed write or a failed teardown.
 const RETRY: SignedDuration = SignedDuration::from_secs(1);
+/// Within so long the end and the new start of a container are told as one (upstream looks at containers once a second).
+const REPLACE_MAX: SignedDuration = SignedDuration::from_secs(1);
 /// Pause after volumes could not be written anew.
 const REFRESH_RETRY: SignedDuration = SignedDuration::from_secs(10);
 
@@ -101,6 +103,8 @@ pub struct Worker {
     torn_down: bool,
     deleted: bool,
     kills: HashMap<String, Killing>,
+    /// When the node's own kill ended a container's last instance, by the container's name, until the next has started.
+    replaced: HashMap<String, Timestamp>,
     probes: HashMap<(String, ProbeKind), Stopper>,
     hold: Option<(Reader, Changes)>,
     generation: Option<i64>,
@@ -138,6 +142,7 @@ impl Worker {
             torn_down: false,
             deleted: false,
             kills: HashMap::new(),
+            replaced: HashMap::new(),
             probes: HashMap::new(),
             hold: None,
             generation: None,
@@ -348,10 +353,6 @@ impl Worker {
         for event in events {
             self.ctx.event(&event.container, event.warning, event.reason, event.message);
         }
-        match serde_json::from_slice(&status.to_json()) {
-            Ok(view) => self.previous = view,
-            Err(error) => tracing::error!(%error, "the status that was made cannot be read"),
-        }
         self.retry_at = self.retry_at.filter(|at| now < *at);
         super::resize::save(&self.ctx, &mut self.memory);
         let mut delete = false;
@@ -370,12 +371,36 @@ impl Worker {
             self.ctx.shared.ledger.release(self.ctx.uid());
             self.ctx.shared.mailboxes.close(self.ctx.uid());
         }
-        let written = self.gone || self.write_status(status).await;
+        let quiet_until = self.replacing_until().filter(|until| now < *until);
+        let written = match quiet_until {
+            Some(_) => false,
+            None => {
+                match serde_json::from_slice(&status.to_json()) {
+                    Ok(view) => self.previous = view,
+                    Err(error) => tracing::error!(%error, "the status that was made cannot be read"),
+                }
+                self.gone || self.write_status(status).await
+            }
+        };
         if delete && written && !self.gone && !self.deleted && !self.is_static {
             self.delete().await;
         }
         let refresh = self.refresh_times().filter(|at| now < *at);
-        [wake_at, self.retry_at].into_iter().flatten().chain(refresh).min()
+        [wake_at, self.retry_at, quiet_until].into_iter().flatten().chain(refresh).min()
+    }
+
+    /// Until when the status stays as it is: a container that the node itself replaces is told as one change, as by upstream, whose kill
+    /// and start are one step. What takes longer is told all the same.
+    fn replacing_until(&self) -> Option<Timestamp> {
+        let replaced = self.starting.iter().filter_map(|name| self.replaced.get(name)).max();
+        replaced.map(|at| *at + REPLACE_MAX)
+    }
+
+    /// An instance of a container has ended.
+    fn note_end(&mut self, id: &str, name: &str, now: Timestamp) {
+        if self.kills.remove(id).is_some() && self.memory.lifecycle() == Lifecycle::Syncing {
+            self.replaced.insert(name.to_owned(), now);
+        }
     }
 
     fn execute(&mut self, action: Action) {
@@ -667,11 +692,14 @@ impl Worker {
                     return false;
                 }
                 if !seen.is_running() {
-                    self.kills.remove(&seen.id);
+                    self.note_end(&seen.id, &seen.name, now);
                 }
                 self.containers.insert(seen.id.clone(), *seen);
             }
             Message::Exited(id) => {
+                if let Some(name) = self.containers.get(&id).map(|container| container.name.clone()) {
+                    self.note_end(&id, &name, now);
+                }
                 self.kills.remove(&id);
                 let lost = self.containers.get_mut(&id).filter(|c| c.is_running());
                 if let Some(container) = lost {
@@ -689,6 +717,7 @@ impl Worker {
             Message::Progress(name, text) => self.memory.note_progress(&name, text),
             Message::Started(name, outcome) => {
                 self.starting.remove(&name);
+                self.replaced.remove(&name);
                 match outcome {
                     Ok(()) => self.memory.note_started(&name),
                     Err(failure) => self.memory.note_start_failure(&name, failure, now),

@@ -15,7 +15,8 @@ use tokio::sync::broadcast;
 pub struct FakeApi {
     registry: Registry,
     state: Mutex<State>,
-    feed: broadcast::Sender<(WatchEventKind, Arc<Object>)>,
+    /// All changes.
+    pub feed: broadcast::Sender<(WatchEventKind, Arc<Object>)>,
     /// How many tokens were made.
     tokens: std::sync::atomic::AtomicU8,
     /// Nobody answers.

@@ -44,7 +44,7 @@ use fake_api::FakeApi;
 use hooks::{hooks_and_stop_signal, http_get_hooks};
 use image_volumes::{eviction_takes_images_first, image_gc, image_volumes};
 use node::node_events;
-use probes::{probes_that_cannot_be_asked, ready_before_the_next_probe};
+use probes::{probes_that_cannot_be_asked, ready_before_the_next_probe, replacing_is_one_change};
 use pulls::{
     image_digests, image_mirrors, image_pull_back_off, image_pull_policies, image_pull_progress, image_pull_secrets,
     image_pulls_resume,
@@ -108,6 +108,7 @@ fn main() -> ExitCode {
         probes_and_restarts,
         ready_before_the_next_probe,
         probes_that_cannot_be_asked,
+        replacing_is_one_change,
         volumes_and_environment,
         refuses,
         runtime_class_handlers,

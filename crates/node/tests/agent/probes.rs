@@ -1,4 +1,4 @@
-//! When probes are asked, and what is made of those that cannot be, with real containers.
+//! When probes are asked, what is made of those that cannot be, and how restarts are told, with real containers.
 
 use corten_tree::Tree;
 
@@ -40,6 +40,37 @@ pub(crate) async fn probes_that_cannot_be_asked(cluster: Cluster) {
     cluster.exec("p", &["test", "-e", "/tmp/alive"], "").await;
     let pod = cluster.running("p").await;
     assert!(!is_ready(&pod) && pod.list_at("status.containerStatuses")[0].i64_at("restartCount") == Some(0), "{pod}");
+    cluster.delete("p").await;
+    cluster.end().await;
+}
+
+/// A container that the node replaces is never told as not ready; one that ends by itself is.
+pub(crate) async fn replacing_is_one_change(cluster: Cluster) {
+    cluster.create("p", r#""containers":[{"name":"c","image":"i","command":["sh","-c","trap 'exit 0' TERM; while true; do sleep 0.05; done"]}]"#);
+    cluster.until("p", "ready", is_ready).await;
+    let restarted = |count: i64| {
+        move |pod: &Tree| {
+            is_ready(pod) && pod.list_at("status.containerStatuses")[0].i64_at("restartCount") == Some(count)
+        }
+    };
+    let mut changes = cluster.api.feed.subscribe();
+    let mut told = || -> Vec<bool> {
+        let pods = std::iter::from_fn(|| changes.try_recv().ok()).map(|(_, object)| object);
+        pods.filter(|object| object.key() == Cluster::key("p")).map(|pod| is_ready(&pod.to_tree())).collect()
+    };
+    let key = Cluster::key("p");
+    let mut pod = cluster.api.find(&key).unwrap().to_tree();
+    let mut container = pod.list_at("spec.containers")[0].clone();
+    container.set("image", "j");
+    pod.set("spec.containers", Tree::List(vec![container]));
+    pod.set("metadata.generation", 2_i64);
+    cluster.api.put(&key, pod);
+    let pod = cluster.until("p", "replaced", restarted(1)).await;
+    assert!(told().into_iter().all(|ready| ready), "{pod}");
+    assert_eq!(pod.list_at("status.containerStatuses")[0].i64_at("lastState.terminated.exitCode"), Some(0), "{pod}");
+    cluster.exec("p", &["busybox", "kill", "-TERM", "1"], "").await;
+    cluster.until("p", "restarted", restarted(2)).await;
+    assert!(told().contains(&false));
     cluster.delete("p").await;
     cluster.end().await;
 }
