@@ -27,29 +27,26 @@ pub struct Mounted {
     pub image: bool,
 }
 
-/// Which volume could not be had, and why.
-type Refused = (String, String);
+/// Which volumes could not be had, and why; at least one.
+type Refused = Vec<(String, String)>;
 
-/// Makes all volumes of a pod ready. Fine to be called again.
+/// Makes all volumes of a pod ready. Fine to be called again. One that cannot be had does not keep the others from being tried: all faults
+/// are told at once.
 pub async fn prepare(ctx: &PodContext, reader: &Reader) -> Result<HashMap<String, Mounted>, Refused> {
     let pod = &ctx.pod;
     let needs_sources = pod.spec.volumes.iter().any(|v| kind(pod, v) == Ok(VolumeKind::Files));
     let sources = match needs_sources {
-        true => reader.sources(ctx, &[]).await.map_err(|e| (first_token_volume(pod), e))?,
+        true => reader.sources(ctx, &[]).await.map_err(|e| vec![(first_token_volume(pod), e)])?,
         false => Sources::default(),
     };
-    let mut out = HashMap::new();
+    let (mut out, mut refused) = (HashMap::new(), Vec::new());
     for volume in &pod.spec.volumes {
-        let refuse = |error: String| (volume.name.clone(), error);
-        let mounted = one(ctx, volume, &sources).await.map_err(refuse)?;
-        out.insert(volume.name.clone(), mounted);
+        match one(ctx, volume, &sources).await {
+            Ok(mounted) => drop(out.insert(volume.name.clone(), mounted)),
+            Err(error) => refused.push((volume.name.clone(), error)),
+        }
     }
-    Ok(out)
-}
-
-/// As [`prepare`]: for a container that starts.
-pub async fn mounted(ctx: &PodContext, reader: &Reader) -> Result<HashMap<String, Mounted>, Refused> {
-    prepare(ctx, reader).await
+    if refused.is_empty() { Ok(out) } else { Err(refused) }
 }
 
 /// Mounts an image's layers for the volume of a name.

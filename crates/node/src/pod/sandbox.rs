@@ -31,10 +31,13 @@ pub async fn create(
         ctx.event("", true, "Failed", &message);
         return Err(message);
     }
-    if let Err((volume, error)) = volumes::prepare(ctx, hold).await {
-        let message = format!("MountVolume.SetUp failed for volume {volume:?} : {error}");
-        ctx.event("", true, "FailedMount", &message);
-        return Err(message);
+    if let Err(refused) = volumes::prepare(ctx, hold).await {
+        let told = refused.into_iter().map(|(volume, error)| {
+            let message = format!("MountVolume.SetUp failed for volume {volume:?} : {error}");
+            ctx.event("", true, "FailedMount", &message);
+            message
+        });
+        return Err(told.collect::<Vec<_>>().join("; "));
     }
     let outcome = make(ctx, attempt).await;
     if let Err(error) = &outcome {

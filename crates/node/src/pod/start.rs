@@ -71,8 +71,10 @@ async fn create_and_start(
     let (shared, container) = (&ctx.shared, &job.container);
     let config = |message: String| failure("CreateContainerConfigError", message);
     let mut sources = job.reader.sources(ctx, &job.ips).await.map_err(config)?;
-    let mounted = volumes::mounted(ctx, &job.reader).await;
-    let mounted = mounted.map_err(|(volume, error)| config(format!("volume {volume:?}: {error}")))?;
+    let mounted = volumes::prepare(ctx, &job.reader).await.map_err(|refused| {
+        let all = refused.into_iter().map(|(volume, error)| format!("volume {volume:?}: {error}"));
+        config(all.collect::<Vec<_>>().join("; "))
+    })?;
     for (volume, path) in env::files(container) {
         let Some(root) = mounted.get(&volume).map(|m| m.path.clone()) else { continue };
         let sub = path.clone();

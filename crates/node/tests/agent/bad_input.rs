@@ -235,13 +235,19 @@ pub async fn missing_mount_source(cluster: Cluster) {
     neighbour(&cluster).await;
     let source = cluster.base.join("nowhere");
     let path = source.to_str().unwrap();
-    let pod = |kind: &str| {
+    let pod = |kind: &str, optional: bool| {
         format!(
             r#""containers":[{{"name":"c","image":"i","command":["sleep","1000"],"volumeMounts":[{{"name":"h","mountPath":"/h"}}]}}],
-            "volumes":[{{"name":"h","hostPath":{{"path":"{path}","type":"{kind}"}}}}]"#
+            "volumes":[{{"name":"h","hostPath":{{"path":"{path}","type":"{kind}"}}}},
+            {{"name":"m","configMap":{{"name":"missing","optional":{optional}}}}}]"#
         )
     };
-    cluster.create("p", &pod("Directory"));
+    cluster.create("both", &pod("Directory", false));
+    // All that is wrong is told at once.
+    let told = "MountVolume.SetUp failed for volume \"m\" : configmap \"missing\" not found";
+    cluster.event("both", "Warning", "FailedMount", "", told).await;
+    cluster.delete("both").await;
+    cluster.create("p", &pod("Directory", true));
     let begins = "MountVolume.SetUp failed for volume \"h\" : hostPath type check failed";
     let told = cluster.event_says("p", "FailedMount", "").await;
     assert!(told.starts_with(begins) && told.contains(path), "{told}");
@@ -254,7 +260,7 @@ pub async fn missing_mount_source(cluster: Cluster) {
     // Without a type nothing is checked: the runtime makes the directory, as containerd does.
     cluster.delete("p").await;
     std::fs::remove_dir(&source).unwrap();
-    cluster.create("q", &pod(""));
+    cluster.create("q", &pod("", true));
     cluster.running("q").await;
     assert!(source.is_dir());
     for pod in ["q", "neighbour"] {
