@@ -1,10 +1,11 @@
 //! Nodes that are silent, and the taints that tell pods about a node's state (`pkg/controller/nodelifecycle`).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use corten_base::Timestamp;
 use corten_kinds::id;
-use corten_object::{ObjectKey, time};
+use corten_object::{Object, ObjectKey, time};
 use corten_tree::{Tree, tree};
 use corten_views::{Lease, Node, Pod};
 
@@ -102,24 +103,48 @@ impl Controller for NodeLifecycle {
     }
 
     fn reconcile(&self, world: &World<'_>, key: &Key) -> Plan {
-        let Some(node) = world.get::<Node>(key) else { return Plan::empty() };
-        let left = self.time_left(world, &node);
-        if left.is_zero() {
-            let plan = silence(world, &node);
-            if !plan.stages.is_empty() {
-                return plan;
-            }
+        let known = world.kept::<Known>();
+        let about = |node: &Arc<Object>, reason, what: &str| {
+            EventNote::normal(node, reason, format!("Node {} event: {what}", node.head.name))
+        };
+        let Some(node) = world.get::<Node>(key) else {
+            let mut plan = Plan::empty();
+            let gone = |Known(node): &Known| {
+                about(node, "RemovingNode", &format!("Removing Node {} from Controller", key.name))
+            };
+            plan.events.extend(known.map(gone));
+            return plan;
+        };
+        let mut plan = self.watch_over(world, &node);
+        if known.is_none() {
+            let what = format!("Registered Node {} in Controller", key.name);
+            plan.events.push(about(&node.object, "RegisteredNode", &what));
         }
-        let mut plan = taints(world, &node);
-        plan.requeue = (!left.is_zero()).then_some(left);
-        if left.is_zero() {
-            plan.stage(pods_not_ready(world, &node));
-        }
+        plan.keep = Some(Arc::new(Known(node.object)));
         plan
     }
 }
 
+/// A node that this process has seen, as it was then.
+struct Known(Arc<Object>);
+
 impl NodeLifecycle {
+    fn watch_over(&self, world: &World<'_>, node: &Typed<Node>) -> Plan {
+        let left = self.time_left(world, node);
+        if left.is_zero() {
+            let plan = silence(world, node);
+            if !plan.stages.is_empty() {
+                return plan;
+            }
+        }
+        let mut plan = taints(world, node);
+        plan.requeue = (!left.is_zero()).then_some(left);
+        if left.is_zero() {
+            plan.stage(pods_not_ready(world, node));
+        }
+        plan
+    }
+
     /// How long the node may still be silent; zero if it has been for too long.
     fn time_left(&self, world: &World<'_>, node: &Typed<Node>) -> Duration {
         let lease = world.find::<Lease>(id::LEASE, LEASES, node.name());
