@@ -1,5 +1,6 @@
 //! Pods leave nodes whose `NoExecute` taints they do not tolerate, or not any longer (`pkg/controller/tainteviction`).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use corten_base::Timestamp;
@@ -58,9 +59,19 @@ impl Controller for TaintEviction {
         let taints: Vec<&Taint> = node.spec.taints.iter().filter(|t| t.effect == "NoExecute").collect();
         match time_left(world, &pod, &taints) {
             Some(left) if left.is_zero() => evict(world, &pod),
-            requeue => Plan { requeue, ..Plan::empty() },
+            Some(left) => Plan { requeue: Some(left), keep: Some(Arc::new(Leaves)), ..Plan::empty() },
+            None => Plan { events: world.kept::<Leaves>().map(|_| stays(&pod)).into_iter().collect(), ..Plan::empty() },
         }
     }
+}
+
+/// The time of a pod on its node is limited.
+struct Leaves;
+
+/// It is not limited any more.
+fn stays(pod: &Typed<Pod>) -> EventNote {
+    let message = format!("Cancelling deletion of Pod {}/{}", pod.namespace(), pod.name());
+    EventNote::normal(&pod.object, "TaintManagerEviction", message)
 }
 
 /// How long the pod may stay; `None`: for ever.
