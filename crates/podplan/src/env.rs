@@ -134,12 +134,20 @@ fn missing(kind: &str, name: &str) -> EnvError {
     EnvError(format!("{kind} {name:?} not found"))
 }
 
+/// A secret's value as a variable. One that is no text would not arrive as it is (CRI's variables are text, too).
+fn text(pod: &Pod, secret: &str, key: &str, value: &[u8]) -> Result<String, EnvError> {
+    let text = std::str::from_utf8(value).map(str::to_owned);
+    let namespace = &pod.metadata.namespace;
+    text.map_err(|_| {
+        EnvError(format!("key {key} in Secret {namespace}/{secret} is not UTF-8 text: it cannot be a variable"))
+    })
+}
+
 fn env_from(
     pod: &Pod,
     from: &corten_views::container::EnvFromSource,
     sources: &Sources,
 ) -> Result<Vec<(String, String)>, EnvError> {
-    let _ = pod;
     if let Some(source) = &from.config_map_ref {
         return match sources.config_maps.get(&source.name) {
             Some(map) => Ok(map.data.iter().map(|(k, v)| (k.clone(), v.clone())).collect()),
@@ -149,7 +157,7 @@ fn env_from(
     }
     let Some(source) = &from.secret_ref else { return Ok(Vec::new()) };
     match sources.secrets.get(&source.name) {
-        Some(values) => Ok(values.iter().map(|(k, v)| (k.clone(), String::from_utf8_lossy(v).into_owned())).collect()),
+        Some(values) => values.iter().map(|(k, v)| Ok((k.clone(), text(pod, &source.name, k, v)?))).collect(),
         None if source.optional => Ok(Vec::new()),
         None => Err(missing("secret", &source.name)),
     }
@@ -184,9 +192,9 @@ fn value_from(
         return match sources.secrets.get(&s.name) {
             None if s.optional => Ok(None),
             None => Err(missing("secret", &s.name)),
-            Some(values) => values
-                .get(&s.key)
-                .map_or_else(|| absent(s, "Secret"), |v| Ok(Some(String::from_utf8_lossy(v).into_owned()))),
+            Some(values) => {
+                values.get(&s.key).map_or_else(|| absent(s, "Secret"), |v| text(pod, &s.name, &s.key, v).map(Some))
+            }
         };
     }
     let Some(s) = &source.file_key_ref else { return Ok(Some(String::new())) };
@@ -369,6 +377,9 @@ mod tests {
             S=secret
             F=p"#]]
         .assert_eq(&text.join("\n"));
+        sources.secrets.insert("s".into(), Arc::new(BTreeMap::from([("k".into(), vec![0xff, 0xfe])])));
+        let error = environment(&pod, &container, &sources).unwrap_err().0;
+        assert_eq!(error, "key k in Secret d/s is not UTF-8 text: it cannot be a variable");
         sources.secrets.clear();
         assert_eq!(environment(&pod, &container, &sources).unwrap_err().0, "secret \"s\" not found");
     }
