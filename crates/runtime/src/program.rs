@@ -48,6 +48,11 @@ pub struct Streams {
     pub terminal: bool,
 }
 
+/// For the kernel. What it is is told when it cannot be one, never the text: that may be a secret.
+fn c_string(text: &str, what: impl Fn() -> String) -> Result<CString> {
+    CString::new(text).map_err(|_| Error::Invalid(format!("{} has a zero byte", what())))
+}
+
 impl Program {
     /// The container's own program.
     pub fn of_container(record: &ContainerRecord) -> Result<Program> {
@@ -72,22 +77,26 @@ impl Program {
             env.push(("PATH".into(), defaults::PATH.into()));
         }
         let search = env.iter().rev().find(|(name, _)| name == "PATH").map_or("", |(_, value)| value.as_str());
-        let c_string = |text: &str| CString::new(text).map_err(|_| Error::Invalid(format!("{text:?} has a zero byte")));
+        let command = |text: &str| c_string(text, || "the command's name".into());
         let candidates = if name.contains('/') {
-            vec![c_string(name)?]
+            vec![command(name)?]
         } else {
             let directories = search.split(':').filter(|d| !d.is_empty());
-            directories.map(|d| c_string(&format!("{d}/{name}"))).collect::<Result<_>>()?
+            directories.map(|d| command(&format!("{d}/{name}"))).collect::<Result<_>>()?
         };
+        let argv = exec.args.iter().enumerate().map(|(n, text)| c_string(text, || format!("argument {n}")));
         // A later entry of the same name wins, as upstream documents it for `env`.
         let last = |n: usize| !env[n + 1..].iter().any(|(name, _)| *name == env[n].0);
-        let kept = (0..env.len()).filter(|n| last(*n)).map(|n| c_string(&format!("{}={}", env[n].0, env[n].1)));
+        let kept = (0..env.len()).filter(|n| last(*n)).map(|n| {
+            let (name, value) = &env[n];
+            c_string(&format!("{name}={value}"), || format!("the variable {name:?}"))
+        });
         let capabilities = if container.privileged { CapSet::ALL } else { container.capabilities };
         let seccomp = if container.privileged { &crate::Seccomp::Unconfined } else { &container.seccomp };
         Ok(Program {
             name: name.clone(),
             candidates,
-            argv: CStrings::new(exec.args.iter().map(|a| c_string(a)).collect::<Result<_>>()?),
+            argv: CStrings::new(argv.collect::<Result<_>>()?),
             envp: CStrings::new(kept.collect::<Result<_>>()?),
             cwd: exec.cwd.clone().unwrap_or_else(|| container.cwd.clone()),
             host_uid: ids.map_or(0, |ids| ids.first) + user.uid,
@@ -313,4 +322,16 @@ fn limit(limit: &crate::Rlimit) -> Result<Limit> {
     let number = NAMES.iter().find(|(name, _)| *name == bare).map(|(_, number)| *number);
     let number = number.ok_or_else(|| Error::Invalid(format!("unknown resource limit {:?}", limit.resource)))?;
     Ok(Limit { name: limit.resource.clone(), number, soft: limit.soft, hard: limit.hard })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_with_a_zero_byte_is_named_and_not_shown() {
+        assert_eq!(c_string("a=b", String::new).unwrap().as_bytes(), b"a=b");
+        let error = c_string("PASSWORD=secret\0", || "the variable \"PASSWORD\"".into()).unwrap_err().to_string();
+        assert!(error.contains("the variable \"PASSWORD\" has a zero byte") && !error.contains("secret"), "{error}");
+    }
 }
