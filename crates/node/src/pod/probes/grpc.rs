@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn asks_for_its_service_and_reads_the_answer() {
+    async fn grpc_probe_asks_for_its_service_and_reads_the_answer() {
         let tasks = Tasks::tokio();
         let (port, seen) = server(&tasks, true, |_, body| {
             let (code, message, body): (_, _, &'static [u8]) = match body {
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_that_is_not_there_is_waited_for() {
+    async fn grpc_probe_waits_for_a_server_that_is_not_there() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let silent = probe("127.0.0.1", port, "", Duration::from_millis(50)).await;

@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn answers_are_judged_by_their_codes() {
+    async fn http_get_probe_sends_its_headers_and_reads_code_and_redirect() {
         let tasks = Tasks::tokio();
         let (port, seen) = server(&tasks, false, |path, _| {
             let to = |code: u16, location: &str| {
