@@ -67,16 +67,17 @@ impl Ledger {
         let (info, standing) = (PodInfo::from(pod), Standing::of(pod));
         books.remove(&info.uid);
         let lacks = lacks(&books.taken, &info);
+        if let Some(first) = lacks.first().filter(|_| !standing.is_critical()) {
+            return Err(first.into());
+        }
+        admit_with_room(&books.taken, &info)?;
         match lacks.first() {
-            Some(first) if !standing.is_critical() => return Err(first.into()),
-            _ => admit_with_room(&books.taken, &info)?,
+            None => {
+                books.add(info, standing);
+                Ok(Vec::new())
+            }
+            Some(first) => books.make_room(&standing, &lacks).ok_or_else(|| first.into()),
         }
-        let room = books.make_room(&standing, &lacks);
-        let orders = room.ok_or_else(|| lacks.first().map_or_else(Rejection::default, Rejection::from))?;
-        if orders.is_empty() {
-            books.add(info, standing);
-        }
-        Ok(orders)
     }
 
     /// Takes a pod that runs here already.

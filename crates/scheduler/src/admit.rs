@@ -5,7 +5,7 @@ use crate::filter;
 use crate::{NodeInfo, PodInfo, Resources, TaintEffect};
 
 /// Why a node does not take a pod: the pod fails with this.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejection {
     /// `status.reason`, as `NodePorts` or `OutOfcpu`.
     pub reason: String,

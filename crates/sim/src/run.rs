@@ -239,7 +239,23 @@ impl Run {
 
 #[cfg(test)]
 mod tests {
-    use super::{Script, run, shrink};
+    use super::{Duration, Run, Script, run, shrink};
+
+    #[test]
+    fn a_run_in_which_time_stops_passing_ends_with_a_fault() {
+        let mut run = Run::start(&Script::new(1, 1), false);
+        // A task that is held up lets time pass.
+        run.cluster.sim.set_hiccups(None);
+        run.cluster.sim.start(Box::pin(async {
+            loop {
+                tokio::task::yield_now().await;
+            }
+        }));
+        run.pass(Duration::from_secs(1));
+        let broken: Vec<_> = run.checker.faults.iter().map(|fault| fault.invariant).collect();
+        assert!(run.is_over() && broken == ["time passes"], "{broken:?}");
+        run.cluster.sim.end();
+    }
 
     /// `SIM_SEED=N` runs one seed only, `SIM_LOG=corten_manager=debug` tells what happens.
     #[test]
